@@ -1,0 +1,505 @@
+"""Preprocessing and clip stores against the original's output and against plain loops."""
+
+import json
+import math
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stf_repro.data.clips import Clip, Clips, ClipStore, StoreError, write_store
+from stf_repro.data.formats import FormatError, Recording, format_ntu, parse_ntu, write_ntu
+from stf_repro.data.preprocess import (
+    BadFilesError,
+    body_order,
+    clip_of,
+    kept_frames,
+    list_recordings,
+    preprocess,
+    select_bodies,
+    to_array,
+)
+from stf_repro.data.sources import SOURCES
+from stf_repro.skeleton import LAYOUTS
+
+FIXTURES = Path(__file__).parent / "fixtures"
+NTU, KINECT = LAYOUTS["ntu25"], LAYOUTS["kinect20"]
+
+
+# --- the whole preprocessing as loops, written for reading ---------------------------------------------
+
+
+def loop_energy(body):
+    frames = [frame for frame in body if frame.sum() != 0]
+    if not frames:
+        return 0.0
+    return sum(np.std([[joint[c] for joint in frame] for frame in frames]) for c in range(3))
+
+
+def loop_turn(u, e):
+    "The rotation of u onto e, by quaternion."
+    axis = np.cross(u, e)
+    if abs(axis).sum() < 1e-6 or abs(u).sum() < 1e-6:
+        return np.eye(3)
+    cosine = np.dot(u / np.linalg.norm(u), e)
+    theta = math.acos(min(1.0, max(-1.0, cosine)))
+    if abs(theta) < 1e-6:
+        return np.eye(3)
+    axis = axis / math.sqrt(np.dot(axis, axis))
+    w, (x, y, z) = math.cos(theta / 2), axis * math.sin(theta / 2)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def loop_pad(person):
+    "Move a late body to the front, then repeat it from the first frame behind which nothing comes."
+    if not person.any():
+        return
+    if person[0].sum() == 0:
+        frames = [frame.copy() for frame in person if frame.sum() != 0]
+        person[:] = 0
+        for t, frame in enumerate(frames):
+            person[t] = frame
+    for t in range(len(person)):
+        if not person[t:].any():
+            for rest in range(t, len(person)):
+                person[rest] = person[rest % t]
+            return
+
+
+def loop_rotate(s, u, e):
+    matrix = loop_turn(u, e)
+    for person in s:
+        for frame in person:
+            for j in range(len(frame)):
+                frame[j] = matrix @ frame[j]
+
+
+def loop_preprocess(recording, frames=300):
+    "(C, frames, V, 2): select, pad, centre, rotate twice."
+    M, T, V, C = recording.bodies.shape
+    slots = [recording.bodies[m] if m < M else np.zeros((T, V, C), np.float32) for m in range(4)]
+    energies = [loop_energy(body) for body in slots]
+    best = sorted(range(4), key=lambda m: (energies[m], m), reverse=True)[:2]
+    s = np.zeros((2, frames, V, C), np.float32)
+    for m, slot in enumerate(best):
+        s[m, :T] = slots[slot]
+    for person in s:
+        loop_pad(person)
+    middle = s[0, :, 1].copy()
+    for person in s:
+        for t in range(frames):
+            for j in range(V):
+                if person[t, j].sum() != 0:
+                    person[t, j] -= middle[t]
+    loop_rotate(s, s[0, 0, 1] - s[0, 0, 0], np.array([0.0, 0, 1]))
+    loop_rotate(s, s[0, 0, 8] - s[0, 0, 4], np.array([1.0, 0, 0]))
+    return s.transpose(3, 1, 2, 0)
+
+
+# --- against the original ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def original():
+    return np.load(FIXTURES / "ntu_preprocess.npz")
+
+
+@pytest.fixture(scope="module")
+def recordings(original):
+    with zipfile.ZipFile(FIXTURES / "ntu_preprocess.zip") as archive:
+        return [parse_ntu(archive.read(f"{name}.skeleton"), str(name)) for name in original["names"]]
+
+
+@pytest.fixture(scope="module")
+def store(recordings, tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("store") / "ntu60", map(clip_of, recordings), "ntu60", NTU)
+
+
+def test_body_selection_equals_the_original(recordings, original):
+    for recording, expected, T in zip(recordings, original["raw_two_bodies"], original["num_frames"]):
+        np.testing.assert_array_equal(select_bodies(recording), expected[:, :T].transpose(3, 1, 2, 0))
+        assert not expected[:, T:].any()
+
+
+@pytest.mark.parametrize("path", ["to_array", "replay", "loop"])
+def test_arrays_equal_the_original(path, recordings, store, original):
+    if path == "replay":
+        arrays = Clips(store).replay(torch.arange(8))[0].numpy()
+    else:
+        arrays = np.stack([{"to_array": to_array, "loop": loop_preprocess}[path](r) for r in recordings])
+    assert arrays.shape == (8, 3, 300, 25, 2) and arrays.dtype == np.float32
+    T = original["normalized"].shape[2]
+    np.testing.assert_allclose(arrays[:, :, :T], original["normalized"], atol=1e-5)  # metres
+    np.testing.assert_allclose(arrays[:, :, 299], original["last_frame"], atol=1e-5)
+    flat = arrays.reshape(8, -1).astype(np.float64)
+    sums = np.stack([flat.sum(1), np.abs(flat).sum(1)], 1)
+    np.testing.assert_allclose(
+        sums, original["normalized_checksum"], atol=1e-5 * flat.shape[1] / 10
+    )  # 45,000 terms a sum
+
+
+# --- properties over random recordings -----------------------------------------------------------------
+
+
+@st.composite
+def random_recordings(draw):
+    "Up to five bodies that come, go, and are missed; single joints may be missed as well."
+    T, M = draw(st.integers(1, 14)), draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    present = np.array([[draw(st.booleans()) for _ in range(T)] for _ in range(M)])
+    present[draw(st.integers(0, min(M, 4) - 1)), draw(st.integers(0, T - 1))] = True
+    bodies = (
+        rng.normal(size=(M, 1, 25, 3)) * 0.4
+        + rng.normal(size=(M, T, 25, 3)) * 0.1
+        + rng.normal(size=(M, 1, 1, 3)) * 2
+    )
+    bodies *= rng.random((M, T, 25, 1)) > draw(st.sampled_from([0.0, 0.2]))
+    bodies = (bodies * present[..., None, None]).astype(np.float32)
+    return Recording("S001C001P001R001A001", bodies, present, NTU, 0, {"subject": 1})
+
+
+@settings(max_examples=60, deadline=None)
+@given(random_recordings(), st.sampled_from([14, 20, 47]))
+def test_fast_paths_equal_the_loop(tmp_path_factory, recording, frames):
+    expected = loop_preprocess(recording, frames)
+    np.testing.assert_allclose(to_array(recording, frames), expected, atol=1e-5)  # metres, up to about 10
+    folder = tmp_path_factory.mktemp("random")
+    x, present = Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)).replay(
+        torch.tensor([0]), frames
+    )
+    shutil.rmtree(folder)
+    np.testing.assert_allclose(x[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(present[0].numpy(), expected.any((0, 1, 2)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(random_recordings())
+def test_rotation_keeps_bone_lengths_and_replay_repeats(recording):
+    T = recording.bodies.shape[1]
+    x = to_array(recording, 3 * T).transpose(3, 1, 2, 0)  # (2, T, V, C)
+    for m, slot in enumerate(body_order(recording)):
+        body = recording.bodies[slot]
+        places = kept_frames(body)
+        if not len(places):
+            assert not x[m].any()
+            continue
+        for t in range(3 * T):
+            raw = body[places[t % len(places)]]
+            seen = raw.sum(-1) != 0
+            for child, parent in NTU.bones:
+                if seen[child] and seen[parent]:
+                    expected = np.linalg.norm(raw[child] - raw[parent])
+                    assert (
+                        abs(np.linalg.norm(x[m, t, child] - x[m, t, parent]) - expected) < 1e-5
+                    )  # fp32, metres
+
+
+def test_rotation_is_orthonormal_and_aligns(recordings):
+    for recording in recordings:
+        R = clip_of(recording).rotation
+        np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(R) > 0
+        across = to_array(recording)[:, 0, 8, 0] - to_array(recording)[:, 0, 4, 0]
+        np.testing.assert_allclose(across, [np.linalg.norm(across), 0, 0], atol=1e-5)
+
+
+def test_an_opposite_bone_is_left_as_it_is():
+    "The original does not turn a body that stands on its head; neither do we."
+    bodies = np.zeros((1, 1, 25, 3), np.float32)
+    bodies[0, 0] = np.linspace(1, 2, 25)[:, None]
+    bodies[0, 0, 1] = bodies[0, 0, 0] - [0, 0, 0.5]
+    bodies[0, 0, 8] = bodies[0, 0, 4] + [0.25, 0, 0]
+    recording = Recording("a", bodies, np.ones((1, 1), bool), NTU)
+    np.testing.assert_array_equal(clip_of(recording).rotation, np.eye(3))
+
+
+def test_other_layouts_are_not_rotated():
+    rng = np.random.default_rng(0)
+    recording = Recording(
+        "a", rng.normal(size=(1, 9, 20, 3)).astype(np.float32), np.ones((1, 9), bool), KINECT
+    )
+    clip = clip_of(recording)
+    assert (clip.rotation == np.eye(3)).all() and len(clip.bodies) == 1
+    np.testing.assert_array_equal(clip.bodies[0], recording.bodies[0])
+
+
+def test_a_recording_without_bodies_is_refused():
+    empty = Recording("empty", np.zeros((1, 3, 25, 3), np.float32), np.zeros((1, 3), bool), NTU)
+    with pytest.raises(FormatError, match="no body in any frame"):
+        clip_of(empty)
+
+
+# --- resampling ----------------------------------------------------------------------------------------
+
+
+def loop_resample(body, frames):
+    "CTR-GCN's NW-UCLA recipe at test time, for one clip (T, V, C)."
+    value = body.astype(np.float64) - body[0, 1].astype(np.float64)
+    flat = value.reshape(-1, 3)
+    flat = (flat - flat.min(0)) / (flat.max(0) - flat.min(0)) * 2 - 1
+    picks = np.linspace(0, len(body) - 1, frames).astype(int)
+    return flat.reshape(value.shape)[picks].transpose(2, 0, 1)[..., None]
+
+
+@pytest.fixture(scope="module")
+def kinect_clips(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    bodies = [rng.normal(size=(T, 20, 3)).astype(np.float32) for T in (1, 2, 32, 52, 53, 201)]  # 32: rounding
+    clips = [Clip(f"c{len(b)}", 0, {"camera": 1}, [b], len(b), np.eye(3)) for b in bodies]
+    return bodies, Clips(write_store(tmp_path_factory.mktemp("kinect") / "nwucla", clips, "nwucla", KINECT))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 52, 300])
+def test_resample_equals_the_loop(kinect_clips, frames):
+    bodies, clips = kinect_clips
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    x, present = clips.resample(order, frames)
+    assert x.shape == (6, 3, frames, 20, 1) and present.shape == (6, 1) and present.all()
+    for n, i in enumerate(order):
+        np.testing.assert_allclose(
+            x[n].numpy(), loop_resample(bodies[i], frames), atol=1e-5
+        )  # fp32 against fp64
+
+
+def test_resample_for_training(kinect_clips):
+    _, clips = kinect_clips
+    index = torch.tensor([5] * 64)
+    x, _ = clips.resample(index, 52, torch.Generator().manual_seed(3))
+    again, _ = clips.resample(index, 52, torch.Generator().manual_seed(3))
+    other, _ = clips.resample(index, 52, torch.Generator().manual_seed(4))
+    assert torch.equal(x, again) and not torch.equal(x, other) and not torch.equal(x[0], x[1])
+    assert x.min() >= -1 - 1e-6 and x.max() <= 1 + 1e-6
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_the_training_rotation_is_the_recipe(seed):
+    from stf_repro.data.clips import _rotate, _view_change
+
+    generator = torch.Generator().manual_seed(seed)
+    ours = _view_change(3, generator)
+    generator.manual_seed(seed)
+    angles = torch.randint(-60, 61, (3, 2), generator=generator)
+    scales = 0.5 + torch.rand(3, generator=generator)
+    X = torch.randn(3, 5, 3, generator=generator)  # rows of vectors
+    turned = _rotate(X.permute(2, 0, 1), ours).permute(1, 2, 0)
+    for n in range(3):
+        agx, agy = (math.radians(int(a)) for a in angles[n])
+        Rx = np.array([[1, 0, 0], [0, math.cos(agx), math.sin(agx)], [0, -math.sin(agx), math.cos(agx)]])
+        Ry = np.array([[math.cos(agy), 0, -math.sin(agy)], [0, 1, 0], [math.sin(agy), 0, math.cos(agy)]])
+        expected = X[n].numpy() @ (Ry @ (Rx @ np.diag([float(scales[n])] * 3)))
+        np.testing.assert_allclose(turned[n].numpy(), expected, atol=1e-5)  # fp32
+
+
+def test_a_flat_coordinate_becomes_zero(tmp_path):
+    body = np.random.default_rng(0).normal(size=(5, 20, 3)).astype(np.float32)
+    body[..., 2] = 3
+    clips = Clips(write_store(tmp_path / "flat", [Clip("flat", 0, {}, [body], 5, np.eye(3))], "made", KINECT))
+    x, _ = clips.resample(torch.tensor([0]), 8)
+    assert torch.isfinite(x).all() and not x[:, 2].any() and x[:, :2].any()
+
+
+# --- the store -----------------------------------------------------------------------------------------
+
+
+def test_store_round_trip(store, recordings):
+    again = ClipStore.open(store.path)
+    again.check()
+    assert len(again) == 8 and again.layout == NTU and again.source == "ntu60"
+    for i, recording in enumerate(recordings):
+        clip = clip_of(recording)
+        assert (
+            again.names[i] == clip.name
+            and again.labels[i] == clip.label
+            and again.num_frames[i] == clip.num_frames
+        )
+        assert again.attributes(i) == recording.attributes
+        np.testing.assert_array_equal(again.rotations[i], clip.rotation)
+        for m, body in enumerate(clip.bodies):
+            at = again.offsets[i, m]
+            np.testing.assert_array_equal(again.frames[at : at + again.lengths[i, m]], body)
+    assert again.lengths.sum() == len(again.frames)
+
+
+def copy_of(store, folder):
+    return Path(shutil.copytree(store.path, folder / "copy"))
+
+
+@pytest.mark.parametrize("name", ["frames.npy", "index.parquet", "store.json"])
+def test_a_torn_store_is_refused(store, tmp_path, name):
+    path = copy_of(store, tmp_path)
+    with open(path / name, "r+b") as file:
+        file.truncate((path / name).stat().st_size - 7)
+    with pytest.raises(StoreError, match=f"torn store: {name}.*dvc repro preprocess@"):
+        ClipStore.open(path)
+    (path / name).unlink()
+    with pytest.raises(StoreError, match=f"torn store: {name}"):
+        ClipStore.open(path)
+
+
+def test_another_version_is_refused(store, tmp_path):
+    path = copy_of(store, tmp_path)
+    meta = json.loads((path / "store.json").read_text())
+    (path / "store.json").write_text(json.dumps({**meta, "version": 0}))
+    with pytest.raises(StoreError, match="version 0; this code reads version 1.*preprocess@ntu60"):
+        ClipStore.open(path)
+
+
+def test_a_missing_store_says_what_to_do(tmp_path):
+    with pytest.raises(StoreError, match="no clip store.*dvc repro preprocess@nwucla"):
+        ClipStore.open(tmp_path / "nwucla")
+
+
+def test_check_finds_a_flipped_bit(store, tmp_path):
+    path = copy_of(store, tmp_path)
+    content = bytearray((path / "frames.npy").read_bytes())
+    content[-1] ^= 1
+    (path / "frames.npy").write_bytes(content)
+    with pytest.raises(StoreError, match="frames.npy has SHA-256"):
+        ClipStore.open(path).check()
+
+
+def test_a_failing_stream_leaves_nothing(tmp_path, recordings):
+    def clips():
+        yield clip_of(recordings[0])
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_store(tmp_path / "made", clips(), "made", NTU)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="no clips"):
+        write_store(tmp_path / "made", [], "made", NTU)
+
+
+def test_clips_must_fit_each_other(tmp_path):
+    body = np.ones((2, 25, 3), np.float32)
+    with pytest.raises(ValueError, match="attributes .'camera'.*expected .*subject"):
+        clips = [
+            Clip("a", 0, {"subject": 1}, [body], 2, np.eye(3)),
+            Clip("b", 0, {"camera": 1}, [body], 2, np.eye(3)),
+        ]
+        write_store(tmp_path / "made", clips, "made", NTU)
+    with pytest.raises(ValueError, match="1 or 2 bodies"):
+        Clip("c", 0, {}, [body, body[:, :20]], 2, np.eye(3))
+
+
+# --- all files of a source -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def raw(tmp_path, recordings):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for recording in recordings:
+        write_ntu(recording, folder)
+    return folder
+
+
+def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, recordings, monkeypatch):
+    import stf_repro.data.preprocess as module
+
+    summary = preprocess("synthetic", raw, tmp_path / "one", workers=1)
+    assert summary["clips"] == 8 and summary["bad"] == 0 and not (tmp_path / "one.bad.tsv").exists()
+    zipped = tmp_path / "zipped"
+    zipped.mkdir()
+    with zipfile.ZipFile(zipped / SOURCES["ntu60"].files[0], "w") as archive:
+        for recording in reversed(recordings):
+            archive.writestr(f"nturgb+d_skeletons/{recording.name}.skeleton", format_ntu(recording))
+    monkeypatch.setattr(module, "project_root", lambda: FIXTURES.parent.parent)
+    preprocess("ntu60", zipped, tmp_path / "two")
+    one, two = (ClipStore.open(tmp_path / name) for name in ("one", "two"))
+    assert one.names == sorted(r.name for r in recordings)
+    missing = set(one.names) - set(two.names)  # the NTU lists leave out samples; made names may be on them
+    assert all(name in module.missing_ntu(FIXTURES.parent.parent / "data" / "ntu") for name in missing)
+    kept = [i for i, name in enumerate(one.names) if name not in missing]
+    np.testing.assert_array_equal(
+        Clips(one).replay(torch.tensor(kept))[0], Clips(two).replay(torch.arange(len(two)))[0]
+    )
+
+
+def test_processes_give_the_same_bytes(tmp_path, recordings):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    text = format_ntu(recordings[2])
+    for subject in range(1, 206):
+        (raw / f"S001C001P{subject:03d}R001A001.skeleton").write_text(text)
+    (raw / "S001C001P100R001A001.skeleton").write_text(text[:9000])
+    for workers in (1, 2):
+        summary = preprocess("synthetic", raw, tmp_path / f"w{workers}", workers=workers, allow_bad=True)
+        assert (summary["clips"], summary["bad"]) == (204, 1)
+    for name in ("frames.npy", "index.parquet", "store.json"):
+        assert (tmp_path / "w1" / name).read_bytes() == (tmp_path / "w2" / name).read_bytes()
+
+
+def test_bad_files_are_reported_and_fail(raw, tmp_path):
+    names = sorted(path.name for path in raw.iterdir())
+    (raw / names[1]).write_bytes((raw / names[1]).read_bytes()[:5000])
+    (raw / names[4]).write_bytes(b"\xff\xfe")
+    with pytest.raises(BadFilesError, match="2 of 8 files.*allow bad files"):
+        preprocess("synthetic", raw, tmp_path / "out")
+    lines = (tmp_path / "out.bad.tsv").read_text().splitlines()
+    assert lines[0] == "file\tline\treason" and [Path(line.split("\t")[0]).name for line in lines[1:]] == [
+        names[1],
+        names[4],
+    ]
+    assert len(ClipStore.open(tmp_path / "out")) == 6
+    assert preprocess("synthetic", raw, tmp_path / "out", allow_bad=True)["bad"] == 2
+    for name in (names[1], names[4]):
+        (raw / name).unlink()
+    preprocess("synthetic", raw, tmp_path / "out")
+    assert not (tmp_path / "out.bad.tsv").exists()
+
+
+def test_only_bad_files_leave_no_store(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "no_ntu_name.skeleton").write_text("1\n0\n")
+    with pytest.raises(BadFilesError, match="none of the 1 files"):
+        preprocess("synthetic", tmp_path / "raw", tmp_path / "out", allow_bad=True)
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.bad.tsv").exists()
+
+
+def test_a_damaged_zip_member_is_a_bad_file(tmp_path):
+    clip = json.dumps({"skeletons": np.random.default_rng(0).normal(size=(4, 20, 3)).tolist()})
+    path = tmp_path / "raw" / "all_sqe.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        for camera in (1, 2, 3):
+            archive.writestr(f"all_sqe/a01_s01_e01_v0{camera}.json", clip)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0x10  # inside the first member's data: its CRC no longer fits
+    path.write_bytes(content)
+    assert preprocess("nwucla", path.parent, tmp_path / "out", allow_bad=True)["clips"] == 2
+    assert "damaged in the archive" in (tmp_path / "out.bad.tsv").read_text()
+
+
+def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path):
+    path = tmp_path / "raw" / "all_sqe.zip"
+    path.parent.mkdir()
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("all_sqe/a01_s01_e01_v01.json", "w") as file,
+    ):
+        for _ in range(257):
+            file.write(bytes(1 << 20))
+    with pytest.raises(BadFilesError, match="is no recording"):
+        preprocess("nwucla", path.parent, tmp_path / "out")
+
+
+def test_no_files_and_doubled_files(raw, tmp_path, recordings):
+    with pytest.raises(FileNotFoundError, match="no .json files below.*dvc repro download@nwucla"):
+        list_recordings(SOURCES["nwucla"], tmp_path)
+    (raw / "again").mkdir()
+    write_ntu(recordings[0], raw / "again")
+    with pytest.raises(ValueError, match=f"more than one file for {recordings[0].name}"):
+        list_recordings(SOURCES["synthetic"], raw)

@@ -1,0 +1,267 @@
+"""Fetching: hashes, mirrors, and a local server that drops the connection."""
+
+import hashlib
+import http.server
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stf_repro.data.sources import (
+    SOURCES,
+    HashError,
+    Source,
+    content_sha256,
+    download,
+    fetch,
+    file_sha256,
+    get_source,
+    project_root,
+)
+
+FILES = {f"all_sqe/a01_s01_e{i:02d}_v01.json": bytes([i]) * 40_000 for i in range(5)}
+
+
+def write_zip(path, files, prefix="", method=zipfile.ZIP_STORED):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(prefix + name, content)
+    return path
+
+
+def tiny_source(url=None, **hashes):
+    return Source(
+        "nwucla",
+        "kinect20",
+        "nwucla",
+        ("all_sqe.zip",),
+        "",
+        "made for a test",
+        url,
+        "data/NW-UCLA/",
+        **hashes,
+    )
+
+
+@pytest.fixture
+def content_hash():
+    lines = "".join(f"{hashlib.sha256(FILES[name]).hexdigest()}  {name}\n" for name in sorted(FILES))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    "Serves one file; cuts the first `drops` answers in the middle."
+
+    def __init__(self, content, drops=0, ranges=True, status=None):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.drops, self.ranges, self.status, self.asked = content, drops, ranges, status, []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/archive.zip"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
+        if server.status or (wanted and server.ranges and start >= len(server.content)):
+            self.send_error(server.status or 416)
+            return
+        body = server.content[start:]
+        self.send_response(206 if wanted and server.ranges else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.drops:
+            server.drops -= 1
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setattr("stf_repro.data.sources.time.sleep", lambda seconds: None)
+    monkeypatch.delenv("STF_MIRROR", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    servers = []
+
+    def start(content, **options):
+        servers.append(Server(content, **options))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    "The archive of a repository as a code host packs it: one top folder, and files we do not want."
+    files = {f"ctrgcn-9985073/data/NW-UCLA/{name}": content for name, content in FILES.items()}
+    files |= {"ctrgcn-9985073/main.py": b"no", "ctrgcn-9985073/data/NW-UCLA/other/all_sqe/x.json": b"no"}
+    return write_zip(tmp_path / "served" / "repository.zip", files).read_bytes()
+
+
+def test_download_resumes_after_a_dropped_connection(serve, tmp_path, repository):
+    server = serve(repository, drops=1)
+    path = download(server.url, tmp_path / "file.zip", progress=False)
+    assert path.read_bytes() == repository
+    assert server.asked == [None, f"bytes={len(repository) // 2}-"]
+    assert not (tmp_path / "file.zip.part").exists()
+
+
+def test_download_goes_on_from_an_earlier_run(serve, tmp_path, repository):
+    server = serve(repository)
+    (tmp_path / "file.zip.part").write_bytes(repository[:1000])
+    assert download(server.url, tmp_path / "file.zip", progress=False).read_bytes() == repository
+    (tmp_path / "whole.zip.part").write_bytes(repository)
+    assert download(server.url, tmp_path / "whole.zip", progress=False).read_bytes() == repository
+    assert server.asked == ["bytes=1000-", f"bytes={len(repository)}-"]
+
+
+def test_download_begins_anew_where_the_server_knows_no_ranges(serve, tmp_path, repository):
+    server = serve(repository, drops=1, ranges=False)
+    assert download(server.url, tmp_path / "file.zip", progress=False).read_bytes() == repository
+    assert len(server.asked) == 2
+
+
+def test_download_gives_up_with_advice(serve, tmp_path):
+    server = serve(b"")
+    url = server.url
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ConnectionError, match="five tries.*file.zip.part; run again.*STF_MIRROR"):
+        download(url, tmp_path / "file.zip", progress=False)
+
+
+def test_an_http_error_is_told_at_once(serve, tmp_path):
+    server = serve(b"x", status=404)
+    with pytest.raises(ConnectionError, match="the server answers 404 Not Found"):
+        download(server.url, tmp_path / "file.zip", progress=False)
+    assert len(server.asked) == 1
+
+
+def test_fetch_takes_one_folder_of_the_repository(serve, tmp_path, repository, content_hash):
+    server = serve(repository, drops=1)
+    source = tiny_source(server.url, sha256="0" * 64, content_sha256=content_hash)
+    into = fetch(source, tmp_path / "raw", progress=False)
+    assert [path.name for path in into.iterdir()] == ["all_sqe.zip"]
+    with zipfile.ZipFile(into / "all_sqe.zip") as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == FILES
+    first = (into / "all_sqe.zip").read_bytes()
+    asked = len(server.asked)
+    fetch(source, into, progress=False)  # it is there: the server is not asked again
+    assert len(server.asked) == asked
+    assert (fetch(source, tmp_path / "again", progress=False) / "all_sqe.zip").read_bytes() == first
+
+
+def test_a_wrong_download_is_removed(serve, tmp_path, repository, content_hash):
+    source = tiny_source(serve(repository).url, content_sha256="1" * 64)
+    with pytest.raises(
+        HashError, match=f"expected SHA-256 of the content {'1' * 64}, found {content_hash}.*removed"
+    ):
+        fetch(source, tmp_path / "raw", progress=False)
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_a_page_instead_of_an_archive_is_removed(serve, tmp_path):
+    source = tiny_source(serve(b"<html>gone</html>").url, content_sha256="1" * 64)
+    with pytest.raises(HashError, match="17 bytes that are no sound zip"):
+        fetch(source, tmp_path / "raw", progress=False)
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_a_member_that_leaves_its_folder_is_refused(serve, tmp_path):
+    evil = write_zip(tmp_path / "evil.zip", {"top/data/NW-UCLA/all_sqe/../../../x.json": b"x"}).read_bytes()
+    with pytest.raises(HashError, match="would leave its folder"):
+        fetch(tiny_source(serve(evil).url, content_sha256="1" * 64), tmp_path / "raw", progress=False)
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_the_mirror_comes_first(tmp_path, monkeypatch, content_hash, by):
+    path = write_zip(tmp_path / "mirror" / "nwucla" / "all_sqe.zip", FILES)
+    monkeypatch.delenv("STF_MIRROR", raising=False)
+    if by == "environment":
+        monkeypatch.setenv("STF_MIRROR", str(tmp_path / "mirror"))
+    mirror = tmp_path / "mirror" if by == "argument" else None
+    for name, hashes in (
+        ("file", {"sha256": file_sha256(path)}),
+        ("content", {"sha256": "0" * 64, "content_sha256": content_hash}),
+    ):
+        source = tiny_source("http://127.0.0.1:1/never", **hashes)
+        into = fetch(source, tmp_path / name, mirror, progress=False)
+        assert (into / "all_sqe.zip").read_bytes() == path.read_bytes()
+
+
+def test_a_wrong_mirror_is_told_with_both_hashes(tmp_path):
+    path = write_zip(tmp_path / "mirror" / "nwucla" / "all_sqe.zip", FILES)
+    source = tiny_source(sha256="2" * 64)
+    with pytest.raises(HashError, match=f"expected SHA-256 {'2' * 64}, found {file_sha256(path)}"):
+        fetch(source, tmp_path / "raw", tmp_path / "mirror", progress=False)
+    assert path.exists() and not list((tmp_path / "raw").iterdir())
+    with pytest.raises(NotADirectoryError, match="STF_MIRROR"):
+        fetch(source, tmp_path / "raw", tmp_path / "nowhere", progress=False)
+
+
+def test_a_wrong_file_of_the_user_is_left_alone(tmp_path):
+    path = write_zip(tmp_path / "raw" / "all_sqe.zip", FILES)
+    with pytest.raises(HashError, match="Remove it and run again"):
+        fetch("nwucla", path.parent, progress=False)
+    assert path.exists()
+
+
+def test_content_hash_does_not_depend_on_the_packing(tmp_path, content_hash):
+    stored = write_zip(tmp_path / "a.zip", FILES)
+    packed = write_zip(tmp_path / "b.zip", dict(reversed(FILES.items())), method=zipfile.ZIP_DEFLATED)
+    assert file_sha256(stored) != file_sha256(packed)
+    assert content_sha256(stored) == content_sha256(packed) == content_hash
+
+
+def test_licensed_data_is_told_with_page_and_place(tmp_path, monkeypatch):
+    monkeypatch.delenv("STF_MIRROR", raising=False)
+    first, second = SOURCES["ntu120"].files
+    with pytest.raises(FileNotFoundError, match=f"{first} is not in .*raw.*rose1.ntu.edu.sg"):
+        fetch("ntu120", tmp_path / "raw")
+    (tmp_path / "raw" / first).write_bytes(b"zip")
+    with pytest.raises(FileNotFoundError, match=second):
+        fetch("ntu120", tmp_path / "raw")
+    (tmp_path / "raw" / second).write_bytes(b"zip")
+    assert fetch("ntu120", tmp_path / "raw") == tmp_path / "raw"
+
+
+def test_made_data_is_not_fetched(tmp_path):
+    with pytest.raises(ValueError, match="dvc repro download@synthetic"):
+        fetch("synthetic", tmp_path / "raw")
+
+
+def test_unknown_source_names_the_nearest():
+    with pytest.raises(KeyError, match="did you mean 'nwucla'"):
+        get_source("nw-ucla")
+
+
+def test_pinned_values():
+    source = SOURCES["nwucla"]
+    assert len(source.sha256) == len(source.content_sha256) == 64
+    assert "99850735b2e33cb69cd760fdd7590ce03f93f4ea" in source.url and source.url.startswith("https://")
+    assert replace(source, key="mine").files == ("all_sqe.zip",)
+
+
+def test_project_root(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert project_root() == tmp_path.resolve()
+    (tmp_path / "dvc.yaml").unlink()
+    if not any((Path(folder) / "dvc.yaml").exists() for folder in tmp_path.parents):
+        with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
+            project_root()

@@ -1,0 +1,255 @@
+"The made data set: same bytes for the same seed, rigid limbs, honest truth, readable files."
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from stf_repro.data import synthetic as syn
+from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
+from stf_repro.skeleton import LAYOUTS
+
+SMALL = syn.SyntheticConfig(subjects=1, shortest=20, longest=26)
+CLEAN = dataclasses.replace(SMALL, jitter=0.0, dropout=0.0, spurious=0.0)
+NTU = LAYOUTS["ntu25"]
+ALL = range(1, len(syn.ACTIONS) + 1)
+
+
+def digest(folder):
+    "One number for names and bytes of all files."
+    return hashlib.sha256(
+        b"".join(f.name.encode() + f.read_bytes() for f in sorted(folder.iterdir()))
+    ).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "set"
+    count = syn.make_synthetic(
+        folder, dataclasses.replace(SMALL, subjects=2, dropout=0.6, spurious=0.5), progress=False
+    )
+    return folder, count
+
+
+def test_same_seed_same_bytes(tmp_path):
+    for name, config, workers in (
+        ("a", SMALL, None),
+        ("b", SMALL, 2),
+        ("c", dataclasses.replace(SMALL, seed=1), None),
+    ):
+        syn.make_synthetic(tmp_path / name, config, progress=False, workers=workers)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    truths = [(tmp_path / x / "truth.jsonl").read_bytes() for x in "ac"]
+    clips = [(tmp_path / x / "S001C001P001R001A001.skeleton").read_bytes() for x in "ac"]
+    assert truths[0] != truths[1] and clips[0] != clips[1]
+
+
+def test_names_are_complete_and_files_read_back(made):
+    folder, count = made
+    names = sorted(f.stem for f in folder.glob("*.skeleton"))
+    expected = {(c, p, r, a) for c in (1, 2, 3) for p in (1, 2) for r in (1, 2) for a in ALL}
+    keys = ("camera", "subject", "replication", "action")
+    assert {tuple(ntu_attributes(n)[k] for k in keys) for n in names} == expected and count == len(
+        names
+    ) == len(expected)
+    assert {f.name for f in folder.iterdir()} == {f"{n}.skeleton" for n in names} | {
+        "truth.jsonl",
+        "config.json",
+    }
+    truth = syn.read_truth(folder / "truth.jsonl")
+    people = syn.read_truth(folder / "truth.jsonl", by="performer")
+    assert list(truth) == names == list(people)
+    for name in names:
+        recording = read_ntu(folder / f"{name}.skeleton")
+        assert recording.bodies.shape[:3] == truth[name].shape
+        assert not truth[name][~recording.present].any()
+        assert len(people[name]) == (2 if recording.label in syn.TWO_PERSON else 1)
+        assert people[name].any((1, 2)).all()
+
+
+def test_slots_follow_the_performers(made):
+    "The body in a slot is the performer that the truth file names: compare positions with the undisturbed performance."
+    folder, _ = made
+    config = dataclasses.replace(SMALL, subjects=2)
+    swapped = 0
+    for line in (folder / "truth.jsonl").read_text().splitlines():
+        clip = json.loads(line)
+        at = ntu_attributes(clip["name"])
+        bodies = read_ntu(folder / f"{clip['name']}.skeleton").bodies
+        world = syn.perform(at["action"], at["subject"], at["replication"], config).bodies
+        true = syn.camera_view(world, at["camera"], at["setup"])
+        for start, stop, who in clip["slots"]:
+            for slot, m in enumerate(who):
+                if m >= 0:
+                    # 12 cm: many times the jitter's mean over 25 joints (1 to 3 cm), far below the distance of two bodies
+                    assert np.abs(bodies[slot, start:stop] - true[m, start:stop]).mean((1, 2)).max() < 0.12
+                    swapped += slot != m
+    assert swapped > 10  # drop-outs and furniture really move people to other slots
+
+
+@pytest.mark.parametrize("action", ALL)
+def test_limbs_are_rigid_and_feet_on_the_floor(action):
+    bodies = syn.perform(action, 1, 2, SMALL).bodies
+    assert np.isfinite(bodies).all()
+    for child, parent in NTU.bones:
+        length = np.linalg.norm(bodies[:, :, child] - bodies[:, :, parent], axis=-1)  # (M, T)
+        assert np.ptp(length, axis=1).max() < 1e-9  # float64
+        assert length.min() > 0.01
+    feet = bodies[:, :, [15, 19], 1]
+    assert (
+        feet.min() > -0.02 and feet.min(2).max() < 0.12
+    )  # at least one foot is down, none is below the floor
+
+
+def test_every_number_of_a_performance_counts():
+    "Another seed, subject or replication is another motion, not only another noise."
+    two = dataclasses.replace(SMALL, subjects=2, shortest=20, longest=20)
+    base = syn.perform(1, 1, 1, two).bodies
+    for other in ((1, 1, dataclasses.replace(two, seed=1)), (2, 1, two), (1, 2, two)):
+        again = syn.perform(1, *other).bodies
+        gaps = [np.linalg.norm(x - x[:, :, :1], axis=-1) for x in (base, again)]  # the same from every side
+        assert np.abs(gaps[0] - gaps[1]).max() > 0.02
+    drawn = [syn.perform(1, 1, 1, syn.SyntheticConfig(seed=s, subjects=1)).bodies.shape[1] for s in range(6)]
+    assert len(set(drawn)) > 1  # not the build alone
+    assert syn.subject(1, two) == syn.subject(1, two) != syn.subject(2, two)
+
+
+def test_left_is_left_and_knees_bend_forward():
+    for replication, camera in ((1, 2), (2, 3)):  # the camera that the person faces
+        xyz = syn.camera_view(syn.perform(5, 1, replication, SMALL).bodies[0], camera, 1)  # (T, 25, 3)
+        assert (xyz[:, 8, 0] > xyz[:, 4, 0]).all()  # facing us, right is to the camera's left, which is +x
+        assert (xyz[:, 15, 2] < xyz[:, 14, 2]).all()  # toes point at the camera
+    for action, shoulder, wrist in ((1, 8, 10), (2, 4, 6)):  # a hand that waves is out and up
+        joints = syn.perform(action, 1, 1, SMALL).bodies[0]
+        outward = joints[:, shoulder] - joints[:, 20]
+        raised = joints[:, wrist, 1] > joints[:, shoulder, 1] + 0.1
+        assert raised.any()
+        assert ((joints[:, wrist] - joints[:, shoulder]) * outward).sum(1)[raised].min() > 0
+    world = syn.perform(5, 1, 1, SMALL).bodies[0]
+    for hip, knee, ankle in ((12, 13, 14), (16, 17, 18)):
+        forward = np.cross(world[:, 12] - world[:, 16], [0, 1, 0])  # left x up, in a right-handed frame
+        assert ((world[:, knee] - (world[:, hip] + world[:, ankle]) / 2) * forward).sum(1).min() > 0
+
+
+@pytest.mark.parametrize("camera", syn.CAMERAS)
+def test_cameras_see_the_same_performance(camera):
+    "Without faults, a recording is the performance up to a rigid motion: all distances between joints are kept."
+    p = syn.perform(13, 1, 1, CLEAN)
+    recording, order = syn.record(p, camera, 3, CLEAN)
+    assert recording.present.all() and order == [[0, 1]] * p.bodies.shape[1]
+    both = [
+        x.transpose(1, 0, 2, 3).reshape(len(order), 50, 3)[::5].astype(float)
+        for x in (p.bodies, recording.bodies)
+    ]
+    far = [np.linalg.norm(x[:, :, None] - x[:, None], axis=-1) for x in both]
+    assert np.abs(far[0] - far[1]).max() < 5e-5  # rounded to 1e-5 metres
+    turn = np.stack([np.linalg.det(x[:, [0, 3, 8]] - x[:, [19]]) for x in both])
+    assert np.allclose(*turn, atol=1e-3)  # no mirror image
+
+
+def energy(bodies):
+    "How much each joint moves: (M, V)."
+    return np.square(np.diff(bodies, axis=1)).sum((1, 3))
+
+
+@pytest.mark.parametrize("pair", [i for i, (_, _, kind) in enumerate(syn.PAIRS) if kind == "where"])
+def test_where_pairs_share_the_timing_and_differ_in_the_limb(pair):
+    a, b = (syn.perform(c + 1, 1, 1, SMALL) for c in syn.PAIRS[pair][:2])
+    assert not (a.truth & b.truth).any()  # other joints
+    assert (a.truth.any(2) == b.truth.any(2)).all()  # same frames
+    joints = [x.truth[0].any(0) for x in (a, b)]
+    outside = ~(joints[0] | joints[1])
+    assert (a.bodies[:, :, outside] == b.bodies[:, :, outside]).all()  # nothing else tells the two apart
+    # the truth is where they differ, and the limb of the class moves more there than in the twin
+    for own, other, mine in ((a, b, joints[0]), (b, a, joints[1])):
+        assert energy(own.bodies)[0, mine].sum() > 3 * energy(other.bodies)[0, mine].sum()
+
+
+def test_walking_and_running_differ_in_tempo_only():
+    config = dataclasses.replace(SMALL, shortest=60, longest=60, distraction=0.0)
+    a, b = (syn.perform(c, 1, 1, config) for c in (5, 6))
+    assert (a.truth == b.truth).all()
+    still = ~a.truth[0].any(0)
+    assert (a.bodies[:, :, still] == b.bodies[:, :, still]).all()
+    heights = [x.bodies[0, :, 14, 1] for x in (a, b)]
+    assert np.ptp(heights[0]) == pytest.approx(
+        np.ptp(heights[1]), rel=0.15
+    )  # knees are lifted as far: not the amplitude
+    beats = [np.abs(np.fft.rfft(h - h.mean(), 512)).argmax() for h in heights]
+    assert beats[1] / beats[0] == pytest.approx(1.75, rel=0.15)
+
+
+@pytest.mark.parametrize("forth, back", [(7, 8), (11, 12)])
+def test_reversed_pairs(forth, back):
+    a, b = (syn.perform(c, 1, 1, SMALL) for c in (forth, back))
+    assert (a.bodies[:, ::-1] == b.bodies).all() and (a.truth[:, ::-1] == b.truth).all()
+    assert (a.truth.any(1) == b.truth.any(1)).all()  # the same joints
+    assert np.allclose(energy(a.bodies), energy(b.bodies))  # no energy, only the order, tells them apart
+
+
+@pytest.mark.parametrize("action", [1, 2, 3, 4, 9, 10, 13])
+def test_most_motion_lies_in_the_truth(action):
+    "Without distraction, a joint of the truth moves more inside the truth's frames than the rest does."
+    config = dataclasses.replace(SMALL, distraction=0.0)
+    p = syn.perform(action, 1, 1, config)
+    speed = np.linalg.norm(np.diff(p.bodies, axis=1), axis=-1)  # (M, T - 1, V)
+    inside = p.truth[:, 1:] & p.truth[:, :-1]
+    assert speed[inside].mean() > 2 * speed[~inside].mean()
+
+
+def test_only_the_faults_that_are_asked_for():
+    p = syn.perform(11, 1, 1, SMALL)
+    always = dataclasses.replace(SMALL, dropout=1.0, spurious=1.0)
+    recording, order = syn.record(p, 1, 1, always)
+    assert [sorted(listed) for listed in order] == [list(np.flatnonzero(x)) for x in recording.present.T]
+    assert recording.bodies.shape[0] == 3 and not recording.present[:2].all(1).any()
+    assert (recording.bodies[~recording.present] == 0).all()
+    furniture = recording.bodies[2][recording.present[2]]
+    assert furniture.std(0).max() < 0.1  # it hardly moves
+
+
+def test_a_set_is_replaced_and_foreign_folders_are_not(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    syn.make_synthetic(folder, SMALL, progress=False)
+    before = digest(folder)
+    syn.make_synthetic(folder, SMALL, progress=False)
+    assert digest(folder) == before and [f.name for f in tmp_path.iterdir()] == ["set"]
+    calls = iter(range(100))
+
+    def interrupted(*args, **kwargs):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return write(*args, **kwargs)
+
+    write = syn.write_ntu
+    monkeypatch.setattr(syn, "write_ntu", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        syn.make_synthetic(folder, dataclasses.replace(SMALL, seed=3), progress=False)
+    assert digest(folder) == before and [f.name for f in tmp_path.iterdir()] == ["set"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="no made data set"):
+        syn.make_synthetic(mine, SMALL)
+    assert (mine / "notes.txt").read_text() == "keep"
+
+
+def test_bad_input_is_refused(tmp_path):
+    for bad in (
+        {"subjects": 0},
+        {"shortest": 10},
+        {"shortest": 40, "longest": 30},
+        {"dropout": 2.0},
+        {"jitter": -1.0},
+    ):
+        with pytest.raises(ValueError):
+            syn.SyntheticConfig(**bad)
+    with pytest.raises(ValueError, match="subject 2"):
+        syn.perform(1, 2, 1, SMALL)
+    with pytest.raises(ValueError, match="action 1 to 14"):
+        syn.perform(15, 1, 1, SMALL)
+    (tmp_path / "truth.jsonl").write_text('{"name": "S001C001P001R001A001"}\n')
+    with pytest.raises(FormatError, match="line 1"):
+        syn.read_truth(tmp_path / "truth.jsonl")
