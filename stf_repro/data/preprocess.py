@@ -263,6 +263,23 @@ def _report(path: Path, bad: list[tuple[str, int | None, str]]) -> None:
         os.replace(part, path)
 
 
+def _complaint(
+    source: Source, total: int, bad: list[tuple[str, int | None, str]], report: Path, out: Path
+) -> BadFilesError:
+    "The error for bad files: how many, where they are listed, the first, and what to do."
+    where, line, reason = bad[0]
+    rest = (
+        f"The other {total - len(bad)} are in {out}"
+        if len(bad) < total
+        else "There is no other, so no store was written"
+    )
+    return BadFilesError(
+        f"{len(bad)} of {total} files of {source.key} could not be read; see {report}. {rest}. "
+        f"First: {where}{f', line {line}' if line else ''}: {reason}. "
+        "Replace these files, or allow bad files to go on without them"
+    )
+
+# %% ../../nbs/12_data.preprocess.ipynb #4ca4f11d
 def preprocess(
     source: Source | str,  # e.g. "nwucla"
     raw,  # folder with the raw files
@@ -277,17 +294,14 @@ def preprocess(
     report, bad = out.with_name(out.name + ".bad.tsv"), []
 
     def good(results):
-        for result in tqdm(
-            results, total=len(jobs), unit="clip", desc=source.key, disable=None if progress else True
-        ):
+        bar = tqdm(results, total=len(jobs), unit="clip", desc=source.key, disable=None if progress else True)
+        for result in bar:
             if isinstance(result, Clip):
                 yield result
             else:
                 bad.append(result)
         if len(bad) == len(jobs):
-            raise BadFilesError(
-                f"none of the {len(jobs)} files of {source.key} could be read; see {report}. First: {bad[0]}"
-            )
+            raise _complaint(source, len(jobs), bad, report, out)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -296,11 +310,7 @@ def preprocess(
     finally:
         _report(report, bad)
     if bad and not allow_bad:
-        where, line, reason = bad[0]
-        raise BadFilesError(
-            f"{len(bad)} of {len(jobs)} files of {source.key} could not be read; see {report}. The other {len(store)} are in {out}. "
-            f"First: {where}{f', line {line}' if line else ''}: {reason}. Replace these files, or allow bad files to go on without them"
-        )
+        raise _complaint(source, len(jobs), bad, report, out)
     size = sum(file["bytes"] for file in store.meta["files"].values())
     return {
         "source": source.key,

@@ -51,7 +51,7 @@ class Source:
     content_sha256: str = ""  # of its content, however it was packed
     setups: frozenset[int] | None = None  # NTU set-ups that belong to it; None: all
 
-
+# %% ../../nbs/08_data.sources.ipynb #5e412fc5
 _NTU_PAGE = "https://rose1.ntu.edu.sg/dataset/actionRecognition/"
 _NTU_ZIPS = ("nturgbd_skeletons_s001_to_s017.zip", "nturgbd_skeletons_s018_to_s032.zip")
 _COMMIT = "99850735b2e33cb69cd760fdd7590ce03f93f4ea"

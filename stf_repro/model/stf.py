@@ -37,7 +37,7 @@ class STFModule(nn.Module):
         if T != self.alpha.in_channels:
             raise ValueError(f"this STF module was built for {self.alpha.in_channels} frames at its place, got {T}: build STF(frames=...) anew")
         beta = torch.sigmoid(self.beta(x)).squeeze(1)  # (B, T, V)
-        G = torch.tanh(self.alpha(beta)).view(B, self.num_scales, V, V)  # (B, K*V, V) -> (B, K, V, V)
+        G = torch.tanh(self.alpha(beta)).view(B, self.num_scales, V, V) / V  # (B, K*V, V) -> (B, K, V, V)
         return beta, self.gate * G
 
 # %% ../../nbs/24_model.stf.ipynb #b354276b

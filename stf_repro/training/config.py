@@ -85,6 +85,7 @@ class RunConfig(Part):
 
     table: str  # folder of the run: runs/<profile>/<table>/<key>
     label: str  # what tables call it, e.g. "M1"
+    source: str  # whose clips, e.g. "ntu60": DVC must know it too
     benchmark: str  # key of `BENCHMARKS`
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
@@ -97,6 +98,8 @@ class RunConfig(Part):
         if self.benchmark not in BENCHMARKS:
             near = difflib.get_close_matches(self.benchmark, BENCHMARKS, 1, 0)[0]
             raise ValueError(f"unknown benchmark {self.benchmark!r}; did you mean {near!r}?")
+        if self.source != BENCHMARKS[self.benchmark].source:
+            raise ValueError(f"benchmark {self.benchmark!r} is made of the clips of {BENCHMARKS[self.benchmark].source!r}, not {self.source!r}")
         if self.objective.shares.get("adjacency") and self.model.name != "stf":
             raise ValueError("the adjacency term needs model.name: stf")
         return self
