@@ -138,7 +138,7 @@ class Objective:
     "Cross-entropy plus the STF terms, balanced and separated. Works on any model with `run(x) -> Output`."
 
     shares: dict[str, float] = field(default_factory=dict)  # wanted |term| / cross-entropy, by name; absent: not used
-    warmup: float = 0.3  # part of training, from the start, on cross-entropy alone
+    warmup: float = 0.4  # part of training, from the start, on cross-entropy alone
     cap: float = 10.0  # largest factor
     separate: bool = True  # exploration on even steps, the rest on odd steps; False: all on every step
     only_correct: bool = True  # exploration only where the prediction is right

@@ -54,7 +54,7 @@ class ObjectiveConfig(Part):
     "The STF terms: see `model.losses.Objective`."
 
     shares: dict[str, float] = {}  # term -> wanted size beside the cross-entropy; M1 of Table 5 has none
-    warmup: float = Field(0.3, ge=0, le=1)
+    warmup: float = Field(0.4, ge=0, le=1)
     cap: float = Field(10.0, gt=0)
     separate: bool = True
     only_correct: bool = True

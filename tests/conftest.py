@@ -1,0 +1,62 @@
+"What several tests need: the project's root, and a small project to run the pipeline in."
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STF = [sys.executable, "-c", "import sys; from stf_repro.cli import main; sys.exit(main())"]  # the command `stf`
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    "The project's files as they are, in a git repository of their own."
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
+        source = ROOT / name
+        if source.is_file():
+            target = tmp_path / "clone" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    folder = tmp_path / "clone"
+    for command in (["init", "-q"], ["config", "user.name", "t"], ["config", "user.email", "t@example.org"], ["add", "-A"], ["commit", "-qm", "t"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def small_params() -> dict:
+    "Two runs that train in seconds."
+    model = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
+    optim = {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]}
+    base = {"table": "ablation", "source": "synthetic", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
+    shares = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
+    return {
+        "profile": "synthetic",
+        "sources": {"synthetic": {"seed": 0, "subjects": 3}},
+        "runs": {
+            "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}},
+            "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}},
+        },
+    }
+
+
+@pytest.fixture
+def project(tmp_path, small_params) -> Path:
+    "A project with a small made data set, preprocessed, and two runs to train."
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_params))
+    for command in (["download", "synthetic"], ["preprocess", "synthetic"]):
+        subprocess.run([*STF, *command], cwd=folder, check=True, capture_output=True)
+    return folder

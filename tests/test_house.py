@@ -1,0 +1,148 @@
+"The house as built: rooms, imports, notebooks, profiles."
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+# a room may import from rooms of lower rank, and from its own
+RANK = {"skeleton": 0, "data": 1, "model": 1, "training": 2, "evaluation": 3, "report": 4, "cli": 5}
+HEAVY = {"nbdev", "dvc", "papermill", "matplotlib", "seaborn", "IPython", "jupyterlab"}
+
+
+def imports(path, package) -> set[str]:
+    "Modules of the package that a file imports, as dotted names below it."
+    found = set()
+    parts = path.relative_to(package).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = ["stf_repro", *parts][: -node.level] if node.level else []
+            name = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names = [name] if name != "stf_repro" else [f"{name}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        else:
+            continue
+        found |= {n.removeprefix("stf_repro.") for n in names if n.startswith("stf_repro.")}
+    return found
+
+
+def graph(root) -> dict[str, set[str]]:
+    package = root / "stf_repro"
+    modules = [p for p in sorted(package.rglob("*.py")) if not p.name.startswith("_")]
+    return {".".join(p.relative_to(package).with_suffix("").parts): imports(p, package) for p in modules}
+
+
+def test_no_import_runs_up(root):
+    arrows = [(a, b) for a, targets in graph(root).items() for b in targets]
+    assert len(arrows) > 30
+    up = [(a, b) for a, b in arrows if RANK[a.split(".")[0]] < RANK[b.split(".")[0]]]
+    level = [(a, b) for a, b in arrows if {a.split(".")[0], b.split(".")[0]} == {"data", "model"}]
+    assert up == [] and level == []
+
+
+def test_no_import_runs_in_a_circle(root):
+    arrows = graph(root)
+
+    def below(module, seen):
+        assert module not in seen, f"circle: {' -> '.join([*seen, module])}"
+        for target in arrows.get(module, ()):
+            below(target, [*seen, module])
+
+    for module in arrows:
+        below(module, [])
+
+
+def test_importing_the_package_is_light():
+    "Nothing of notebooks, pipelines or plots comes with what one needs to train and to predict."
+    code = "import sys, stf_repro; bare = set(sys.modules); import stf_repro.training.trainer, stf_repro.cli; print(' '.join(bare), '|', ' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    bare, full = (set(part.split()) for part in out.split("|"))
+    assert not bare & {"torch", "numpy", "pandas", *HEAVY} and not full & HEAVY
+    assert "torch" in full
+
+
+def notebooks(root, *folder):
+    return sorted(root.joinpath("nbs", *folder).glob("*.ipynb"))
+
+
+def test_results_notebooks_have_one_parameters_cell_and_no_outputs(root):
+    assert len(notebooks(root, "results")) >= 2
+    for path in notebooks(root, "results"):
+        notebook = json.loads(path.read_text())
+        code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+        assert sum("parameters" in c["metadata"].get("tags", []) for c in code) == 1, path
+        assert not any(c["outputs"] for c in code), f"{path} is stored with outputs"
+        assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_no_results_notebook_holds_noise(root):
+    executed = sorted((root / "results").glob("*/*.ipynb"))
+    for path in executed:
+        for cell in json.loads(path.read_text())["cells"]:
+            for output in cell.get("outputs", []):
+                assert output.get("name") != "stderr" and output["output_type"] != "error", path
+
+
+def test_notebooks_were_executed_and_hide_nothing(root):
+    for path in notebooks(root):
+        source = path.read_text()
+        code = [c for c in json.loads(source)["cells"] if c["cell_type"] == "code"]
+        assert any(c["outputs"] for c in code), f"{path} was never executed"
+        assert "eval: false" not in source and "skip_exec" not in source
+
+
+def test_committed_parameters_are_the_composed_default(root, tmp_path):
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", [])
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == yaml.safe_load((root / "params.yaml").read_text()), "run `make params`"
+
+
+@pytest.mark.parametrize("profile", ["synthetic", "nwucla", "nwucla-full"])
+def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
+    from dvc.utils.hydra import compose_and_dump
+
+    from stf_repro.training.config import read_params, run_config
+
+    compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", [f"profile={profile}"])
+    params = read_params(tmp_path / "params.yaml")
+    assert params["profile"] == profile
+    configs = {key: run_config(params, key) for key in params["runs"]}
+    assert {"M1", "M5"} <= set(configs) and all(c.source in params["sources"] for c in configs.values())
+    full = profile == "nwucla-full"
+    assert all((c.model.width == 96) == full for c in configs.values())
+
+
+def test_all_profiles_are_tested(root):
+    assert {p.stem for p in (root / "conf" / "profile").glob("*.yaml")} == {"synthetic", "nwucla", "nwucla-full"}
+
+
+def test_terms_are_added_as_in_table_5(root):
+    "The rows of conf/terms against the published table."
+    import csv
+
+    columns = {"l_e": "exploration", "l_d": "divergence", "l_gk": "adjacency", "l_c": "coherence"}
+    rows = list(csv.DictReader((root / "data" / "reference" / "table5_ablation.csv").open()))
+    assert len(rows) == 5
+    for row in rows:
+        terms = yaml.safe_load((root / "conf" / "terms" / f"{row['model']}.yaml").read_text())
+        assert set(terms["objective"]["shares"]) == {name for column, name in columns.items() if row[column] == "1"}
+        assert (terms["model"]["name"] == "stf") == (row["l_gk"] == "1")
+
+
+def test_exact_versions_fit_the_ranges(root):
+    "constraints.txt, the one place of versions, against the ranges of pyproject.toml."
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lines = [line for line in (root / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), text

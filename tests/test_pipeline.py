@@ -1,0 +1,133 @@
+"The pipeline: what a change re-runs, what a kill leaves, what a mistake is told."
+
+import json
+import os
+import signal
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import STF
+
+from stf_repro.cli import main
+from stf_repro.training.config import ConfigError, parse
+
+
+def stf(folder: Path, *args: str, **kwargs):
+    return subprocess.run([*STF, *args], cwd=folder, capture_output=True, text=True, **kwargs)
+
+
+def test_a_run_depends_on_its_own_parameters_only(root):
+    "So a changed loss weight re-trains the runs that use it, and no other."
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        stages = {s.addressing: s for s in repo.index.stages}
+        runs = yaml.safe_load((root / "params.yaml").read_text())["runs"]
+        for key in runs:
+            params = [p for d in stages[f"train@{key}"].deps if hasattr(d, "params") for p in d.params]
+            assert sorted(params) == ["profile", f"runs.{key}"]
+        tables = [d for d in stages["table5_ablation"].deps]
+        assert {"runs/synthetic/ablation", "nbs/results/table5_ablation.ipynb"} <= {str(d.def_path) for d in tables}
+
+
+def test_training_stages_list_the_modules_that_they_fingerprint(root):
+    from stf_repro.training.config import CODE
+
+    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["train"]["do"]["deps"]
+    for pattern in CODE:
+        assert f"stf_repro/{pattern.removesuffix('/*.py')}" in deps
+
+
+@pytest.mark.parametrize("key", ["M1", "M5"])
+def test_killed_training_goes_on_to_the_same_result(project, key):
+    "kill -9 in the second or third epoch; the result equals that of a run never killed, byte for byte."
+    out = project / "runs" / "synthetic" / "ablation" / key
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert stf(project, "train", key, env=environment).returncode == 0
+    files = ("model.safetensors", "scores.npz", "history.tsv", "metrics.json")
+    peaceful = {name: (out / name).read_bytes() for name in files}
+    for path in out.iterdir():
+        path.unlink()
+    process = subprocess.Popen([*STF, "train", key], cwd=project, env=environment, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (out / "epoch-0001.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists(), "the run was over before it could be killed"
+    again = stf(project, "train", key, env=environment)
+    assert again.returncode == 0 and "goes on after epoch" in again.stdout
+    assert {name: (out / name).read_bytes() for name in files} == peaceful
+    assert sorted(p.name for p in out.iterdir()) == sorted([*files, "config.json", "record.json"])
+
+
+def test_a_finished_run_of_another_configuration_is_not_taken_up(project, small_params):
+    out = project / "runs" / "synthetic" / "ablation" / "M1"
+    small_params["runs"]["M1"]["optim"]["epochs"] = 1
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
+    assert stf(project, "train", "M1").returncode == 0
+    first = json.loads((out / "record.json").read_text())["fingerprint"]
+    small_params["runs"]["M1"]["seed"] = 1
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
+    second = stf(project, "train", "M1")
+    assert second.returncode == 0 and "goes on" not in second.stdout
+    assert json.loads((out / "record.json").read_text())["fingerprint"] != first
+
+
+def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, small_params):
+    small_params["runs"]["M1"]["optim"]["lr"] = 1e30
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
+    result = stf(project, "train", "M1")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "cross_entropy is NaN or infinite" in result.stderr and "S001C001P001" in result.stderr
+    assert not list((project / "runs").rglob("metrics.json"))
+
+
+@pytest.mark.parametrize(
+    "argv,expected",
+    [
+        (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
+        (["download", "nwucla"], "no source 'nwucla'"),
+        (["render", "table9"], "there is no results notebook 'table9'"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(project, monkeypatch, capsys, argv, expected):
+    monkeypatch.chdir(project)
+    assert main(argv) == 1
+    error = capsys.readouterr().err
+    assert expected in error and len(error.strip().splitlines()) == 1
+
+
+def test_training_without_clips_says_what_to_do(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    shutil.rmtree(project / "clips")
+    assert main(["train", "M1"]) == 1
+    assert "dvc repro preprocess@synthetic" in capsys.readouterr().err
+
+
+def test_a_bad_recording_is_set_aside(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    victim = sorted((project / "raw" / "synthetic").glob("*.skeleton"))[0]
+    victim.write_text(victim.read_text()[:1000])
+    assert main(["preprocess", "synthetic"]) == 1
+    assert victim.stem in capsys.readouterr().err
+    assert victim.stem in (project / "clips" / "synthetic.bad.tsv").read_text()
+    assert main(["preprocess", "synthetic", "--allow-bad"]) == 0
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("download", "preprocess", "train", "render"))
+
+
+def test_several_mistakes_are_told_at_once():
+    section = {"table": "a", "label": "M1", "source": "synthetic", "benchmark": "synth60-xsub", "sead": 1, "optim": {"epochs": 0}}
+    with pytest.raises(ConfigError) as error:
+        parse(section, "runs.M1")
+    assert "did you mean 'seed'" in str(error.value) and "runs.M1.optim.epochs" in str(error.value)
