@@ -26,7 +26,11 @@ def download(root: Path, args) -> str:
     if args.source not in sources:
         raise ValueError(f"the profile in params.yaml has no source {args.source!r}; it has: {', '.join(sources)}")
     if args.source == "synthetic":
-        n = make_synthetic(folder, SyntheticConfig(**sources["synthetic"]))
+        try:
+            config = SyntheticConfig(**(sources["synthetic"] or {}))
+        except TypeError as error:
+            raise ValueError(f"sources.synthetic in params.yaml: {error}") from None
+        n = make_synthetic(folder, config)
         return f"{folder}: {n} recordings made"
     return f"{fetch(args.source, folder)}: complete"
 
@@ -53,12 +57,13 @@ def train(root: Path, args) -> str:
 
 
 def render(root: Path, args) -> str:
-    "Execute a results notebook."
+    "Execute a results notebook, with the profile and the notebook's own section of params.yaml as parameters."
     from stf_repro.report.notebooks import render
 
-    profile = _params(root)["profile"]
+    params = _params(root)
+    profile, own = params["profile"], params.get(args.notebook) or {}
     notebook = root / "nbs" / "results" / f"{args.notebook}.ipynb"
-    return f"{render(notebook, root / 'results' / profile / notebook.name, {'profile': profile}, cwd=root)}: executed"
+    return f"{render(notebook, root / 'results' / profile / notebook.name, {'profile': profile, **own}, cwd=root)}: executed"
 
 # %% ../nbs/60_cli.ipynb #473432ba
 def _expected() -> tuple[type[Exception], ...]:
@@ -69,7 +74,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from stf_repro.report.notebooks import NotebookError
     from stf_repro.training.trainer import TrainingError
 
-    return ValueError, KeyError, OSError, StoreError, BadFilesError, HashError, NotebookError, TrainingError
+    return ValueError, OSError, StoreError, BadFilesError, HashError, NotebookError, TrainingError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,7 +111,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(args.do(project_root(), args))
     except _expected() as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"stf {args.command}: {text}", file=sys.stderr)
+        print(f"stf {args.command}: {error}", file=sys.stderr)
         return 1
     return 0

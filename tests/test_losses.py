@@ -151,3 +151,37 @@ def test_nan_names_the_term():
     x[0, 0, 0, 0, 0] = float("nan")
     with pytest.raises(FloatingPointError, match="cross_entropy"):
         Objective()(network(), x, torch.tensor([0, 1, 2]), torch.ones(3, 2, dtype=torch.bool), 0, 0.0)
+
+
+def test_a_batch_without_a_right_prediction_leaves_the_balance_alone():
+    model, x, present = network(), batch(), torch.ones(3, 2, dtype=torch.bool)
+    predicted = model.run(x).logits.argmax(1)
+    objective = Objective({"exploration": 0.1}, warmup=0.0)
+    losses = objective(model, x, (predicted + 1) % 4, present, 0, 1.0)
+    assert "exploration" not in losses.terms and "exploration" not in objective.means
+    assert "exploration" in objective(model, x, model.run(x).logits.argmax(1), present, 2, 1.0).terms
+
+
+def test_a_foreign_network_that_does_not_fold_bodies():
+    "The losses need a run(x) with logits and maps, nothing else."
+    from stf_repro.model.msg3d import Output
+
+    class Foreign(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = torch.nn.Conv2d(6, 8, 1), torch.nn.Conv2d(8, 8, 1), torch.nn.Linear(8, 4)
+            self.norm = torch.nn.BatchNorm2d(8, track_running_stats=False)
+
+        def run(self, x):  # bodies are channels here
+            N, C, T, V, M = x.shape
+            a = self.norm(self.a(x.permute(0, 1, 4, 2, 3).reshape(N, C * M, T, V)))
+            b = self.b(a.relu())
+            return Output(self.head(b.relu().mean((2, 3))), {"a": a, "b": b})
+
+    torch.manual_seed(0)
+    model, x, present = Foreign().double(), batch(), torch.ones(3, 2, dtype=torch.bool)
+    labels = model.run(x).logits.argmax(1)
+    losses = Objective({"exploration": 0.1, "divergence": 0.1, "coherence": 0.1}, warmup=0.0, separate=False)(model, x, labels, present, 0, 1.0)
+    losses.total.backward()
+    assert set(losses.terms) == {"cross_entropy", "exploration", "divergence", "coherence"}
+    assert all(p.grad.isfinite().all() for p in model.parameters())

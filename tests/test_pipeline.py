@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import shutil
 import subprocess
@@ -34,6 +35,40 @@ def test_a_run_depends_on_its_own_parameters_only(root):
         assert {"runs/synthetic/ablation", "nbs/results/table5_ablation.ipynb"} <= {str(d.def_path) for d in tables}
 
 
+def closure(modules: set[str], arrows: dict[str, set[str]]) -> set[str]:
+    "All modules of the package that these import, directly or not."
+    todo, seen = set(modules), set()
+    while todo:
+        module = todo.pop()
+        if module in arrows and module not in seen:
+            seen.add(module)
+            todo |= arrows[module]
+    return seen
+
+
+@pytest.mark.parametrize(
+    "stage,entry",
+    [
+        ("download", {"data.sources", "data.synthetic"}),
+        ("preprocess", {"data.preprocess"}),
+        ("train", {"training.trainer"}),
+        ("table5_ablation", None),
+        ("figure_focus", None),
+    ],
+)
+def test_stages_depend_on_every_module_they_import(root, stage, entry):
+    from test_house import graph
+
+    section = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
+    deps = section.get("do", section)["deps"]
+    if entry is None:
+        text = (root / "nbs" / "results" / f"{stage}.ipynb").read_text()
+        entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.notebooks"}
+    for module in closure(entry, graph(root)):
+        path = f"stf_repro/{module.replace('.', '/')}.py"
+        assert any(path == dep or path.startswith(f"{dep}/") for dep in deps), f"{stage} reads {path}"
+
+
 def test_training_stages_list_the_modules_that_they_fingerprint(root):
     from stf_repro.training.config import CODE
 
@@ -44,7 +79,7 @@ def test_training_stages_list_the_modules_that_they_fingerprint(root):
 
 @pytest.mark.parametrize("key", ["M1", "M5"])
 def test_killed_training_goes_on_to_the_same_result(project, key):
-    "kill -9 in the second or third epoch; the result equals that of a run never killed, byte for byte."
+    "kill -9 after the first epoch is saved; the result equals that of a run never killed, byte for byte."
     out = project / "runs" / "synthetic" / "ablation" / key
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     assert stf(project, "train", key, env=environment).returncode == 0
@@ -77,6 +112,41 @@ def test_a_finished_run_of_another_configuration_is_not_taken_up(project, small_
     assert json.loads((out / "record.json").read_text())["fingerprint"] != first
 
 
+def test_damaged_results_are_made_again_and_whole_ones_left(project):
+    out = project / "runs" / "synthetic" / "ablation" / "M1"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert stf(project, "train", "M1", env=environment).returncode == 0
+    scores = (out / "scores.npz").read_bytes()
+    (out / "epoch-0003.json.part").write_text("left by a kill")
+    again = stf(project, "train", "M1", env=environment)
+    assert "nothing to do" in again.stdout and not list(out.glob("epoch-*"))
+    (out / "scores.npz").write_bytes(b"junk")
+    assert "nothing to do" not in stf(project, "train", "M1", env=environment).stdout
+    assert (out / "scores.npz").read_bytes() == scores
+
+
+def test_one_folder_one_trainer(project, monkeypatch, capsys):
+    import fcntl
+
+    monkeypatch.chdir(project)
+    out = project / "runs" / "synthetic" / "ablation" / "M1"
+    out.mkdir(parents=True)
+    handle = os.open(out, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert main(["train", "M1"]) == 1
+    assert "another process is training" in capsys.readouterr().err
+    os.close(handle)
+
+
+def test_weights_that_blow_up_in_the_last_step_are_not_saved(project, small_params):
+    "One step an epoch: every term of the epoch is finite, the weights after it are not."
+    small_params["runs"]["M1"]["optim"] |= {"lr": 1e30, "epochs": 1, "batch_size": 168}
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
+    result = stf(project, "train", "M1")
+    assert result.returncode == 1 and "weights are NaN or infinite" in result.stderr
+    assert not list((project / "runs").rglob("*.safetensors"))
+
+
 def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, small_params):
     small_params["runs"]["M1"]["optim"]["lr"] = 1e30
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
@@ -91,6 +161,7 @@ def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, sm
     [
         (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
         (["download", "nwucla"], "no source 'nwucla'"),
+        (["train", "M1", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["render", "table9"], "there is no results notebook 'table9'"),
     ],
 )

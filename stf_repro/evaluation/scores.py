@@ -34,9 +34,9 @@ def top_k(
     labels: np.ndarray,  # (n,)
     k: int = 1,
 ) -> float:  # percent
-    "Top-k accuracy. A tie counts against the label: a constant network scores zero, not 100."
+    "Top-k accuracy. A tie or NaN counts against the label: a constant network scores zero, not 100."
     own = logits[np.arange(len(labels)), labels][:, None]
-    rank = (logits >= own).sum(1)  # 1 if the label alone is the highest
+    rank = (~(logits < own)).sum(1)  # 1 if the label alone is the highest; NaN counts against it, too
     return float(100 * (rank <= k).mean())
 
 # %% ../../nbs/40_evaluation.scores.ipynb #a4181149

@@ -61,11 +61,11 @@ def adjacency(
 # %% ../../nbs/26_model.losses.ipynb #d4d20602
 def masked(
     x: Tensor,  # (N, C, T, V, M)
-    Q: Tensor,  # (N*M, T', V) in [0, 1]
+    Q: Tensor,  # (N*M, T', V) in [0, 1], or (N, T', V) for all bodies of a sample
 ) -> Tensor:  # (N, C, T, V, M)
     "X - Q * X, with Q stretched to the frames of X."
-    N, _, T, V, M = x.shape
-    Q = stretch(Q, T).view(N, M, T, V).permute(0, 2, 3, 1).unsqueeze(1)  # (N, 1, T, V, M)
+    N, _, T, V, _ = x.shape
+    Q = stretch(Q, T).view(N, -1, T, V).permute(0, 2, 3, 1).unsqueeze(1)  # (N, 1, T, V, M or 1)
     return x - Q * x
 
 
@@ -82,7 +82,7 @@ def exploration(
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     "Run a model in training mode without moving its batch-norm averages."
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
     for m in norms:
         m.momentum = 0.0
@@ -105,6 +105,7 @@ def _terms(model: nn.Module, x: Tensor, labels: Tensor, present: Tensor, out: Ou
         Q_i, Q_j = (normalise(q) for q in focus(scores[0], last_two, create_graph=True))
     if "exploration" in names:
         counted = classes[:, 0] == labels if only_correct else torch.ones_like(labels, dtype=torch.bool)
+    if "exploration" in names and counted.any():  # a batch without a right prediction has nothing to explore
         with frozen_statistics(model):
             terms["exploration"] = exploration(model.run(masked(x, Q_j)).logits, classes[:, 0], counted)
     if "divergence" in names:

@@ -61,6 +61,7 @@ def render(
     out.parent.mkdir(parents=True, exist_ok=True)
     part, failed = out.with_suffix(".part.ipynb"), out.with_suffix(".failed.ipynb")
     options = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "cwd": str(cwd)}
+    options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns about its transport
     try:
         papermill.execute_notebook(str(notebook), str(part), parameters, **options)
     except papermill.PapermillExecutionError as error:
