@@ -143,7 +143,11 @@ def predict(
 ) -> Tensor:  # logits (n, classes), on the CPU
     "Score clips, without any randomness."
     model.eval()
-    return torch.cat([model(make_batch(clips, part, config)[0]).cpu() for part in indices.split(batch_size)])
+    logits = torch.cat([model(make_batch(clips, part, config)[0]).cpu() for part in indices.split(batch_size)])
+    if bad := (~torch.isfinite(logits).all(1)).nonzero().flatten().tolist():
+        names = ", ".join(clips.store.names[indices[i]] for i in bad[:5])
+        raise TrainingError(f"scores of {len(bad)} clips are NaN or infinite ({names}, ...). Nothing of this epoch was saved. Lower optim.lr, or look at these clips")
+    return logits
 
 # %% ../../nbs/34_training.trainer.ipynb #96b636d7
 def _git(*args: str) -> str | None:
