@@ -298,7 +298,7 @@ def _done(out: Path, mark: str) -> dict | None:
     except (OSError, ValueError, KeyError):
         return None
 
-
+# %% ../../nbs/34_training.trainer.ipynb #b5558c3e
 class _Progress:
     "A bar on a terminal, a line an epoch elsewhere; silent if not wanted."
 
@@ -316,7 +316,7 @@ class _Progress:
             terms = " ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in ("epoch", "lr"))
             print(f"{self.label} epoch {row['epoch']}/{self.total} {terms} ({seconds:.1f} s)", flush=True)
 
-
+# %% ../../nbs/34_training.trainer.ipynb #1f87ac4a
 def train(
     config: RunConfig,
     store,  # a clip store, or its folder
