@@ -19,6 +19,7 @@ class Layout:
     joints: tuple[str, ...]  # V joint names, in the order of the data
     bones: tuple[tuple[int, int], ...]  # (child, parent), counted from 0
     root: int  # the joint without a parent
+    centre: int | None = None  # the joint that preprocessing puts at the origin; None: nothing is subtracted
 
     def __post_init__(self):
         V = len(self.joints)
@@ -52,9 +53,9 @@ def hop_distance(
         reached = wider
     return distance
 
-# %% ../nbs/00_skeleton.ipynb #9e17ad0d
-def _layout(name, joints, bones, root):
-    return Layout(name, tuple(j.strip() for j in joints.split(",")), tuple(bones), root)
+# %% ../nbs/00_skeleton.ipynb #e6d10c64
+def _layout(name, joints, bones, root, centre=None):
+    return Layout(name, tuple(j.strip() for j in joints.split(",")), tuple(bones), root, centre)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -70,14 +71,15 @@ LAYOUTS: dict[str, Layout] = {
             + [(12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)]
             + [(21, 22), (22, 7), (23, 24), (24, 11)],
             root=20,
+            centre=1,
         ),
         _layout(
             "openpose18",
             "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, "
             "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear",
             [(4, 3), (3, 2), (7, 6), (6, 5), (13, 12), (12, 11), (10, 9), (9, 8), (11, 5), (8, 2), (5, 1), (2, 1)]
-            + [(0, 1), (15, 0), (14, 0), (17, 15), (16, 14)],
-            root=1,
+            + [(1, 0), (15, 0), (14, 0), (17, 15), (16, 14)],
+            root=0,
         ),
         _layout(
             "coco17",
@@ -95,6 +97,7 @@ LAYOUTS: dict[str, Layout] = {
             [(0, 1), (1, 2), (3, 2), (4, 2), (5, 4), (6, 5), (7, 6), (8, 2), (9, 8), (10, 9), (11, 10), (12, 0), (13, 12)]
             + [(14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)],
             root=2,
+            centre=1,
         ),
         _layout(
             "sbu15",
@@ -103,6 +106,7 @@ LAYOUTS: dict[str, Layout] = {
             [(0, 1), (1, 2), (3, 1), (4, 3), (5, 4), (6, 1), (7, 6), (8, 7), (9, 2), (10, 9), (11, 10), (12, 2), (13, 12)]
             + [(14, 13)],
             root=2,
+            centre=2,
         ),
         _layout(
             "jhmdb15",
@@ -111,6 +115,7 @@ LAYOUTS: dict[str, Layout] = {
             [(0, 1), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 3), (8, 4), (9, 5), (10, 6), (11, 7), (12, 8), (13, 9)]
             + [(14, 10)],
             root=1,
+            centre=1,
         ),
     )
 }
