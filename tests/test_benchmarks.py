@@ -83,7 +83,7 @@ def test_class_names():
     with open(DATA / "ntu" / "class_names.tsv") as file:
         assert [line.rstrip("\n").split("\t")[1] for line in file][1:] == list(NTU_CLASSES)
     assert len(BENCHMARKS["nwucla"].classes) == len(NWUCLA_ACTIONS)
-    assert BENCHMARKS["synth60-xsub"].classes == tuple(ACTIONS)
+    assert BENCHMARKS["synth60-xsub"].classes == ACTIONS[:14] and BENCHMARKS["synth120-xsub"].classes == ACTIONS
     for benchmark in BENCHMARKS.values():
         assert len(set(benchmark.classes)) == len(benchmark.classes) and benchmark.layout in LAYOUTS
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import http.server
+import re
 import threading
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from stf_repro.data.sources import (
     SOURCES,
     HashError,
+    RawFile,
     Source,
     content_sha256,
     download,
@@ -33,17 +34,8 @@ def write_zip(path, files, prefix="", method=zipfile.ZIP_STORED):
 
 
 def tiny_source(url=None, **hashes):
-    return Source(
-        "nwucla",
-        "kinect20",
-        "nwucla",
-        ("all_sqe.zip",),
-        "",
-        "made for a test",
-        url,
-        "data/NW-UCLA/",
-        **hashes,
-    )
+    file = RawFile("all_sqe.zip", url, "data/NW-UCLA/", "all_sqe/*.json", **hashes)
+    return Source("nwucla", "kinect20", "nwucla", (file,), "", "made for a test")
 
 
 @pytest.fixture
@@ -229,19 +221,57 @@ def test_content_hash_does_not_depend_on_the_packing(tmp_path, content_hash):
 
 def test_licensed_data_is_told_with_page_and_place(tmp_path, monkeypatch):
     monkeypatch.delenv("STF_MIRROR", raising=False)
-    first, second = SOURCES["ntu120"].files
-    with pytest.raises(FileNotFoundError, match=f"{first} is not in .*raw.*rose1.ntu.edu.sg"):
+    first, second = (file.name for file in SOURCES["ntu120"].files)
+    with pytest.raises(FileNotFoundError, match=f"Missing in .*raw: {first}, {second}.*rose1.ntu.edu.sg.*without unpacking"):
         fetch("ntu120", tmp_path / "raw")
     (tmp_path / "raw" / first).write_bytes(b"zip")
-    with pytest.raises(FileNotFoundError, match=second):
+    with pytest.raises(FileNotFoundError, match=f"raw: {second}"):
         fetch("ntu120", tmp_path / "raw")
     (tmp_path / "raw" / second).write_bytes(b"zip")
     assert fetch("ntu120", tmp_path / "raw") == tmp_path / "raw"
 
 
+def test_unpacked_archives_do_as_well(tmp_path, monkeypatch):
+    monkeypatch.delenv("STF_MIRROR", raising=False)
+    (tmp_path / "raw" / "nturgb+d_skeletons").mkdir(parents=True)
+    (tmp_path / "raw" / "nturgb+d_skeletons" / "S001C001P001R001A001.skeleton").touch()
+    assert fetch("ntu60", tmp_path / "raw") == tmp_path / "raw"
+
+
+def test_an_unknown_hash_is_recorded_on_the_first_download(tmp_path):
+    "A later download of the same name has to agree; what is wrong is not kept."
+    mirror = tmp_path / "mirror" / "ntu60-pyskl"
+    mirror.mkdir(parents=True)
+    source = get_source("ntu60-pyskl")
+    file = mirror / source.files[0].name
+    file.write_bytes(b"the first")
+    into = fetch(source, tmp_path / "raw", tmp_path / "mirror", progress=False)
+    noted = (into / f"{file.name}.sha256").read_text()
+    assert noted == f"{hashlib.sha256(b'the first').hexdigest()}  {file.name}\n"  # as sha256sum -c reads it
+    fetch(source, into, tmp_path / "mirror", progress=False)
+    (into / file.name).unlink()
+    file.write_bytes(b"another")
+    with pytest.raises(HashError, match="expected SHA-256 .*removed"):
+        fetch(source, into, tmp_path / "mirror", progress=False)
+    assert not (into / file.name).exists()
+    (into / file.name).write_bytes(b"damaged later")
+    with pytest.raises(HashError, match=f"Remove it and {file.name}.sha256 and run again"):
+        fetch(source, into, tmp_path / "mirror", progress=False)
+
+
+def test_single_files_are_fetched_and_resumed(serve, tmp_path):
+    "An address that is the file itself, such as those of JHMDB."
+    content = bytes(range(256)) * 1000
+    server = serve(content, drops=1)
+    source = Source("jhmdb", "jhmdb15", "jhmdb", (RawFile("a.pkl", server.url, sha256=hashlib.sha256(content).hexdigest()),), "", "")
+    assert (fetch(source, tmp_path / "raw", progress=False) / "a.pkl").read_bytes() == content
+    assert server.asked == [None, f"bytes={len(content) // 2}-"]
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["a.pkl"]
+
+
 def test_made_data_is_not_fetched(tmp_path):
-    with pytest.raises(ValueError, match="dvc repro download@synthetic"):
-        fetch("synthetic", tmp_path / "raw")
+    with pytest.raises(ValueError, match="stf download synth60"):
+        fetch("synth60", tmp_path / "raw")
 
 
 def test_unknown_source_names_the_nearest():
@@ -250,10 +280,13 @@ def test_unknown_source_names_the_nearest():
 
 
 def test_pinned_values():
-    source = SOURCES["nwucla"]
-    assert len(source.sha256) == len(source.content_sha256) == 64
-    assert "99850735b2e33cb69cd760fdd7590ce03f93f4ea" in source.url and source.url.startswith("https://")
-    assert replace(source, key="mine").files == ("all_sqe.zip",)
+    fetched = [(s.key, f) for s in SOURCES.values() for f in s.files if f.url]
+    assert {key for key, _ in fetched} == {"nwucla", "sbu", "jhmdb", "ntu60-pyskl", "ntu120-pyskl", "ntu60-hrnet", "ntu120-hrnet"}
+    for key, file in fetched:
+        assert file.url.startswith("https://")
+        if "openmmlab" not in file.url:  # all others are pinned to a commit, and by hash
+            assert re.search(r"/[0-9a-f]{40}\b", file.url) and len(file.sha256) == 64, key
+            assert bool(file.inside) == bool(file.content_sha256)
 
 
 def test_project_root(tmp_path, monkeypatch):
