@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.clips import Clip, Clips, ClipStore, StoreError, write_store
+from stf_repro.data.batches import Clips, modality
+from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.formats import FormatError, Recording, format_ntu, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
     BadFilesError,
@@ -285,7 +286,7 @@ def test_resample_for_training(kinect_clips):
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_the_training_rotation_is_the_recipe(seed):
-    from stf_repro.data.clips import _rotate, _view_change
+    from stf_repro.data.batches import _rotate, _view_change
 
     generator = torch.Generator().manual_seed(seed)
     ours = _view_change(3, generator)
@@ -352,7 +353,7 @@ def test_another_version_is_refused(store, tmp_path):
     path = copy_of(store, tmp_path)
     meta = json.loads((path / "store.json").read_text())
     (path / "store.json").write_text(json.dumps({**meta, "version": 0}))
-    with pytest.raises(StoreError, match="version 0; this code reads version 1.*preprocess@ntu60"):
+    with pytest.raises(StoreError, match="version 0; this code reads version 2.*preprocess@ntu60"):
         ClipStore.open(path)
 
 
@@ -409,11 +410,11 @@ def raw(tmp_path, recordings):
 def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, recordings, monkeypatch):
     import stf_repro.data.preprocess as module
 
-    summary = preprocess("synthetic", raw, tmp_path / "one", workers=1)
+    summary = preprocess("synth60", raw, tmp_path / "one", workers=1)
     assert summary["clips"] == 8 and summary["bad"] == 0 and not (tmp_path / "one.bad.tsv").exists()
     zipped = tmp_path / "zipped"
     zipped.mkdir()
-    with zipfile.ZipFile(zipped / SOURCES["ntu60"].files[0], "w") as archive:
+    with zipfile.ZipFile(zipped / SOURCES["ntu60"].files[0].name, "w") as archive:
         for recording in reversed(recordings):
             archive.writestr(f"nturgb+d_skeletons/{recording.name}.skeleton", format_ntu(recording))
     monkeypatch.setattr(module, "project_root", lambda: FIXTURES.parent.parent)
@@ -436,7 +437,7 @@ def test_processes_give_the_same_bytes(tmp_path, recordings):
         (raw / f"S001C001P{subject:03d}R001A001.skeleton").write_text(text)
     (raw / "S001C001P100R001A001.skeleton").write_text(text[:9000])
     for workers in (1, 2):
-        summary = preprocess("synthetic", raw, tmp_path / f"w{workers}", workers=workers, allow_bad=True)
+        summary = preprocess("synth60", raw, tmp_path / f"w{workers}", workers=workers, allow_bad=True)
         assert (summary["clips"], summary["bad"]) == (204, 1)
     for name in ("frames.npy", "index.parquet", "store.json"):
         assert (tmp_path / "w1" / name).read_bytes() == (tmp_path / "w2" / name).read_bytes()
@@ -446,26 +447,26 @@ def test_bad_files_are_reported_and_fail(raw, tmp_path):
     names = sorted(path.name for path in raw.iterdir())
     (raw / names[1]).write_bytes((raw / names[1]).read_bytes()[:5000])
     (raw / names[4]).write_bytes(b"\xff\xfe")
-    with pytest.raises(BadFilesError, match="2 of 8 files.*allow bad files"):
-        preprocess("synthetic", raw, tmp_path / "out")
+    with pytest.raises(BadFilesError, match="2 of 8 recordings.*allow bad files"):
+        preprocess("synth60", raw, tmp_path / "out")
     lines = (tmp_path / "out.bad.tsv").read_text().splitlines()
     assert lines[0] == "file\tline\treason" and [Path(line.split("\t")[0]).name for line in lines[1:]] == [
         names[1],
         names[4],
     ]
     assert len(ClipStore.open(tmp_path / "out")) == 6
-    assert preprocess("synthetic", raw, tmp_path / "out", allow_bad=True)["bad"] == 2
+    assert preprocess("synth60", raw, tmp_path / "out", allow_bad=True)["bad"] == 2
     for name in (names[1], names[4]):
         (raw / name).unlink()
-    preprocess("synthetic", raw, tmp_path / "out")
+    preprocess("synth60", raw, tmp_path / "out")
     assert not (tmp_path / "out.bad.tsv").exists()
 
 
 def test_only_bad_files_leave_no_store(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "no_ntu_name.skeleton").write_text("1\n0\n")
-    with pytest.raises(BadFilesError, match="1 of 1 files.*no store was written"):
-        preprocess("synthetic", tmp_path / "raw", tmp_path / "out", allow_bad=True)
+    with pytest.raises(BadFilesError, match="1 of 1 recordings.*no store was written"):
+        preprocess("synth60", tmp_path / "raw", tmp_path / "out", allow_bad=True)
     assert not (tmp_path / "out").exists() and (tmp_path / "out.bad.tsv").exists()
 
 
@@ -502,4 +503,4 @@ def test_no_files_and_doubled_files(raw, tmp_path, recordings):
     (raw / "again").mkdir()
     write_ntu(recordings[0], raw / "again")
     with pytest.raises(ValueError, match=f"more than one file for {recordings[0].name}"):
-        list_recordings(SOURCES["synthetic"], raw)
+        list_recordings(SOURCES["synth60"], raw)

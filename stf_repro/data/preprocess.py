@@ -4,25 +4,39 @@
 
 # %% auto #0
 __all__ = ['energy', 'body_order', 'select_bodies', 'kept_frames', 'close_up', 'replay', 'centre', 'alignment', 'clip_of',
-           'to_array', 'list_recordings', 'BadFilesError', 'preprocess']
+           'to_array', 'denoise', 'Raw', 'list_recordings', 'BadFilesError', 'preprocess']
 
 # %% ../../nbs/12_data.preprocess.ipynb #9702bf4f
 import functools
+import hashlib
 import multiprocessing
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+import stf_repro
 from .benchmarks import missing_ntu
-from .clips import Clip, write_store
-from .formats import FormatError, Recording, ntu_attributes, parse_ntu, parse_nwucla
+from .clips import Clip, StoreWriter
+from stf_repro.data.formats import (
+    FormatError,
+    Recording,
+    check_size,
+    ntu_attributes,
+    parse_kinetics,
+    parse_kinetics_labels,
+    parse_ntu,
+    parse_nwucla,
+    parse_sbu,
+)
+from .pickles import pyskl_annotations, pyskl_recording, read_jhmdb
 from .sources import Source, get_source, project_root
 from ..skeleton import LAYOUTS, Layout
 
@@ -31,15 +45,15 @@ def _seen(
     body: np.ndarray,  # (T, V, C)
 ) -> np.ndarray:  # (T,) bool
     "Frames that hold a body: their coordinates do not sum to zero."
-    return body.sum((1, 2), dtype=np.float64) != 0
+    return body.reshape(len(body), -1).sum(1, dtype=np.float64) != 0
 
 
 def energy(
     body: np.ndarray,  # (T, V, C)
 ) -> float:  # metres; 0 for a body that is never seen
     "How much a body extends and moves: summed standard deviation of its coordinates."
-    seen = body[_seen(body)].astype(np.float64)
-    return float(seen.std((0, 1)).sum()) if len(seen) else 0.0
+    seen = body[_seen(body)].reshape(-1, body.shape[-1]).T.astype(np.float64)  # (C, frames * V)
+    return float(seen.std(1).sum()) if seen.size else 0.0
 
 
 def body_order(
@@ -93,9 +107,12 @@ def replay(
 # %% ../../nbs/12_data.preprocess.ipynb #2e9307ee
 def centre(
     bodies: np.ndarray,  # (M, T, V, C), the main body first
+    joint: int | None = 1,  # the middle of the spine of ntu25; None: leave all as it is
 ) -> np.ndarray:  # (M, T, V, C)
-    "Put the main body's middle of the spine at the origin, frame by frame."
-    return (bodies - bodies[:1, :, 1:2]) * (bodies.sum(-1, keepdims=True) != 0)
+    "Put a joint of the main body at the origin, frame by frame."
+    if joint is None:
+        return bodies
+    return (bodies - bodies[:1, :, joint : joint + 1]) * (bodies.sum(-1, keepdims=True) != 0)
 
 # %% ../../nbs/12_data.preprocess.ipynb #4c456d54
 _ALIGNED = {"ntu25": ((0, 1), (4, 8))}  # layout: (hip, spine) onto z, (left, right shoulder) onto x
@@ -134,14 +151,38 @@ def clip_of(
     recording: Recording,
 ) -> Clip:
     "The compact form of a recording: up to two bodies and one rotation."
-    bodies = [close_up(body) for body in select_bodies(recording)]
+    if recording.confidence is not None:
+        return _image_clip(recording)
+    chosen = recording.layout.name == "ntu25" or len(recording.bodies) > 2
+    bodies = [close_up(body) for body in (select_bodies(recording) if chosen else recording.bodies)]
     if not len(bodies[0]):
         raise FormatError(recording.name, None, "no body in any frame")
     first = centre(bodies[0][None, :1])[0, 0]  # (V, C)
-    rotation = alignment(first, recording.layout)
+    return _clip(recording, bodies, alignment(first, recording.layout))
+
+
+def _clip(recording: Recording, bodies: list[np.ndarray], rotation: np.ndarray) -> Clip:
     label = -1 if recording.label is None else recording.label
-    bodies = [body for body in bodies if len(body)]
-    return Clip(recording.name, label, recording.attributes, bodies, recording.bodies.shape[1], rotation)
+    return Clip(recording.name, label, recording.attributes, [b for b in bodies if len(b)], recording.bodies.shape[1], rotation)
+
+# %% ../../nbs/12_data.preprocess.ipynb #938bf984
+def _image_clip(
+    recording: Recording,  # C = 2, with confidence
+    max_read: int = 5,  # people looked at, the first ones of a frame
+) -> Clip:
+    "The compact form of poses estimated in images: x, y, confidence."
+    score = recording.confidence[:max_read]  # (M, T, V)
+    xy = recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])  # (M, T, V, 2)
+    x = np.concatenate([xy * (score != 0)[..., None], score[..., None]], -1) * recording.present[:max_read, :, None, None]
+    rank = np.ascontiguousarray((x[..., 2]).transpose(1, 2, 0)).sum(1)  # (T, M), added up joint by joint in float32, as the original does
+    if recording.layout.name != "openpose18":
+        rank = np.broadcast_to(rank.sum(0), rank.shape)
+    best = np.argsort(-rank, 1, kind="stable")[:, :2]  # (T, at most 2)
+    bodies = [x[best[:, m], np.arange(len(best))] for m in range(best.shape[1])]  # (T, V, 3) each
+    ends = [int(np.flatnonzero(b.any((1, 2)))[-1]) + 1 if b.any() else 0 for b in bodies]
+    if not ends[0]:
+        raise FormatError(recording.name, None, "no person in any frame")
+    return _clip(recording, [b[:end] for b, end in zip(bodies, ends)], np.eye(3))
 
 
 def to_array(
@@ -150,40 +191,99 @@ def to_array(
 ) -> np.ndarray:  # (C, T, V, 2) float32
     "The array that the original MS-G3D preprocessing makes of a recording."
     clip = clip_of(recording)
-    bodies = [replay(body, frames) for body in clip.bodies]
+    fill = replay if recording.confidence is None else _pad
+    bodies = [fill(body, frames) for body in clip.bodies]
     bodies = np.stack(bodies + [np.zeros_like(bodies[0])] * (2 - len(bodies)))  # (2, T, V, C)
-    C = bodies.shape[-1]
-    turned = centre(bodies) @ clip.rotation[:C, :C].T
-    return turned.astype(np.float32).transpose(3, 1, 2, 0)
+    if recording.confidence is None:
+        C = bodies.shape[-1]
+        bodies = centre(bodies, recording.layout.centre) @ clip.rotation[:C, :C].T
+    return bodies.astype(np.float32).transpose(3, 1, 2, 0)
 
-# %% ../../nbs/12_data.preprocess.ipynb #28458cf5
+
+def _pad(body: np.ndarray, frames: int) -> np.ndarray:
+    "The body, then zeros."
+    return np.concatenate([body[:frames], np.zeros((max(0, frames - len(body)), *body.shape[1:]), body.dtype)])
+
+# %% ../../nbs/12_data.preprocess.ipynb #0c5409c7
+def _flat(
+    body: np.ndarray,  # (frames, V, 3), seen frames only
+) -> np.ndarray:  # (frames,) bool
+    "Frames in which a body is wider than 0.8 times its height."
+    width, height = np.ptp(body[..., 0], axis=1), np.ptp(body[..., 1], axis=1)
+    return width > 0.8 * height
+
+
+def denoise(
+    recording: Recording,  # 3D, y along the height
+) -> Recording:
+    "Leave out bodies that are too short, too flat, or move too little or too much, by the thresholds of SGN. At least one stays."
+    seen = {m: body[_seen(body)] for m, body in enumerate(recording.bodies)}
+    seen = {m: body for m, body in seen.items() if len(body)}
+    for keep in (lambda body: len(body) > 11, lambda body: _flat(body).mean() < 0.69754):
+        left = {m: body for m, body in seen.items() if keep(body)}
+        seen = left if left and len(seen) > 1 else seen
+    motion = {m: float(body.reshape(-1, body.shape[-1]).var(0).sum()) for m, body in seen.items()}
+    most = max(motion, key=motion.get, default=None)
+    kept = [m for m in seen if m == most or 0.089925 <= motion[m] <= 2]
+    if len(kept) in (0, len(recording.bodies)):
+        return recording
+    return replace(recording, bodies=recording.bodies[kept], present=recording.present[kept])
+
+# %% ../../nbs/12_data.preprocess.ipynb #846b0ba3
+@dataclass(frozen=True)
+class Raw:
+    "Where one recording lies."
+
+    name: str
+    path: str  # a file, or a zip
+    member: str | None = None  # inside the zip
+    label: int | None = None  # from a label file
+    part: int | None = None  # from a label file: 0 train, 1 val
+
+    def __str__(self):
+        return self.path if self.member is None else f"{self.path}:{self.member}"
+
+
+_ENDINGS = {"ntu": ".skeleton", "nwucla": ".json", "sbu": "skeleton_pos.txt", "kinetics": ".json"}
+
+
+def _name(format: str, path: str) -> str:
+    "The name of a recording, from its path."
+    return "_".join(Path(path).parts[-4:-1]) if format == "sbu" else Path(path).stem
+
+
 def list_recordings(
     source: Source,
     raw,  # folder with the raw files
-) -> list[tuple[str, str, str | None]]:  # (name, file, member of the zip or None), sorted by name
-    "All recordings of a source in its raw folder."
-    raw, ending = Path(raw), {"ntu": ".skeleton", "nwucla": ".json"}[source.format]
-    found = [(path.stem, str(path), None) for path in raw.rglob(f"*{ending}")]
-    for archive in (raw / name for name in source.files if (raw / name).is_file()):
-        with zipfile.ZipFile(archive) as file:
-            members = [name for name in file.namelist() if name.endswith(ending)]
-        found += [(Path(member).stem, str(archive), member) for member in members]
+) -> list[Raw]:  # sorted by name
+    "All recordings of a source in its raw folder, one a file."
+    raw, ending = Path(raw), _ENDINGS[source.format]
+    found = [Raw(_name(source.format, path), str(path)) for path in raw.rglob(f"*{ending}")]
+    for archive in sorted(raw.glob("*.zip")):
+        found += [Raw(_name(source.format, member), str(archive), member) for member in _members(archive) if member.endswith(ending)]
+    if source.format == "kinetics":
+        found = _labelled(found)
     if source.key in ("ntu60", "ntu120"):
         missing = missing_ntu(project_root() / "data" / "ntu")
-        found = [item for item in found if item[0] not in missing]
+        found = [item for item in found if item.name not in missing]
     if source.setups is not None:
-        found = [item for item in found if _setup(item[0]) in source.setups | {None}]
-    found.sort(key=lambda item: (item[0], item[1]))
-    twice = next((a for a, b in pairwise(found) if a[0] == b[0]), None)
+        found = [item for item in found if _setup(item.name) in source.setups | {None}]
+    found.sort(key=lambda item: (item.name, str(item)))
+    twice = next((a for a, b in pairwise(found) if a.name == b.name), None)
     if twice:
-        raise ValueError(
-            f"{source.key}: more than one file for {twice[0]} below {raw}; keep the zip or the loose files, not both"
-        )
+        raise ValueError(f"{source.key}: more than one file for {twice.name} below {raw}; keep the zip or the loose files, not both")
     if not found:
-        raise FileNotFoundError(
-            f"no {ending} files below {raw}; bring them with `dvc repro download@{source.key}`"
-        )
+        raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `dvc repro download@{source.key}`")
     return found
+
+
+def _members(archive: Path) -> list[str]:
+    "The names in a zip."
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.namelist()
+    except zipfile.BadZipFile as error:
+        raise FormatError(archive, None, f"damaged archive: {error}") from None
 
 
 def _setup(name: str) -> int | None:
@@ -193,9 +293,24 @@ def _setup(name: str) -> int | None:
     except FormatError:
         return None
 
-# %% ../../nbs/12_data.preprocess.ipynb #dec7fb28
-_PARSERS = {"ntu": parse_ntu, "nwucla": parse_nwucla}
-_LARGEST = 256 << 20  # bytes
+
+def _labelled(found: list[Raw]) -> list[Raw]:
+    "Videos of Kinetics-Skeleton that its label files list as having a skeleton, with class and part."
+    labels = {}
+    for item in found:
+        if item.name in ("kinetics_train_label", "kinetics_val_label"):
+            part = int(item.name == "kinetics_val_label")
+            labels |= {name: (label, part) for name, label in parse_kinetics_labels(_content(item), item).items()}
+    if not labels:
+        raise FileNotFoundError("no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes")
+    return [replace(item, label=labels[item.name][0], part=labels[item.name][1]) for item in found if item.name in labels]
+
+# %% ../../nbs/12_data.preprocess.ipynb #3d218124
+def _parse(format: str, item: Raw, text: bytes) -> Recording:
+    "Read the content of one file."
+    if format == "kinetics":
+        return parse_kinetics(text, item.name, item, item.label, {"part": item.part})
+    return {"ntu": parse_ntu, "nwucla": parse_nwucla, "sbu": parse_sbu}[format](text, item.name, item)
 
 
 @functools.lru_cache(maxsize=2)
@@ -204,30 +319,54 @@ def _archive(path: str, changed: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _content(path: str, member: str | None) -> bytes:
+def _content(item: Raw) -> bytes:
     "The bytes of a file, or of a member of a zip."
-    if member is None:
-        size = os.path.getsize(path)
-    else:
-        archive = _archive(path, os.stat(path).st_mtime_ns)
-        size = archive.getinfo(member).file_size
-    if size > _LARGEST:
-        raise FormatError(
-            path, None, f"{member or 'the file'} has {size} bytes; more than {_LARGEST} is no recording"
-        )
-    return Path(path).read_bytes() if member is None else archive.read(member)
-
-
-def _job(job: tuple) -> Clip | tuple[str, int | None, str]:
-    "Make one clip, or say why not: file, line, reason."
-    (name, path, member), parser = job
-    where = path if member is None else f"{path}:{member}"
+    if item.member is None:
+        check_size(item, os.path.getsize(item.path))
+        return Path(item.path).read_bytes()
     try:
-        return clip_of(_PARSERS[parser](_content(path, member), name, where))
+        archive = _archive(item.path, os.stat(item.path).st_mtime_ns)
+        check_size(item, archive.getinfo(item.member).file_size)
+        return archive.read(item.member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        raise FormatError(item, None, f"damaged in the archive: {error}") from None
+
+
+def _job(job: tuple[Raw, str, bool]) -> Clip | tuple[str, int | None, str]:
+    "Make one clip, or say why not: file, line, reason."
+    item, format, denoised = job
+    try:
+        recording = _parse(format, item, _content(item))
+        return clip_of(denoise(recording) if denoised else recording)
     except FormatError as error:
-        return where, error.line, error.reason
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        return where, None, f"damaged in the archive: {error}"
+        return str(item), error.line, error.reason
+    except OSError as error:
+        return str(item), None, f"cannot be read: {error.strerror or error}"
+
+# %% ../../nbs/12_data.preprocess.ipynb #a0d4b9c1
+def _from_pickles(
+    source: Source,
+    raw: Path,
+    denoised: bool,
+) -> tuple[int, Iterator[Clip | tuple[str, int | None, str]]]:  # how many, and the results
+    "Clips out of pickles that hold many."
+    if source.format == "jhmdb":
+        recordings = read_jhmdb(raw)
+        return len(recordings), map(clip_of, recordings)
+    path = raw / source.files[0].name
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; bring it with `dvc repro download@{source.key}`")
+    annotations, parts = pyskl_annotations(path)
+
+    def clips():
+        for entry in annotations:
+            try:
+                recording = pyskl_recording(path, entry, parts)
+                yield clip_of(denoise(recording) if denoised else recording)
+            except FormatError as error:
+                yield str(path), error.line, error.reason
+
+    return len(annotations), clips()
 
 # %% ../../nbs/12_data.preprocess.ipynb #b548a15b
 @contextmanager
@@ -257,27 +396,46 @@ def _report(path: Path, bad: list[tuple[str, int | None, str]]) -> None:
     "Write the list of bad files; without any, remove an old list."
     path.unlink(missing_ok=True)
     if bad:
-        rows = [f"{where}\t{line or ''}\t{' '.join(reason.split())}\n" for where, line, reason in bad]
+        rows = [f"{' '.join(where.split())}\t{line or ''}\t{' '.join(reason.split())}\n" for where, line, reason in bad]
         part = path.with_name(path.name + ".part")
-        part.write_text("file\tline\treason\n" + "".join(rows), encoding="utf-8")
+        part.write_text("file\tline\treason\n" + "".join(rows), encoding="utf-8", errors="backslashreplace")
         os.replace(part, path)
 
 
-def _complaint(
-    source: Source, total: int, bad: list[tuple[str, int | None, str]], report: Path, out: Path
-) -> BadFilesError:
+def _complaint(source: Source, total: int, bad: list[tuple[str, int | None, str]], report: Path, out: Path) -> BadFilesError:
     "The error for bad files: how many, where they are listed, the first, and what to do."
     where, line, reason = bad[0]
-    rest = (
-        f"The other {total - len(bad)} are in {out}"
-        if len(bad) < total
-        else "There is no other, so no store was written"
-    )
+    rest = f"The other {total - len(bad)} are in {out}" if len(bad) < total else "There is no other, so no store was written"
     return BadFilesError(
-        f"{len(bad)} of {total} files of {source.key} could not be read; see {report}. {rest}. "
+        f"{len(bad)} of {total} recordings of {source.key} could not be read; see {report}. {rest}. "
         f"First: {where}{f', line {line}' if line else ''}: {reason}. "
         "Replace these files, or allow bad files to go on without them"
     )
+
+# %% ../../nbs/12_data.preprocess.ipynb #f9b54629
+def _plan(source: Source, denoised: bool, found: Iterable) -> str:
+    "A hash of what a store is made of."
+    digest = hashlib.sha256(f"{source.key} {denoised}".encode())
+    for module in ("preprocess", "formats", "pickles", "clips"):
+        digest.update((Path(stf_repro.__file__).parent / "data" / f"{module}.py").read_bytes())
+    stats = {}
+    for item in found:
+        stat = stats[item.path] = stats.get(item.path) or os.stat(item.path)
+        digest.update(f"{item}\0{item.label}\0{item.part}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _results(source: Source, raw: Path, workers: int | None, denoised: bool):
+    "The number of recordings, their plan, and a function from a start to the results."
+    if source.format in ("jhmdb", "pyskl"):
+        total, clips = _from_pickles(source, raw, denoised)
+        yield total, "", lambda start: clips
+        return
+    found = list_recordings(source, raw)
+    jobs = [(item, source.format, denoised) for item in found]
+    with ExitStack() as stack:
+        yield len(jobs), _plan(source, denoised, found), lambda start: stack.enter_context(_in_order(jobs[start:], workers))
 
 # %% ../../nbs/12_data.preprocess.ipynb #4ca4f11d
 def preprocess(
@@ -287,35 +445,25 @@ def preprocess(
     workers: int | None = None,  # processes; None: one a core
     allow_bad: bool = False,  # go on without the files that cannot be read
     progress: bool = True,  # a bar with rate and remaining time, on a terminal
+    denoised: bool = False,  # leave out what is no body, by the rules of SGN; the original does not
 ) -> dict[str, int | str]:  # source, clips, bad, frames, bytes
-    "Make the clip store of a source."
+    "Make the clip store of a source, or go on where a killed call stopped."
     source, out = get_source(source) if isinstance(source, str) else source, Path(out)
-    jobs = [(item, source.format) for item in list_recordings(source, raw)]
-    report, bad = out.with_name(out.name + ".bad.tsv"), []
-
-    def good(results):
-        bar = tqdm(results, total=len(jobs), unit="clip", desc=source.key, disable=None if progress else True)
-        for result in bar:
-            if isinstance(result, Clip):
-                yield result
-            else:
-                bad.append(result)
-        if len(bad) == len(jobs):
-            raise _complaint(source, len(jobs), bad, report, out)
-
+    report = out.with_name(out.name + ".bad.tsv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _in_order(jobs, workers) as results:
-            store = write_store(out, good(results), source.key, LAYOUTS[source.layout])
-    finally:
-        _report(report, bad)
-    if bad and not allow_bad:
-        raise _complaint(source, len(jobs), bad, report, out)
+    with _results(source, Path(raw), workers, denoised) as (total, plan, results_from):
+        with StoreWriter(out, source.key, LAYOUTS[source.layout], plan) as writer:
+            bar = tqdm(total=total, initial=writer.done, unit="clip", desc=source.key, disable=None if progress else True)
+            with bar:
+                for result in results_from(writer.done):
+                    writer.add(result) if isinstance(result, Clip) else writer.skip(*result)
+                    bar.update()
+            _report(report, writer.bad)
+            if len(writer.bad) == total:
+                writer.discard()
+                raise _complaint(source, total, writer.bad, report, out)
+            store = writer.finish()
+    if writer.bad and not allow_bad:
+        raise _complaint(source, total, writer.bad, report, out)
     size = sum(file["bytes"] for file in store.meta["files"].values())
-    return {
-        "source": source.key,
-        "clips": len(store),
-        "bad": len(bad),
-        "frames": store.meta["frames"],
-        "bytes": size,
-    }
+    return {"source": source.key, "clips": len(store), "bad": len(writer.bad), "frames": store.meta["frames"], "bytes": size}
