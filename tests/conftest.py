@@ -38,11 +38,11 @@ def small_params() -> dict:
     "Two runs that train in seconds."
     model = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
     optim = {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]}
-    base = {"table": "ablation", "source": "synthetic", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
+    base = {"table": "ablation", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
     shares = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
     return {
         "profile": "synthetic",
-        "sources": {"synthetic": {"seed": 0, "subjects": 3}},
+        "sources": {"synth60": {"seed": 0, "subjects": 3}},
         "runs": {
             "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}},
             "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}},
@@ -57,6 +57,6 @@ def project(tmp_path, small_params) -> Path:
     folder.mkdir()
     (folder / "dvc.yaml").write_text("stages: {}\n")
     (folder / "params.yaml").write_text(yaml.safe_dump(small_params))
-    for command in (["download", "synthetic"], ["preprocess", "synthetic"]):
+    for command in (["download", "synth60"], ["preprocess", "synth60"]):
         subprocess.run([*STF, *command], cwd=folder, check=True, capture_output=True)
     return folder

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stf_repro.data.benchmarks import (
     BENCHMARKS,
@@ -16,6 +18,7 @@ from stf_repro.data.benchmarks import (
     get_benchmark,
     missing_ntu,
     ntu_samples,
+    subset,
 )
 from stf_repro.data.formats import NWUCLA_ACTIONS, ntu_attributes
 from stf_repro.data.synthetic import ACTIONS
@@ -114,3 +117,57 @@ def test_indices_are_the_places_of_a_part():
     np.testing.assert_array_equal(mine.indices(store, "test"), [1, 4])
     with pytest.raises(ValueError, match="'val'"):
         mine.indices(store, "val")
+
+
+# --- shares of the training clips --------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    percent=st.sampled_from([5, 10, 20, 25, 33.3, 50, 100]),
+    seed=st.integers(0, 1000),
+    nested=st.booleans(),
+    stratified=st.booleans(),
+)
+def test_shares_have_their_size_and_order(sizes, percent, seed, nested, stratified):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    chosen = subset(labels, percent, seed, nested, stratified)
+    assert len(chosen) == round(len(labels) * percent / 100) == len(set(chosen.tolist()))
+    assert (np.diff(chosen) > 0).all() and (subset(labels, percent, seed, nested, stratified) == chosen).all()
+    if nested:
+        assert set(subset(labels, percent / 2, seed, True, stratified)) <= set(chosen)
+    if stratified:  # rounding a share gives half a clip, the fixed total a little more
+        counts = np.bincount(labels[chosen], minlength=len(sizes))
+        assert (np.abs(counts - np.array(sizes) * len(chosen) / len(labels)) < 2).all()
+
+
+def test_shares_differ_by_seed_and_are_uniform():
+    labels = np.zeros(200, int)
+    hits = sum(np.isin(np.arange(200), subset(labels, 10, seed)) for seed in range(400))
+    assert abs(hits.mean() - 40) < 1e-9 and 20 < hits.min() and hits.max() < 65  # binomial, 6 standard deviations is 36
+    assert not set(subset(labels, 10, 0)) <= set(subset(labels, 20, 0))  # not nested unless asked
+    for percent in (0, -1, 101, float("nan")):
+        with pytest.raises(ValueError, match="more than 0 and at most 100"):
+            subset(labels, percent)
+
+
+# --- the other data sets -----------------------------------------------------------------------------------
+
+
+def test_folds_and_splits_cover_each_pair_once():
+    folds = [BENCHMARKS[f"sbu-{k}"].rule for k in range(1, 6)]
+    pairs = sorted(pair for rule in folds for pair in rule.test)
+    assert len(pairs) == len(set(pairs)) == 21  # as many pairs of actors as the data set has
+    for rule in folds:
+        assert sorted(rule.train | rule.test) == pairs
+    for k in (1, 2, 3):
+        place = {"split1": 0, "split2": 0, "split3": 0} | {f"split{k}": 1}
+        assert [BENCHMARKS[f"jhmdb-{n}"].split(place) for n in (1, 2, 3)] == ["test" if n == k else "train" for n in (1, 2, 3)]
+
+
+def test_stand_ins_have_the_protocols_of_what_they_stand_for(attributes):
+    for key in ("60-xsub", "60-xview", "120-xsub", "120-xset"):
+        ours, theirs = BENCHMARKS[f"standin{key}"], BENCHMARKS[f"ntu{key}"]
+        assert ours.rule == theirs.rule and ours.classes == theirs.classes and ours.source.startswith("standin")
+    assert all("ntu" not in b.key for b in BENCHMARKS.values() if b.source.startswith(("synth", "standin")))

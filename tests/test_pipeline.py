@@ -49,7 +49,7 @@ def closure(modules: set[str], arrows: dict[str, set[str]]) -> set[str]:
 @pytest.mark.parametrize(
     "stage,entry",
     [
-        ("download", {"data.sources", "data.synthetic"}),
+        ("download", {"data.sources", "data.synthetic", "data.synthkinetics", "data.standin"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
         ("table5_ablation", None),
@@ -176,17 +176,17 @@ def test_training_without_clips_says_what_to_do(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     shutil.rmtree(project / "clips")
     assert main(["train", "M1"]) == 1
-    assert "dvc repro preprocess@synthetic" in capsys.readouterr().err
+    assert "dvc repro preprocess@synth60" in capsys.readouterr().err
 
 
 def test_a_bad_recording_is_set_aside(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
-    victim = sorted((project / "raw" / "synthetic").glob("*.skeleton"))[0]
+    victim = sorted((project / "raw" / "synth60").glob("*.skeleton"))[0]
     victim.write_text(victim.read_text()[:1000])
-    assert main(["preprocess", "synthetic"]) == 1
+    assert main(["preprocess", "synth60"]) == 1
     assert victim.stem in capsys.readouterr().err
-    assert victim.stem in (project / "clips" / "synthetic.bad.tsv").read_text()
-    assert main(["preprocess", "synthetic", "--allow-bad"]) == 0
+    assert victim.stem in (project / "clips" / "synth60.bad.tsv").read_text()
+    assert main(["preprocess", "synth60", "--allow-bad"]) == 0
 
 
 def test_help_names_every_command(capsys):
@@ -198,7 +198,7 @@ def test_help_names_every_command(capsys):
 
 
 def test_several_mistakes_are_told_at_once():
-    section = {"table": "a", "label": "M1", "source": "synthetic", "benchmark": "synth60-xsub", "sead": 1, "optim": {"epochs": 0}}
+    section = {"table": "a", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "sead": 1, "optim": {"epochs": 0}}
     with pytest.raises(ConfigError) as error:
         parse(section, "runs.M1")
     assert "did you mean 'seed'" in str(error.value) and "runs.M1.optim.epochs" in str(error.value)

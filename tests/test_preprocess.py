@@ -3,6 +3,9 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,13 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import Clips, modality
+from stf_repro.data.batches import Clips
 from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.formats import FormatError, Recording, format_ntu, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
     BadFilesError,
     body_order,
     clip_of,
+    denoise,
     kept_frames,
     list_recordings,
     preprocess,
@@ -504,3 +508,220 @@ def test_no_files_and_doubled_files(raw, tmp_path, recordings):
     write_ntu(recordings[0], raw / "again")
     with pytest.raises(ValueError, match=f"more than one file for {recordings[0].name}"):
         list_recordings(SOURCES["synth60"], raw)
+
+
+# --- Kinetics ------------------------------------------------------------------------------------------
+
+
+def loop_kinetics(r, frames=300):
+    "(3, frames, 18, 2): the original's steps, person by person."
+    M, T, V, _ = r.bodies.shape
+    data = np.zeros((3, frames, V, 5), np.float32)
+    for t in range(min(T, frames)):
+        for m in range(min(M, 5)):
+            if r.present[m, t]:
+                data[0, t, :, m], data[1, t, :, m], data[2, t, :, m] = r.bodies[m, t, :, 0], r.bodies[m, t, :, 1], r.confidence[m, t]
+    data[0:2] = data[0:2] - 0.5
+    data[1:2] = -data[1:2]
+    data[0][data[2] == 0] = 0
+    data[1][data[2] == 0] = 0
+    out = np.zeros((3, frames, V, 2), np.float32)
+    for t in range(frames):
+        order = sorted(range(5), key=lambda m: -float(data[2, t, :, m].sum()))  # stable
+        for place, m in enumerate(order[:2]):
+            out[:, t, :, place] = data[:, t, :, m]
+    return out
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), M=st.integers(1, 7), T=st.integers(1, 12), lost=st.floats(0, 0.9))
+def test_kinetics_preprocessing_equals_the_loops(seed, M, T, lost):
+    rng = np.random.default_rng(seed)
+    present = rng.random((M, T)) >= lost
+    present[0, 0] = True
+    score = (rng.random((M, T, 18)) * (rng.random((M, T, 18)) < 0.8) * present[..., None]).astype(np.float32)
+    score[0, 0, 0] = 0.5
+    bodies = rng.random((M, T, 18, 2)).astype(np.float32) * present[..., None, None]
+    r = Recording("v", bodies, present, LAYOUTS["openpose18"], 3, {"part": 0}, score)
+    np.testing.assert_allclose(to_array(r, 20), loop_kinetics(r, 20), atol=1e-6)
+
+
+def test_kinetics_fixtures_from_their_zip_to_the_batch(tmp_path):
+    "Listed by the label file, read inside the zip, stored, and padded on the device: the original's arrays."
+    original = np.load(FIXTURES / "kinetics_preprocess.npz")
+    (tmp_path / "raw").mkdir()
+    shutil.copy(FIXTURES / "kinetics_preprocess.zip", tmp_path / "raw" / "kinetics-skeleton.zip")
+    preprocess("kinetics", tmp_path / "raw", tmp_path / "out")
+    store = ClipStore.open(tmp_path / "out")
+    assert store.names == original["names"].tolist() and store.labels.tolist() == original["labels"].tolist()
+    assert all(store.attributes(i) == {"part": 0} for i in range(5))
+    x, _ = Clips(store).pad(torch.arange(5), 300)
+    T = original["array"].shape[2]
+    np.testing.assert_allclose(x[:, :, :T], original["array"], atol=1e-6)
+    assert not x[:, :, T:].any()
+
+
+def test_kinetics_without_label_files_is_told(tmp_path):
+    (tmp_path / "kinetics_train").mkdir()
+    (tmp_path / "kinetics_train" / "a.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="kinetics_train_label.json"):
+        list_recordings(SOURCES["kinetics"], tmp_path)
+
+
+# --- denoising -----------------------------------------------------------------------------------------
+
+
+def loop_denoise(r):
+    "Places of the bodies that stay, by SGN's three rules."
+    frames = {m: [f for f in body if f.sum() != 0] for m, body in enumerate(r.bodies)}
+    frames = {m: f for m, f in frames.items() if f}
+    if len(frames) > 1:
+        long = {m: f for m, f in frames.items() if len(f) > 11}
+        frames = long or frames
+    if len(frames) > 1:
+        upright = {}
+        for m, body in frames.items():
+            flat = sum(max(j[0] for j in f) - min(j[0] for j in f) > 0.8 * (max(j[1] for j in f) - min(j[1] for j in f)) for f in body)
+            if flat / len(body) < 0.69754:
+                upright[m] = body
+        frames = upright or frames
+    motion = {m: sum(np.var([j[c] for f in body for j in f], dtype=np.float32) for c in range(3)) for m, body in frames.items()}
+    most = max(motion, key=lambda m: (motion[m], -m))
+    return [m for m in frames if m == most or 0.089925 <= motion[m] <= 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), M=st.integers(1, 4), T=st.integers(5, 30))
+def test_denoising_equals_the_loops(seed, M, T):
+    rng = np.random.default_rng(seed)
+    scale = rng.choice([0.05, 0.3, 1.0, 2.0], (M, 1, 1, 3))
+    bodies = (rng.normal(size=(M, T, 25, 3)) * scale).astype(np.float32)
+    present = np.arange(T) < rng.integers(1, T + 1, M)[:, None]
+    bodies *= present[..., None, None]
+    r = Recording("S001C001P001R001A001", bodies, present, NTU)
+    kept = loop_denoise(r)
+    np.testing.assert_array_equal(denoise(r).bodies, bodies[kept] if len(kept) < M else bodies)
+
+
+# --- killed, and torn ----------------------------------------------------------------------------------
+
+
+def made_clips(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        Clip(f"c{i:03d}", i % 3, {"subject": i}, [rng.normal(size=(rng.integers(1, 9), 25, 3)).astype(np.float32) for _ in range(1 + i % 2)], 9, np.eye(3))
+        for i in range(n)
+    ]
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(stop=st.integers(0, 9), cut=st.integers(0, 600), which=st.sampled_from(["frames.npy", "journal.jsonl"]), flip=st.booleans())
+def test_a_torn_writer_is_continued_from_what_holds(tmp_path_factory, stop, cut, which, flip):
+    "Whatever is missing or damaged at the end of either file, the finished store is the one of an undisturbed writer."
+    folder, clips = tmp_path_factory.mktemp("torn"), made_clips(10)
+    whole = write_store(folder / "whole", clips, "made", NTU)
+    writer = StoreWriter(folder / "out", "made", NTU, "plan")
+    for clip in clips[:stop]:
+        writer.add(clip)
+    writer.close()
+    file = folder / "out.part" / which
+    content = bytearray(file.read_bytes())
+    if flip and content:
+        content[-1 - cut % len(content)] ^= 4
+    else:
+        del content[max(0, len(content) - cut) :]
+    file.write_bytes(content)
+    with StoreWriter(folder / "out", "made", NTU, "plan") as second:
+        assert second.done <= stop
+        for clip in clips[second.done :]:
+            second.add(clip)
+        store = second.finish()
+    store.check()
+    assert files_of(folder / "out") == files_of(folder / "whole") and whole.meta == store.meta
+
+
+def test_another_plan_begins_anew_and_two_writers_are_refused(tmp_path):
+    clips = made_clips(4)
+    writer = StoreWriter(tmp_path / "out", "made", NTU, "one")
+    writer.add(clips[0])
+    with pytest.raises(StoreError, match="another process is writing"):
+        StoreWriter(tmp_path / "out", "made", NTU, "one")
+    writer.close()
+    with StoreWriter(tmp_path / "out", "made", NTU, "two") as other:
+        assert other.done == 0
+
+
+KILLED = """
+import sys
+from stf_repro.data.preprocess import preprocess
+if __name__ == "__main__":
+    preprocess("synth60", sys.argv[1], sys.argv[2], workers=1, progress=False)
+"""
+
+
+def test_preprocessing_killed_at_any_moment_goes_on(tmp_path, recordings):
+    "SIGKILL after a while, several times; the store is the one of a call that nobody killed."
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    text = format_ntu(recordings[1])
+    for subject in range(1, 400):
+        (raw / f"S001C001P{subject:03d}R001A001.skeleton").write_text(text)
+    preprocess("synth60", raw, tmp_path / "whole", workers=1)
+    (tmp_path / "run.py").write_text(KILLED)
+    journal, seen = tmp_path / "out.part" / "journal.jsonl", []
+    for _ in range(3):
+        start = len(seen) and seen[-1]
+        process = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(raw), str(tmp_path / "out")])
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < start + 40):
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        if not journal.exists():
+            break
+        seen.append(journal.read_bytes().count(b"\n"))
+    assert len(seen) >= 2 and seen == sorted(set(seen))
+    preprocess("synth60", raw, tmp_path / "out", workers=1)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole") and not (tmp_path / "out.part").exists()
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path, recordings, monkeypatch):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for r in recordings:
+        write_ntu(r, raw)
+    original, calls = StoreWriter.add, []
+
+    def full(self, clip):
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        calls.append(clip.name)
+        original(self, clip)
+
+    monkeypatch.setattr(StoreWriter, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        preprocess("synth60", raw, tmp_path / "out", workers=1)
+    later = []
+    monkeypatch.setattr(StoreWriter, "add", lambda self, clip: (later.append(clip.name), original(self, clip)))
+    assert preprocess("synth60", raw, tmp_path / "out", workers=1)["clips"] == 8
+    assert sorted(calls + later) == ClipStore.open(tmp_path / "out").names and len(later) == 4
+
+
+# --- pickles that hold many ------------------------------------------------------------------------------
+
+
+def test_pyskl_pickles_are_preprocessed_with_their_splits(tmp_path, recordings):
+    from stf_repro.data.pickles import write_pyskl
+
+    (tmp_path / "raw").mkdir()
+    names = [r.name for r in recordings]
+    write_pyskl(tmp_path / "raw" / "ntu60_3danno.pkl", recordings, {"xsub_train": names[:5], "xsub_val": names[5:]})
+    assert preprocess("ntu60-pyskl", tmp_path / "raw", tmp_path / "out")["clips"] == 8
+    store = ClipStore.open(tmp_path / "out")
+    for i, r in enumerate(recordings):
+        clip = clip_of(r)
+        assert store.names[i] == r.name and store.attributes(i) == r.attributes | {"xsub": int(i >= 5)}
+        np.testing.assert_array_equal(store.frames[store.offsets[i, 0] : store.offsets[i, 0] + store.lengths[i, 0]], clip.bodies[0])

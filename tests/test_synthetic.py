@@ -12,9 +12,15 @@ from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
 from stf_repro.skeleton import LAYOUTS
 
 SMALL = syn.SyntheticConfig(subjects=1, shortest=20, longest=26)
+WIDE = dataclasses.replace(SMALL, part="120")  # subjects 1 and 9
 CLEAN = dataclasses.replace(SMALL, jitter=0.0, dropout=0.0, spurious=0.0)
 NTU = LAYOUTS["ntu25"]
 ALL = range(1, len(syn.ACTIONS) + 1)
+
+
+def performer(action):
+    "A subject of `WIDE` who performs the action."
+    return 1 if action <= 14 else 9
 
 
 def digest(folder):
@@ -27,10 +33,8 @@ def digest(folder):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "set"
-    count = syn.make_synthetic(
-        folder, dataclasses.replace(SMALL, subjects=2, dropout=0.6, spurious=0.5), progress=False
-    )
-    return folder, count
+    config = dataclasses.replace(WIDE, subjects=2, dropout=0.6, spurious=0.5)
+    return folder, syn.make_synthetic(folder, config, progress=False)
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -49,7 +53,8 @@ def test_same_seed_same_bytes(tmp_path):
 def test_names_are_complete_and_files_read_back(made):
     folder, count = made
     names = sorted(f.stem for f in folder.glob("*.skeleton"))
-    expected = {(c, p, r, a) for c in (1, 2, 3) for p in (1, 2) for r in (1, 2) for a in ALL}
+    halves = [((1, 2), range(1, 15)), ((9, 10), range(15, 25))]
+    expected = {(c, p, r, a) for ps, actions in halves for c in (1, 2, 3) for p in ps for r in (1, 2) for a in actions}
     keys = ("camera", "subject", "replication", "action")
     assert {tuple(ntu_attributes(n)[k] for k in keys) for n in names} == expected and count == len(
         names
@@ -72,7 +77,7 @@ def test_names_are_complete_and_files_read_back(made):
 def test_slots_follow_the_performers(made):
     "The body in a slot is the performer that the truth file names: compare positions with the undisturbed performance."
     folder, _ = made
-    config = dataclasses.replace(SMALL, subjects=2)
+    config = dataclasses.replace(WIDE, subjects=2)
     swapped = 0
     for line in (folder / "truth.jsonl").read_text().splitlines():
         clip = json.loads(line)
@@ -91,12 +96,17 @@ def test_slots_follow_the_performers(made):
 
 @pytest.mark.parametrize("action", ALL)
 def test_limbs_are_rigid_and_feet_on_the_floor(action):
-    bodies = syn.perform(action, 1, 2, SMALL).bodies
-    assert np.isfinite(bodies).all()
+    p = syn.perform(action, performer(action), 2, WIDE)
+    bodies = p.bodies
+    assert np.isfinite(bodies).all() and np.isfinite(p.faces).all()
     for child, parent in NTU.bones:
         length = np.linalg.norm(bodies[:, :, child] - bodies[:, :, parent], axis=-1)  # (M, T)
         assert np.ptp(length, axis=1).max() < 1e-9  # float64
         assert length.min() > 0.01
+    assert np.allclose(p.faces @ p.faces.swapaxes(-1, -2), np.eye(3), atol=1e-12)  # float64
+    assert np.linalg.det(p.faces).min() > 0 and (p.faces[..., 1, 1] > 0).all()  # no mirror image, heads up
+    up = (bodies[:, :, 3] - bodies[:, :, 2]) / np.linalg.norm(bodies[:, :, 3] - bodies[:, :, 2], axis=-1)[..., None]
+    assert ((p.faces[..., 1] * up).sum(-1) > 0.95).all()  # the same head as in the joints
     feet = bodies[:, :, [15, 19], 1]
     assert (
         feet.min() > -0.02 and feet.min(2).max() < 0.12
@@ -156,7 +166,7 @@ def energy(bodies):
 
 @pytest.mark.parametrize("pair", [i for i, (_, _, kind) in enumerate(syn.PAIRS) if kind == "where"])
 def test_where_pairs_share_the_timing_and_differ_in_the_limb(pair):
-    a, b = (syn.perform(c + 1, 1, 1, SMALL) for c in syn.PAIRS[pair][:2])
+    a, b = (syn.perform(c + 1, performer(c + 1), 1, WIDE) for c in syn.PAIRS[pair][:2])
     assert not (a.truth & b.truth).any()  # other joints
     assert (a.truth.any(2) == b.truth.any(2)).all()  # same frames
     joints = [x.truth[0].any(0) for x in (a, b)]
@@ -181,19 +191,52 @@ def test_walking_and_running_differ_in_tempo_only():
     assert beats[1] / beats[0] == pytest.approx(1.75, rel=0.15)
 
 
-@pytest.mark.parametrize("forth, back", [(7, 8), (11, 12)])
+def test_clapping_differs_in_tempo_only():
+    config = dataclasses.replace(WIDE, shortest=60, longest=60)
+    a, b = (syn.perform(c, 9, 1, config) for c in (17, 18))
+    assert (a.truth == b.truth).all()
+    still = ~a.truth[0].any(0)
+    assert (a.bodies[:, :, still] == b.bodies[:, :, still]).all()
+    apart = [np.linalg.norm(x.bodies[0, :, 6] - x.bodies[0, :, 10], axis=1)[15:45] for x in (a, b)]
+    assert np.ptp(apart[0]) == pytest.approx(np.ptp(apart[1]), rel=0.2)  # not the amplitude
+    turns = [np.count_nonzero(np.diff(np.sign(np.diff(d)))) for d in apart]
+    assert turns[1] > turns[0] > 0
+
+
+@pytest.mark.parametrize("forth, back", [(7, 8), (11, 12), (19, 20)])
 def test_reversed_pairs(forth, back):
-    a, b = (syn.perform(c, 1, 1, SMALL) for c in (forth, back))
+    a, b = (syn.perform(c, performer(c), 1, WIDE) for c in (forth, back))
     assert (a.bodies[:, ::-1] == b.bodies).all() and (a.truth[:, ::-1] == b.truth).all()
+    assert (a.faces[:, ::-1] == b.faces).all()
     assert (a.truth.any(1) == b.truth.any(1)).all()  # the same joints
     assert np.allclose(energy(a.bodies), energy(b.bodies))  # no energy, only the order, tells them apart
 
 
-@pytest.mark.parametrize("action", [1, 2, 3, 4, 9, 10, 13])
+def test_both_pairs_of_one_person_share_what_is_outside_the_truth():
+    for first, second in ((9, 10), (21, 22)):
+        a, b = (syn.perform(c, performer(c), 2, WIDE) for c in (first, second))
+        outside = ~(a.truth | b.truth)[0].any(0)
+        assert outside.sum() > 10 and (a.bodies[:, :, outside] == b.bodies[:, :, outside]).all()
+        assert (a.truth[0].any(0) != b.truth[0].any(0)).any()
+
+
+def test_who_sits_is_low_and_who_hugs_is_close():
+    heights = syn.perform(19, 9, 1, WIDE).bodies[0, :, 0, 1]
+    assert heights[-1] < 0.7 * heights[0]
+    near = []
+    for action in (23, 24):
+        p = syn.perform(action, 9, 1, WIDE)
+        near.append(np.linalg.norm(p.bodies[0, :, 20] - p.bodies[1, :, 20], axis=1).min())
+    assert near[0] < 0.5 and near[1] > 0.65  # metres from shoulders to shoulders
+    meet = np.linalg.norm(p.bodies[0, :, 11] - p.bodies[1, :, 11], axis=1)  # right hands, when something is handed over
+    assert meet.min() < 0.12 and meet[[0, -1]].min() > 0.25
+
+
+@pytest.mark.parametrize("action", [1, 2, 3, 4, 9, 10, 13, 15, 16, 17, 18, 21, 22, 23, 24])
 def test_most_motion_lies_in_the_truth(action):
     "Without distraction, a joint of the truth moves more inside the truth's frames than the rest does."
-    config = dataclasses.replace(SMALL, distraction=0.0)
-    p = syn.perform(action, 1, 1, config)
+    config = dataclasses.replace(WIDE, distraction=0.0)
+    p = syn.perform(action, performer(action), 1, config)
     speed = np.linalg.norm(np.diff(p.bodies, axis=1), axis=-1)  # (M, T - 1, V)
     inside = p.truth[:, 1:] & p.truth[:, :-1]
     assert speed[inside].mean() > 2 * speed[~inside].mean()
@@ -243,6 +286,8 @@ def test_bad_input_is_refused(tmp_path):
         {"shortest": 40, "longest": 30},
         {"dropout": 2.0},
         {"jitter": -1.0},
+        {"part": 60},
+        {"part": "120", "subjects": 9},
     ):
         with pytest.raises(ValueError):
             syn.SyntheticConfig(**bad)
@@ -250,6 +295,29 @@ def test_bad_input_is_refused(tmp_path):
         syn.perform(1, 2, 1, SMALL)
     with pytest.raises(ValueError, match="action 1 to 14"):
         syn.perform(15, 1, 1, SMALL)
+    with pytest.raises(ValueError, match="subjects 1 to 1 and 9 to 9"):
+        syn.setup_of(2, WIDE)
     (tmp_path / "truth.jsonl").write_text('{"name": "S001C001P001R001A001"}\n')
     with pytest.raises(FormatError, match="line 1"):
         syn.read_truth(tmp_path / "truth.jsonl")
+
+
+def test_part_120_is_part_60_and_an_extension(tmp_path):
+    for part in ("60", "120"):
+        syn.make_synthetic(tmp_path / part, dataclasses.replace(SMALL, part=part), progress=False, workers=2)
+    old, new = ({f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120"))
+    assert old.items() < new.items() and (len(old), len(new)) == (14 * 6, 24 * 6)
+    added = [ntu_attributes(name[:-9]) for name in new.keys() - old.keys()]
+    assert all(a["subject"] >= 9 and a["setup"] >= 5 and a["action"] >= 15 for a in added)
+
+
+def test_both_halves_are_split_by_subject_camera_and_setup():
+    "NTU's own rules: some subjects, some cameras and the even set-ups train, in each half."
+    train = {1, 2, 4, 5, 8, 9, 13, 14, 15, 16}  # the first of NTU's training subjects
+    for config in (syn.SyntheticConfig(), syn.SyntheticConfig(part="120"), syn.SyntheticConfig(subjects=40)):
+        setups = {number: syn.setup_of(number, config) for _, subjects in config.halves for number in subjects}
+        assert set(setups.values()) == set(range(1, 4 * len(config.halves) + 1))
+        if config.subjects == 8:
+            for _, subjects in config.halves:
+                assert len(train & set(subjects)) == 5
+                assert {setups[n] % 2 for n in subjects} == {0, 1}

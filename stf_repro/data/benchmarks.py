@@ -275,7 +275,7 @@ def subset(
         place = np.empty(len(labels))
         for label in np.unique(labels):
             members = np.flatnonzero(labels[order] == label)
-            place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = order[np.argsort(place, kind="stable")]
     return np.sort(order[: round(len(labels) * percent / 100)]).astype(np.int64)
 
