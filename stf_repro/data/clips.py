@@ -66,7 +66,19 @@ def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../../nbs/10_data.clips.ipynb #5b27315b
+# %% ../../nbs/10_data.clips.ipynb #2f372a79
+def _line(row: dict) -> bytes:
+    "A line of the journal: CRC, then JSON."
+    text = json.dumps(row).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _row(line: bytes) -> dict | None:
+    "What a line of the journal says; None if it is torn or damaged."
+    crc, _, text = line.partition(b" ")
+    return json.loads(text) if text.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text[:-1]) else None
+
+
 class StoreWriter:
     "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
 
@@ -95,7 +107,7 @@ class StoreWriter:
         self._journal.truncate(kept)
         self._journal.seek(0, os.SEEK_END)
         if not kept:
-            self._journal.write(json.dumps({"plan": plan, "version": VERSION}).encode() + b"\n")
+            self._journal.write(_line({"plan": plan, "version": VERSION}))
 
     def __enter__(self):
         return self
@@ -155,7 +167,7 @@ def _skip(
 
 def _note(self: StoreWriter, row: dict) -> None:
     "Write a line of the journal."
-    self._journal.write(json.dumps(row).encode() + b"\n")
+    self._journal.write(_line(row))
     self._journal.flush()
     self.done += 1
 
@@ -174,14 +186,11 @@ def _resume(self: StoreWriter) -> int:
         return 0
     with journal, data:
         head = journal.readline()
-        if head != json.dumps({"plan": self.plan, "version": VERSION}).encode() + b"\n":
+        if head != _line({"plan": self.plan, "version": VERSION}):
             return 0
         kept, V, end = len(head), len(self.layout), 0
         for line in journal:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
+            row = _row(line)
             if row and "bad" not in row:
                 if self.keys is None:
                     self.channels, self.keys = row["channels"], sorted(set(row) - set(_FIXED))
@@ -211,7 +220,7 @@ def _columns(self: StoreWriter) -> dict[str, list]:
     with open(self.part / "journal.jsonl", "rb") as journal:
         journal.readline()
         for line in journal:
-            row = json.loads(line)
+            row = _row(line)
             if "bad" not in row:
                 for name in names:
                     columns[name].append(row[name])
