@@ -9,6 +9,7 @@ __all__ = ['energy', 'body_order', 'select_bodies', 'kept_frames', 'close_up', '
 # %% ../../nbs/12_data.preprocess.ipynb #9702bf4f
 import functools
 import hashlib
+import math
 import multiprocessing
 import os
 import zipfile
@@ -120,18 +121,27 @@ _ALIGNED = {"ntu25": ((0, 1), (4, 8))}  # layout: (hip, spine) onto z, (left, ri
 
 def _turn(
     u: np.ndarray,  # (3,) float32
-    e: np.ndarray,  # (3,) unit vector
+    e: tuple[float, float, float],  # a unit vector
 ) -> np.ndarray:  # (3, 3) float64
     "The rotation that turns u into the direction of e."
-    axis, size = np.cross(u, e), np.linalg.norm(u)
-    if np.abs(axis).sum() < 1e-6 or np.abs(u).sum() < 1e-6:
+    a, b, c = map(float, u)
+    x, y, z = b * e[2] - c * e[1], c * e[0] - a * e[2], a * e[1] - b * e[0]  # u x e
+    size, sine = math.sqrt(a * a + b * b + c * c), math.sqrt(x * x + y * y + z * z)
+    if abs(x) + abs(y) + abs(z) < 1e-6 or abs(a) + abs(b) + abs(c) < 1e-6:
         return np.eye(3)
-    theta = np.arccos(np.clip(np.dot(u / size, e), -1.0, 1.0))
+    theta = math.acos(max(-1.0, min(1.0, (a * e[0] + b * e[1] + c * e[2]) / size)))
     if abs(theta) < 1e-6:
         return np.eye(3)
-    x, y, z = axis = axis / np.sqrt(axis @ axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) * np.cos(theta) + cross * np.sin(theta) + np.outer(axis, axis) * (1 - np.cos(theta))
+    x, y, z = x / sine, y / sine, z / sine
+    s, c = math.sin(theta), math.cos(theta)
+    k = 1 - c  # Rodrigues' formula
+    return np.array(
+        [
+            [c + k * x * x, k * x * y - s * z, k * x * z + s * y],
+            [k * x * y + s * z, c + k * y * y, k * y * z - s * x],
+            [k * x * z - s * y, k * y * z + s * x, c + k * z * z],
+        ]
+    )
 
 
 def alignment(
@@ -142,9 +152,9 @@ def alignment(
     if layout.name not in _ALIGNED:
         return np.eye(3)
     (hip, spine), (left, right) = _ALIGNED[layout.name]
-    upright = _turn(frame[spine] - frame[hip], np.array([0.0, 0.0, 1.0]))
+    upright = _turn(frame[spine] - frame[hip], (0, 0, 1))
     frame = (frame @ upright.T).astype(np.float32)
-    return _turn(frame[right] - frame[left], np.array([1.0, 0.0, 0.0])) @ upright
+    return _turn(frame[right] - frame[left], (1, 0, 0)) @ upright
 
 # %% ../../nbs/12_data.preprocess.ipynb #90934340
 def clip_of(
