@@ -1,6 +1,7 @@
 "Stand-ins of full NTU RGB+D: the official structure, readable files, nested shares, and nobody's own archive touched."
 
 import dataclasses
+import itertools
 import json
 import zipfile
 
@@ -76,7 +77,11 @@ def test_every_line_has_its_fields():
         count, at = int(lines[at]), at + 1
         assert count == present[:, t].sum()
         for _ in range(count):
-            assert len(lines[at].split(" ")) == 10 and lines[at].startswith("72057594037") and lines[at + 1] == "25"
+            assert (
+                len(lines[at].split(" ")) == 10
+                and lines[at].startswith("72057594037")
+                and lines[at + 1] == "25"
+            )
             joints = np.array([line.split(" ") for line in lines[at + 2 : at + 27]], float)
             assert joints.shape == (25, 12)
             assert (0 <= joints[:, 3:7]).all() and (joints[:, 3:7] <= [511, 423, 1919, 1079]).all()
@@ -88,7 +93,10 @@ def test_every_line_has_its_fields():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-98.9, 98.9), min_size=1, max_size=30), st.lists(st.floats(0, 1999.4), min_size=1, max_size=30))
+@given(
+    st.lists(st.floats(-98.9, 98.9), min_size=1, max_size=30),
+    st.lists(st.floats(0, 1999.4), min_size=1, max_size=30),
+)
 def test_digits_are_those_of_python(metres, pixels):
     "Against Python's own formatting of the same rounded numbers."
     for values, write, digits in ((metres, sta._write_metres, 7), (pixels, sta._write_pixels, 4)):
@@ -124,13 +132,15 @@ def test_the_views_of_a_performance_agree():
     "Without noise, cameras differ by a turn: heights and distances between joints are the same."
     a, b = (sta.standin_bodies(f"S002C00{c}P003R001A012")[0] for c in (1, 3))
     people = [x[[m for m in range(len(x)) if np.ptp(x[m, :, 7, 0]) > 0.05]] for x in (a, b)]
-    assert np.abs(people[0][:1, :, :, 1] - people[1][:1, :, :, 1]).max() < 0.05  # noise of 4 mm, twice, in the extreme
+    assert (
+        np.abs(people[0][:1, :, :, 1] - people[1][:1, :, :, 1]).max() < 0.05
+    )  # noise of 4 mm, twice, in the extreme
     assert np.abs(people[0][:1, :, :, 0] - people[1][:1, :, :, 0]).max() > 0.1
 
 
 def test_shares_are_nested_and_of_the_right_size(names):
     shares = [set(sta.share_of(names, sta.StandinConfig(share=s))) for s in (0.01, 0.1, 0.5, 1.0)]
-    assert all(a < b for a, b in zip(shares, shares[1:])) and shares[-1] == set(names)
+    assert all(a < b for a, b in itertools.pairwise(shares)) and shares[-1] == set(names)
     for s, kept in zip((0.01, 0.1, 0.5), shares):
         n = len(names) * s
         assert abs(len(kept) - n) < 5 * (n * (1 - s)) ** 0.5  # five standard deviations
@@ -147,9 +157,10 @@ def test_same_bytes_for_any_number_of_workers(made, names, tmp_path):
         assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
     other = dataclasses.replace(SMALL, seed=1)
     name = sta.share_of(names, SMALL)[0]
-    assert sta.standin_bodies(name, other)[0].shape != sta.standin_bodies(name, SMALL)[0].shape or (
-        sta.standin_bodies(name, other)[0] != sta.standin_bodies(name, SMALL)[0]
-    ).any()
+    assert (
+        sta.standin_bodies(name, other)[0].shape != sta.standin_bodies(name, SMALL)[0].shape
+        or (sta.standin_bodies(name, other)[0] != sta.standin_bodies(name, SMALL)[0]).any()
+    )
 
 
 def test_a_licensed_archive_is_never_touched(names, tmp_path):

@@ -54,7 +54,9 @@ def test_names_are_complete_and_files_read_back(made):
     folder, count = made
     names = sorted(f.stem for f in folder.glob("*.skeleton"))
     halves = [((1, 2), range(1, 15)), ((9, 10), range(15, 25))]
-    expected = {(c, p, r, a) for ps, actions in halves for c in (1, 2, 3) for p in ps for r in (1, 2) for a in actions}
+    expected = {
+        (c, p, r, a) for ps, actions in halves for c in (1, 2, 3) for p in ps for r in (1, 2) for a in actions
+    }
     keys = ("camera", "subject", "replication", "action")
     assert {tuple(ntu_attributes(n)[k] for k in keys) for n in names} == expected and count == len(
         names
@@ -105,7 +107,9 @@ def test_limbs_are_rigid_and_feet_on_the_floor(action):
         assert length.min() > 0.01
     assert np.allclose(p.faces @ p.faces.swapaxes(-1, -2), np.eye(3), atol=1e-12)  # float64
     assert np.linalg.det(p.faces).min() > 0 and (p.faces[..., 1, 1] > 0).all()  # no mirror image, heads up
-    up = (bodies[:, :, 3] - bodies[:, :, 2]) / np.linalg.norm(bodies[:, :, 3] - bodies[:, :, 2], axis=-1)[..., None]
+    up = (bodies[:, :, 3] - bodies[:, :, 2]) / np.linalg.norm(bodies[:, :, 3] - bodies[:, :, 2], axis=-1)[
+        ..., None
+    ]
     assert ((p.faces[..., 1] * up).sum(-1) > 0.95).all()  # the same head as in the joints
     feet = bodies[:, :, [15, 19], 1]
     assert (
@@ -228,7 +232,9 @@ def test_who_sits_is_low_and_who_hugs_is_close():
         p = syn.perform(action, 9, 1, WIDE)
         near.append(np.linalg.norm(p.bodies[0, :, 20] - p.bodies[1, :, 20], axis=1).min())
     assert near[0] < 0.5 and near[1] > 0.65  # metres from shoulders to shoulders
-    meet = np.linalg.norm(p.bodies[0, :, 11] - p.bodies[1, :, 11], axis=1)  # right hands, when something is handed over
+    meet = np.linalg.norm(
+        p.bodies[0, :, 11] - p.bodies[1, :, 11], axis=1
+    )  # right hands, when something is handed over
     assert meet.min() < 0.12 and meet[[0, -1]].min() > 0.25
 
 
@@ -305,7 +311,9 @@ def test_bad_input_is_refused(tmp_path):
 def test_part_120_is_part_60_and_an_extension(tmp_path):
     for part in ("60", "120"):
         syn.make_synthetic(tmp_path / part, dataclasses.replace(SMALL, part=part), progress=False, workers=2)
-    old, new = ({f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120"))
+    old, new = (
+        {f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120")
+    )
     assert old.items() < new.items() and (len(old), len(new)) == (14 * 6, 24 * 6)
     added = [ntu_attributes(name[:-9]) for name in new.keys() - old.keys()]
     assert all(a["subject"] >= 9 and a["setup"] >= 5 and a["action"] >= 15 for a in added)
@@ -315,7 +323,9 @@ def test_both_halves_are_split_by_subject_camera_and_setup():
     "NTU's own rules: some subjects, some cameras and the even set-ups train, in each half."
     train = {1, 2, 4, 5, 8, 9, 13, 14, 15, 16}  # the first of NTU's training subjects
     for config in (syn.SyntheticConfig(), syn.SyntheticConfig(part="120"), syn.SyntheticConfig(subjects=40)):
-        setups = {number: syn.setup_of(number, config) for _, subjects in config.halves for number in subjects}
+        setups = {
+            number: syn.setup_of(number, config) for _, subjects in config.halves for number in subjects
+        }
         assert set(setups.values()) == set(range(1, 4 * len(config.halves) + 1))
         if config.subjects == 8:
             for _, subjects in config.halves:

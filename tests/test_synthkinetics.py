@@ -52,10 +52,17 @@ def test_the_structure_is_the_releases(made):
             n: e["label_index"] for n, e in entries.items() if e["has_skeleton"]
         }
         for name, entry in entries.items():
-            assert entry["label_index"] == numbers(name)[0] - 1 and entry["label"] == ACTIONS[entry["label_index"]]
+            assert (
+                entry["label_index"] == numbers(name)[0] - 1
+                and entry["label"] == ACTIONS[entry["label_index"]]
+            )
             video = json.loads((folder / f"kinetics_{part}" / f"{name}.json").read_text())
             assert (video["label"], video["label_index"]) == (entry["label"], entry["label_index"])
-            assert any(f["skeleton"] for f in video["data"]) == entry["has_skeleton"] == truth[name]["has_skeleton"]
+            assert (
+                any(f["skeleton"] for f in video["data"])
+                == entry["has_skeleton"]
+                == truth[name]["has_skeleton"]
+            )
             assert part == truth[name]["part"]
         listed |= entries
     assert len(listed) == count == len(truth) == 14 * 2 * 3
@@ -77,7 +84,12 @@ def test_files_hold_what_an_estimator_gives(made):
         firsts.append(clip["first_frame"])
         r = read_kinetics(path)
         most = max(most, r.bodies.shape[0])
-        assert r.bodies.min() >= 0 and r.bodies.max() <= 1 and r.confidence.min() >= 0 and r.confidence.max() <= 1
+        assert (
+            r.bodies.min() >= 0
+            and r.bodies.max() <= 1
+            and r.confidence.min() >= 0
+            and r.confidence.max() <= 1
+        )
         missed = r.confidence == 0
         assert (r.bodies[missed] == 0).all() and (r.bodies[~missed] > 0).all()
         assert ((~missed).sum(2)[r.present] >= 4).all()
@@ -88,7 +100,8 @@ def test_files_hold_what_an_estimator_gives(made):
 def test_slots_follow_the_performers(made):
     "In the slot that the truth names, the picture of the undisturbed performance lies under the found joints."
     folder, _ = made
-    truth, checked, other = read_truth(folder / "truth.jsonl"), 0, 0
+    truth, people = (read_truth(folder / "truth.jsonl", by=by) for by in ("slot", "performer"))
+    checked, other = 0, 0
     for name, clip in clips(folder).items():
         if not clip["has_skeleton"]:
             assert not truth[name].any()
@@ -101,14 +114,20 @@ def test_slots_follow_the_performers(made):
         )
         xy, away = camera.project(kin.openpose_joints(p.bodies, p.faces))
         assert len(clip["bodies"]) == (2 if r.label in TWO_PERSON else 1) == len(p.bodies)
+        first = clip["first_frame"]  # the truth counts frames as the file does
+        assert not people[name][:, :first].any() and (people[name][:, first:].any(2) == p.truth.any(2)).all()
         for start, stop, who in clip["slots"]:
             assert all((r.present[:, t].sum() == len(who)) for t in range(start, stop))
             for slot, m in enumerate(who):
                 if m >= 0:
                     t = np.arange(start, stop)
-                    gap = np.abs(r.bodies[slot, t] - xy[m, t - clip["first_frame"]]).max(-1)[r.confidence[slot, t] > 0]
+                    gap = np.abs(r.bodies[slot, t] - xy[m, t - clip["first_frame"]]).max(-1)[
+                        r.confidence[slot, t] > 0
+                    ]
                     size = camera.focal * 1.75 / away[m].min()
-                    assert np.median(gap) < 0.05 * size  # a person is `size` tall; the noise is about 0.01 of that
+                    assert (
+                        np.median(gap) < 0.05 * size
+                    )  # a person is `size` tall; the noise is about 0.01 of that
                     checked, other = checked + 1, other + (slot != m)
     assert checked > 200 and other > 100
 
@@ -141,7 +160,9 @@ def test_truth_is_translated(action):
         assert [(a - 3, b - 3) for a, b, _ in new] == [(a, b) for a, b, _ in truth]
         for (_, _, joints), (_, _, old) in zip(new, truth):
             expected = {v for name, v in NAMES.items() if name in NTU and NTU[name] in old}
-            expected |= {v for name, v in NAMES.items() if name.split()[-1] in ("nose", "eye", "ear") and 3 in old}
+            expected |= {
+                v for name, v in NAMES.items() if name.split()[-1] in ("nose", "eye", "ear") and 3 in old
+            }
             expected |= {NAMES["right hip"], NAMES["left hip"]} if 0 in old else set()
             assert set(joints) == expected and expected
 
@@ -155,8 +176,14 @@ def test_a_camera_is_a_pinhole():
     d = xy - xy[0]
     assert np.abs(d[:, 0] * d[-1, 1] - d[:, 1] * d[-1, 0]).max() < 1e-12  # float64
     assert xy[-1, 1] < xy[0, 1] and (away > 0).all()
-    facing = kin.Camera(0.0, 1.0, 3.0, 1.3, (0.5, 0.5))  # looks at people who look along -z: their right is +x, on our left
-    assert facing.project(np.array([0.3, 1.0, 0.0]))[0][0] < 0.5 < facing.project(np.array([-0.3, 1.0, 0.0]))[0][0]
+    facing = kin.Camera(
+        0.0, 1.0, 3.0, 1.3, (0.5, 0.5)
+    )  # looks at people who look along -z: their right is +x, on our left
+    assert (
+        facing.project(np.array([0.3, 1.0, 0.0]))[0][0]
+        < 0.5
+        < facing.project(np.array([-0.3, 1.0, 0.0]))[0][0]
+    )
 
 
 def test_scores_fall_for_what_is_hidden_far_or_fast():
@@ -185,7 +212,11 @@ def test_scores_fall_for_what_is_hidden_far_or_fast():
 
 
 def test_same_seed_same_bytes(tmp_path):
-    for name, config, workers in (("a", SMALL, None), ("b", SMALL, 2), ("c", dataclasses.replace(SMALL, seed=1), None)):
+    for name, config, workers in (
+        ("a", SMALL, None),
+        ("b", SMALL, 2),
+        ("c", dataclasses.replace(SMALL, seed=1), None),
+    ):
         assert kin.make_synthkinetics(tmp_path / name, config, progress=False, workers=workers) == 56
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
 
@@ -211,6 +242,13 @@ def test_an_interruption_and_a_foreign_folder(tmp_path, monkeypatch):
 
 
 def test_bad_configurations_are_refused():
-    for bad in ({"train": 0}, {"val": 0}, {"train": 30, "val": 11}, {"crowd": -0.1}, {"noise": -1.0}, {"shortest": 5}):
+    for bad in (
+        {"train": 0},
+        {"val": 0},
+        {"train": 30, "val": 11},
+        {"crowd": -0.1},
+        {"noise": -1.0},
+        {"shortest": 5},
+    ):
         with pytest.raises(ValueError):
             kin.KineticsConfig(**bad)
