@@ -202,3 +202,36 @@ def test_several_mistakes_are_told_at_once():
     with pytest.raises(ConfigError) as error:
         parse(section, "runs.M1")
     assert "did you mean 'seed'" in str(error.value) and "runs.M1.optim.epochs" in str(error.value)
+
+
+MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "standin60": {"share": 0.002}, "standin120": {"share": 0.002}}
+
+
+@pytest.mark.parametrize("source", MADE)
+def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
+    "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
+    import torch
+
+    from stf_repro.cli import main
+    from stf_repro.data.batches import Clips
+    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.clips import ClipStore
+
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "data").symlink_to(root / "data")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": {source: MADE[source]}, "runs": {"M1": {}}}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["download", source]) == 0 and main(["preprocess", source]) == 0
+    assert main(["export", source, "pyskl", "out.pkl"]) == 0 and (tmp_path / "out.pkl").stat().st_size > 1000
+    store = ClipStore.open(tmp_path / "clips" / source)
+    benchmarks = [b for b in BENCHMARKS.values() if b.source == source]
+    assert benchmarks and store.source == source
+    for benchmark in benchmarks:
+        parts = [benchmark.indices(store, part) for part in ("train", "test")]
+        assert all(len(part) for part in parts) and not set(parts[0]) & set(parts[1])
+        assert store.layout.name == benchmark.layout and store.labels.max() < len(benchmark.classes)
+        if source.startswith("synth"):
+            assert sum(map(len, parts)) == len(store) and all(set(store.labels[part]) == set(range(len(benchmark.classes))) for part in parts)
+    clips = Clips(store, bodies=benchmarks[0].num_persons)
+    x, _ = (clips.pad if source == "synthkinetics" else clips.replay)(torch.arange(8), 50)
+    assert x.shape == (8, 3, 50, len(store.layout), 2) and torch.isfinite(x).all() and x.any()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..data.benchmarks import get_benchmark
-from ..data.clips import Clips
+from ..data.batches import Clips
 from ..model.focus import focus, normalise, stretch, top_scores
 from ..model.msg3d import MSG3D
 from ..training.config import RunConfig, parse

@@ -109,7 +109,7 @@ def provenance(
     )
     paper = {"width": 96, "num_gcn_scales": 13, "num_g3d_scales": 6, "windows": [3, 5]}
     full = all(c["model"] | paper == c["model"] for c in config)
-    made = all(c["source"].startswith("synth") for c in config)
+    made = all(c["source"].startswith(("synth", "standin")) for c in config)
     lines = {
         "profile": f"`{profile}`",
         "data": _same(c["benchmark"] for c in config) + (" (synthetic: made by this project, no real data)" if made else ""),

@@ -46,9 +46,11 @@ class ModelConfig(Part):
 class InputConfig(Part):
     "What a clip looks like to the network."
 
-    recipe: Literal["replay", "resample"] = "replay"  # MS-G3D's replay padding, or CTR-GCN's recipe for NW-UCLA
+    recipe: Literal["replay", "pad", "resample", "uniform", "resize"] = "replay"  # see data.batches; the paper's are replay (NTU) and pad (Kinetics)
     frames: int = Field(300, ge=1)
     every: int = Field(1, ge=1)  # keep every n-th frame; 1 is the original
+    modality: Literal["joint", "bone", "joint-motion", "bone-motion"] = "joint"
+    planar: bool = False  # the first two channels only
 
     @property
     def length(self) -> int:
@@ -110,8 +112,9 @@ class RunConfig(Part):
         if self.benchmark not in BENCHMARKS:
             near = difflib.get_close_matches(self.benchmark, BENCHMARKS, 1, 0)[0]
             raise ValueError(f"unknown benchmark {self.benchmark!r}; did you mean {near!r}?")
-        if self.source != BENCHMARKS[self.benchmark].source:
-            raise ValueError(f"benchmark {self.benchmark!r} is made of the clips of {BENCHMARKS[self.benchmark].source!r}, not {self.source!r}")
+        allowed = (BENCHMARKS[self.benchmark].source, *BENCHMARKS[self.benchmark].other_sources)
+        if self.source not in allowed:
+            raise ValueError(f"benchmark {self.benchmark!r} is made of the clips of {' or '.join(map(repr, allowed))}, not {self.source!r}")
         if self.objective.shares.get("adjacency") and self.model.name != "stf":
             raise ValueError("the adjacency term needs model.name: stf")
         return self
@@ -175,8 +178,8 @@ def run_config(
         raise ConfigError(f"profile {params.get('profile')!r} has no run {key!r}; did you mean {near[0]!r}? It has: {', '.join(params['runs'])}")
     return parse(params["runs"][key], f"runs.{key}")
 
-# %% ../../nbs/30_training.config.ipynb #9de601c9
-CODE = ("skeleton.py", "data/formats.py", "data/synthetic.py", "data/clips.py", "data/benchmarks.py", "model/*.py", "training/*.py")
+# %% ../../nbs/30_training.config.ipynb #a1a2679f
+CODE = ("skeleton.py", "data/formats.py", "data/synthetic.py", "data/pickles.py", "data/clips.py", "data/batches.py", "data/benchmarks.py", "model/*.py", "training/*.py")
 
 
 def code_hash() -> str:

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 import stf_repro
 from ..data.benchmarks import Benchmark, get_benchmark
-from ..data.clips import Clips, ClipStore
+from ..data.batches import Clips, modality
+from ..data.clips import ClipStore
 from ..model.losses import Objective
 from ..model.msg3d import MSG3D
 from ..model.stf import STF
@@ -46,10 +47,11 @@ def build_model(
     "The network that a run trains, with random weights from torch's global generator."
     m = config.model
     size = dict(width=m.width, num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
+    size |= dict(num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
     layout, classes = LAYOUTS[benchmark.layout], len(benchmark.classes)
     if m.name == "stf":
-        return STF(classes, layout, config.input.length, benchmark.num_persons, **size)
-    return MSG3D(classes, layout, benchmark.num_persons, **size)
+        return STF(classes, layout, config.input.length, **size)
+    return MSG3D(classes, layout, **size)
 
 # %% ../../nbs/34_training.trainer.ipynb #ca3b3eb3
 def epoch_generator(
@@ -68,11 +70,11 @@ def make_batch(
     generator: torch.Generator | None = None,  # training: random views, where the recipe has them
 ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M), present (N, M)
     "The input of the network for some clips."
-    if config.recipe == "resample":
-        x, present = clips.resample(indices, config.frames, generator)
-    else:
-        x, present = clips.replay(indices, config.frames)
-    return x[:, :, :: config.every], present
+    recipe = getattr(clips, config.recipe)
+    random = (generator,) if config.recipe in ("resample", "uniform") else ()
+    x, present = recipe(indices, config.frames, *random)
+    x = modality(x[:, :, :: config.every], clips.layout, config.modality)
+    return x[:, : 2 if config.planar else None], present
 
 
 def epoch_batches(
@@ -222,8 +224,8 @@ def _content(store: ClipStore) -> str:
 def _prepare(config: RunConfig, store: ClipStore, device: torch.device):
     "Clips, network, optimiser and objective, as they are before the first step."
     benchmark = get_benchmark(config.benchmark)
-    if store.source != benchmark.source:
-        raise TrainingError(f"benchmark {benchmark.key} needs the clips of {benchmark.source!r}; {store.path} holds {store.source!r}")
+    if store.source != config.source:
+        raise TrainingError(f"{config.label} needs the clips of {config.source!r}; {store.path} holds {store.source!r}")
     parts = {part: torch.as_tensor(benchmark.indices(store, part)) for part in ("train", "test")}
     if len(parts["train"]) < config.optim.batch_size or len(parts["test"]) == 0:
         raise TrainingError(f"{store.path}: {len(parts['train'])} training and {len(parts['test'])} test clips are too few for batches of {config.optim.batch_size}")
@@ -234,7 +236,7 @@ def _prepare(config: RunConfig, store: ClipStore, device: torch.device):
     o, choices = config.optim, config.objective
     optimiser = torch.optim.SGD(model.parameters(), lr=o.lr, momentum=o.momentum, nesterov=o.momentum > 0, weight_decay=o.weight_decay)
     objective = Objective(dict(choices.shares), choices.warmup, choices.cap, choices.separate, choices.only_correct)
-    return Clips(store, device), parts, model, optimiser, objective
+    return Clips(store, device, get_benchmark(config.benchmark).num_persons), parts, model, optimiser, objective
 
 # %% ../../nbs/34_training.trainer.ipynb #b2324dfb
 def _metrics(history: list[dict], n: int) -> dict:
