@@ -7,7 +7,9 @@ __all__ = ['download', 'preprocess', 'export', 'train', 'render', 'parser', 'mai
 
 # %% ../nbs/60_cli.ipynb #e471256f
 import argparse
+import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 # %% ../nbs/60_cli.ipynb #ef67a619
@@ -21,14 +23,10 @@ def download(root: Path, args) -> str:
     "Make or fetch the raw files of a source."
     from stf_repro.data.sources import fetch
 
-    folder, options = root / "raw" / args.source, _options(root, args.source)
-    options.pop("denoise", None)  # of preprocessing
+    folder, (options, _) = root / "raw" / args.source, _options(root, args.source)
     if _source(args.source).files:
         return f"{fetch(args.source, folder)}: complete"
-    try:
-        return f"{folder}: {_make(args.source, folder, options, root)} recordings made"
-    except TypeError as error:
-        raise ValueError(f"sources.{args.source} in params.yaml: {error}") from None
+    return f"{folder}: {_make(args.source, folder, options, root)} recordings made"
 
 
 def _source(key: str):
@@ -41,9 +39,31 @@ def _source(key: str):
         raise ValueError(error.args[0]) from None
 
 
-def _options(root: Path, source: str) -> dict:
-    "What params.yaml says about a source; a source that the profile does not have takes its defaults."
-    return dict(_params(root).get("sources", {}).get(source) or {})
+def _options(root: Path, source: str) -> tuple[dict, bool]:
+    "What params.yaml says about a source: how to make it, and whether to denoise. A source that the profile does not have takes its defaults."
+    made, sources = not _source(source).files, _params(root)["sources"]
+    options = sources.get(source) if isinstance(sources, dict) else sources
+    if not isinstance(options, dict | None):
+        raise ValueError(f"sources.{source} in params.yaml is {options!r}; expected options such as `seed: 0`, or nothing")
+    options = dict(options or {})
+    denoised = options.pop("denoise", False)
+    if not isinstance(denoised, bool):
+        raise ValueError(f"sources.{source}.denoise in params.yaml is {denoised!r}; expected true or false")
+    if options and not made:
+        raise ValueError(f"sources.{source} in params.yaml: unknown option {next(iter(options))!r}; a fetched source has only `denoise`")
+    return options, denoised
+
+
+def _configure(kind, source: str, options: dict, **fixed):
+    "The configuration of a made source. Raises `ValueError` naming the option."
+    known = {f.name: f.default for f in fields(kind) if f.name not in fixed}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"sources.{source}.{name} in params.yaml is unknown; known: {', '.join(known)}")
+        wanted = (int, float) if isinstance(known[name], float) else type(known[name])
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise ValueError(f"sources.{source}.{name} in params.yaml is {value!r}; expected a number such as {known[name]!r}")
+    return kind(**options, **fixed)
 
 
 def _make(source: str, folder: Path, options: dict, root: Path) -> int:
@@ -54,13 +74,13 @@ def _make(source: str, folder: Path, options: dict, root: Path) -> int:
     from stf_repro.data.synthkinetics import KineticsConfig, make_synthkinetics
 
     if source == "synthkinetics":
-        return make_synthkinetics(folder, KineticsConfig(**options))
+        return make_synthkinetics(folder, _configure(KineticsConfig, source, options))
     if source.startswith("synth"):
-        return make_synthetic(folder, SyntheticConfig(part=source.removeprefix("synth"), **options))
+        return make_synthetic(folder, _configure(SyntheticConfig, source, options, part=source.removeprefix("synth")))
     names = ntu_samples(root / "data" / "ntu")
     if source == "standin60":
         names = [name for name in names if name < "S018"]
-    return make_standin(folder, names, StandinConfig(**options))
+    return make_standin(folder, names, _configure(StandinConfig, source, options), workers=os.cpu_count())
 
 
 def preprocess(root: Path, args) -> str:
@@ -68,8 +88,7 @@ def preprocess(root: Path, args) -> str:
     from stf_repro.data.preprocess import preprocess
 
     out = root / "clips" / args.source
-    _source(args.source)
-    denoised = bool(_options(root, args.source).get("denoise", False))
+    _, denoised = _options(root, args.source)
     report = preprocess(args.source, root / "raw" / args.source, out, args.workers, args.allow_bad, denoised=denoised)
     return f"{out}: {report['clips']} clips, {report['frames']} frames, {report['bytes'] / 1e6:.0f} MB, {report['bad']} bad files"
 
@@ -80,8 +99,10 @@ def export(root: Path, args) -> str:
     from stf_repro.data.clips import ClipStore
     from stf_repro.data.exports import export_msg3d, export_pyskl
 
+    _source(args.source)
     store = ClipStore.open(root / "clips" / args.source)
     benchmarks = [b for b in BENCHMARKS.values() if args.source in (b.source, *b.other_sources)]
+    Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)
     if args.format == "pyskl":
         return f"{export_pyskl(store, benchmarks, args.out)}: {len(store)} annotations"
     for benchmark in benchmarks:
@@ -115,12 +136,19 @@ def render(root: Path, args) -> str:
 def _expected() -> tuple[type[Exception], ...]:
     "Errors whose message is written for the user."
     from stf_repro.data.clips import StoreError
-    from stf_repro.data.preprocess import BadFilesError
+    from stf_repro.data.preprocess import BadFilesError, WorkerError
     from stf_repro.data.sources import HashError
     from stf_repro.report.notebooks import NotebookError
     from stf_repro.training.trainer import TrainingError
 
-    return ValueError, OSError, StoreError, BadFilesError, HashError, NotebookError, TrainingError
+    return ValueError, OSError, StoreError, BadFilesError, WorkerError, HashError, NotebookError, TrainingError
+
+
+def _positive(text: str) -> int:
+    "A number of processes."
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -136,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(do=download)
     p = commands.add_parser("preprocess", help="turn raw/SOURCE into the clip store clips/SOURCE", description=preprocess.__doc__)
     p.add_argument("source", help="a source that was downloaded")
-    p.add_argument("--workers", type=int, help="processes (default: one a core)")
+    p.add_argument("--workers", type=_positive, help="processes (default: one a core)")
     p.add_argument("--allow-bad", action="store_true", help="go on without files that cannot be read; they are listed in clips/SOURCE.bad.tsv")
     p.set_defaults(do=preprocess)
     p = commands.add_parser("export", help="write clips/SOURCE for other toolboxes", description=export.__doc__)

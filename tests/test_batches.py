@@ -63,25 +63,37 @@ def test_pad_appends_zeros(made, frames):
 
 
 @pytest.mark.parametrize("frames", [1, 11, 64])
-def test_uniform_takes_the_middle_of_each_stretch(made, frames):
-    check(made, "uniform", frames, lambda body, T: [body[int((2 * t + 1) * len(body) / (2 * T))] for t in range(T)])
-
-
-def interpolate(body, T):
-    "Frame by frame; between a joint and nothing, the nearer of the two."
-    out = []
-    for t in range(T):
-        at = t * (len(body) - 1) / max(T - 1, 1)
-        a, b, w = body[int(at)], body[min(int(at) + 1, len(body) - 1)], at - int(at)
-        gap = (a.sum(-1) == 0) | (b.sum(-1) == 0)
-        w = np.where(gap, round(w), w)[:, None]
-        out.append(a * (1 - w) + b * w)
-    return out
+def test_uniform_takes_the_middle_of_each_stretch_of_the_clip(made, frames):
+    "The same moments for both bodies; who has left by then is zero."
+    clips, store = made
+    x, _ = Clips(store).uniform(torch.arange(len(clips)), frames)
+    for n, clip in enumerate(clips):
+        L = max(map(len, clip.bodies))
+        moments = [int((2 * t + 1) * L / (2 * frames)) for t in range(frames)]
+        rows = [np.stack([body[t] if t < len(body) else np.zeros_like(body[0]) for t in moments]) for body in clip.bodies]
+        np.testing.assert_allclose(x[n], expected(clip, store.layout, rows), atol=2e-5)  # fp32
 
 
 @pytest.mark.parametrize("frames", [1, 11, 64])
-def test_resize_interpolates(made, frames):
-    check(made, "resize", frames, interpolate)
+def test_resize_interpolates_between_the_frames_of_the_clip(made, frames):
+    "Between a joint and nothing, the nearer of the two."
+    clips, store = made
+    x, _ = Clips(store).resize(torch.arange(len(clips)), frames)
+    for n, clip in enumerate(clips):
+        L, rows = max(map(len, clip.bodies)), []
+        for body in clip.bodies:
+            out = []
+            for t in range(frames):
+                at = t * (L - 1) / max(frames - 1, 1)
+                if at > len(body) - 1:
+                    out.append(np.zeros_like(body[0]))
+                    continue
+                a, b, w = body[int(at)], body[min(int(at) + 1, len(body) - 1)], at - int(at)
+                gap = (a.sum(-1) == 0) | (b.sum(-1) == 0)
+                w = np.where(gap, round(w), w)[:, None]
+                out.append(a * (1 - w) + b * w)
+            rows.append(np.stack(out))
+        np.testing.assert_allclose(x[n], expected(clip, store.layout, rows), atol=2e-5)  # fp32
 
 
 @settings(max_examples=20, deadline=None)

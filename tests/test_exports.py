@@ -50,6 +50,17 @@ def test_pyskl_export_then_import_is_the_identity(tmp_path_factory, seed, kind):
         np.testing.assert_array_equal(a.rotation, b.rotation)
 
 
+def test_every_layout_comes_back(tmp_path):
+    "SBU, NW-UCLA and JHMDB are no layouts of pyskl; the export names theirs."
+    rng = np.random.default_rng(0)
+    for layout, M, C in (("sbu15", 2, 3), ("kinect20", 1, 3), ("jhmdb15", 1, 2)):
+        r = Recording("clip", rng.normal(size=(M, 9, len(LAYOUTS[layout]), C)).astype(np.float32), np.ones((M, 9), bool), LAYOUTS[layout], 0)
+        store = write_store(tmp_path / layout, [clip_of(r)], "made", LAYOUTS[layout])
+        (again,) = read_pyskl(export_pyskl(store, [], tmp_path / "a.pkl"))
+        assert again.layout == LAYOUTS[layout] and again.confidence is None
+        np.testing.assert_array_equal(again.bodies, r.bodies)
+
+
 def test_msg3d_export_is_what_training_reads(tmp_path):
     rng = np.random.default_rng(0)
     store = write_store(tmp_path / "store", [clip_of(ntu(rng, i)) for i in range(5)], "made", LAYOUTS["ntu25"])

@@ -164,7 +164,7 @@ def test_kinetics_written_and_read_is_the_same(seed, M, T, first):
     used = max(1, int(video.present.any(1).sum()))  # slots that anybody fills
     for a, b in ((again.bodies, video.bodies), (again.confidence, video.confidence), (again.present, video.present)):
         assert not a[:, :first].any()
-        np.testing.assert_array_equal(a[:used, first:], b[:used])
+        np.testing.assert_array_equal(a[:used, first:].astype(b.dtype), b[:used])
     assert again.label == 206 and again.attributes == {"part": 1}
 
 
@@ -232,7 +232,7 @@ def test_sbu_is_the_published_formula():
         ("", "s01s02_01_001", "no frames"),
         ("1,2,3\n", "s01s02_01_001", "3 numbers"),
         (sbu_text().replace("0.", "x.", 1), "s01s02_01_001", "line 1: expected numbers"),
-        (sbu_text() + "180," + ",".join(["nan"] * 90), "s01s02_01_001", "line 4: NaN"),
+        (sbu_text() + "\n\n180," + ",".join(["nan"] * 90), "s01s02_01_001", "line 6: NaN"),
         (sbu_text(), "s01s02_09_001", "class from 01 to 08"),
         (sbu_text(), "clip", "not an SBU clip"),
     ],
@@ -370,13 +370,104 @@ def test_faults_of_pyskl_files(tmp_path):
         ({"keypoint": np.zeros((1, 3, 24, 3))}, "expected \\(M, T, V, C\\)"),
         ({"keypoint": np.zeros((1, 0, 25, 3))}, "expected \\(M, T, V, C\\)"),
         ({"keypoint": [1, 2]}, "keypoint is list"),
-        ({"keypoint": np.full((1, 3, 25, 3), np.inf)}, "NaN or infinity"),
+        ({"keypoint": np.full((1, 3, 25, 3), np.inf)}, "NaN, infinity"),
         ({"keypoint": np.zeros((1, 3, 17, 2))}, "need a keypoint_score"),
         ({"keypoint": np.zeros((1, 3, 17, 2)), "keypoint_score": np.ones((1, 3, 17))}, "img_shape is None"),
+        ({"keypoint": np.zeros((1, 3, 17, 2)), "keypoint_score": np.ones((1, 3, 17)), "img_shape": (10**400, 5)}, "img_shape is"),
+        ({"layout": "sbu15"}, "expected \\(M, T, V, C\\)"),
     ):
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": [good | change]}))
         with pytest.raises(FormatError, match=reason):
             list(read_pyskl(tmp_path / "a.pkl"))
+
+
+def test_pyskl_details(tmp_path):
+    "A score of 3D joints is not used; a clip that no split names is in no part; a clip there twice is refused."
+    entry = {"frame_dir": NAME, "label": 1, "keypoint": np.ones((1, 3, 25, 3)), "keypoint_score": [1, 2]}
+    other = entry | {"frame_dir": "S001C002P003R002A014"}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {"xsub_train": [NAME]}, "annotations": [entry, other]}))
+    one, two = read_pyskl(tmp_path / "a.pkl")
+    assert one.confidence is None and one.attributes["xsub"] == 0 and two.attributes["xsub"] == -1
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": [entry, entry]}))
+    with pytest.raises(FormatError, match="more than once"):
+        read_pyskl(tmp_path / "a.pkl")
+
+
+def test_a_pickle_cannot_change_its_reader(tmp_path):
+    "BUILD sets attributes of whatever is on the stack, in an ordinary unpickler."
+    for name in (b"scalar", b"_reconstruct"):
+        for state in (b"}(U\x08__name__U\x05pwnedub", b"N}(U\x05_callU\x05pwnedu\x86b"):
+            (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy.core.multiarray\n" + name + b"\n" + state + b"0].")
+            with pytest.raises(FormatError, match="change the reader|not a pickle"):
+                read_pickle(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": np.float64(0.25)}))
+    assert read_pickle(tmp_path / "a.pkl") == {"a": 0.25}
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy\ndtype\n.")
+    with pytest.raises(FormatError, match="it holds a _Allowed"):
+        read_pickle(tmp_path / "a.pkl")
+
+
+def test_small_files_cannot_ask_for_much(tmp_path):
+    "Each would cost gigabytes or minutes if it were believed."
+    shared = b"]" + b"".join(b"q%c](h%ch%ce" % (i, i, i) for i in range(40)) + b"."
+    for content in (b"\x80\x02]r\x00\x00\x00\x08.", b"\x80\x02" + shared):
+        (tmp_path / "a.pkl").write_bytes(content)
+        try:
+            read_pickle(tmp_path / "a.pkl")
+        except FormatError:
+            pass
+    with pytest.raises(FormatError, match="more lines than"):
+        parse_ntu(b"1\n" + b"\n" * 10_000_000, NAME)
+    with pytest.raises(FormatError, match="more than"):
+        parse_nwucla(b"[]," * 6_000_000, "a01_s01_e01_v01")
+    people = [{"pose": [0.5] * 36, "score": [0.5] * 18}] * 100
+    with pytest.raises(FormatError, match="100 people in 10000 frames"):
+        parse_kinetics(json.dumps({"data": [{"frame_index": 9999, "skeleton": people}]}).encode(), "v")
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1 << 24))
+    (tmp_path / "bomb.npz").rename(tmp_path / "bomb.npy")
+    with pytest.raises(FormatError, match="more than 64 times its size"):
+        read_array(tmp_path / "bomb.npy", "coco17")
+
+
+def test_a_member_that_lies_about_its_size_is_not_unpacked(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{NAME}.skeleton", bytes(50 << 20))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((50 << 20).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises(FormatError, match="damaged in the archive"):
+        F.read_ntu(path, NAME)
+
+
+def test_damaged_zips_are_refused(tmp_path):
+    "Bits flipped anywhere in an archive, of every way to pack."
+    rng, text, refused = random.Random(0), format_ntu(recording(T=2)), 0
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr(f"x/{NAME}.skeleton", text)
+        content = path.read_bytes()
+        for _ in range(250):
+            path.write_bytes(mutate(rng, content))
+            try:
+                assert finite(F.read_ntu(path, NAME))
+            except FormatError:
+                refused += 1
+    assert refused > 300
+
+
+def test_numbers_that_only_python_reads_are_no_numbers():
+    text = format_ntu(recording(M=1, T=1))
+    for line, new in ((1, "0_1"), (3, "x"), (4, "2_5"), (4, "\u0662\u0665"), (5, "0.1_2 0 0 0 0 0 0 0 0 0 0 2"), (5, "\u0661 0 0 0 0 0 0 0 0 0 0 2")):
+        if line != 3:  # the body's own line is read by nobody
+            with pytest.raises(FormatError):
+                parse_ntu(damage(text, line, new), NAME)
+    for name in ("S001C001P001R001A000", "S001C001P001R001A121", "S\u0660\u0660\u0661C001P001R001A001"):
+        with pytest.raises(FormatError, match="not an NTU sample name"):
+            ntu_attributes(name)
+    for values in ([["1"] * 3] * 20, [[True] * 3] * 20, [[3e38] * 3] * 20):
+        with pytest.raises(FormatError):
+            parse_nwucla(json.dumps({"skeletons": [values]}).encode(), "a01_s01_e01_v01")
 
 
 def test_own_arrays(tmp_path):
@@ -386,10 +477,10 @@ def test_own_arrays(tmp_path):
     for array, reason in (
         (np.ones((4, 16, 2)), "expected \\(T, V, C\\)"),
         (np.ones((0, 17, 2)), "expected \\(T, V, C\\)"),
-        (np.full((4, 17, 2), np.nan), "NaN or infinity in frame 0"),
-        (np.full((4, 17, 2), 1e300), "NaN or infinity"),
+        (np.full((4, 17, 2), np.nan), "NaN, infinity .* in frame 0"),
+        (np.full((4, 17, 2), 1e300), "beyond all bounds"),
         (np.full((4, 17, 2), "a"), "expected numbers"),
-        (np.array([None]), "plain arrays"),
+        (np.array([None]), "no .npy or .npz of plain arrays"),
     ):
         np.save(tmp_path / "b.npy", array, allow_pickle=True)
         with pytest.raises(FormatError, match=reason):

@@ -176,7 +176,7 @@ def test_training_without_clips_says_what_to_do(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     shutil.rmtree(project / "clips")
     assert main(["train", "M1"]) == 1
-    assert "dvc repro preprocess@synth60" in capsys.readouterr().err
+    assert "stf preprocess synth60" in capsys.readouterr().err
 
 
 def test_a_bad_recording_is_set_aside(project, monkeypatch, capsys):
@@ -235,3 +235,27 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
     clips = Clips(store, bodies=benchmarks[0].num_persons)
     x, _ = (clips.pad if source == "synthkinetics" else clips.replay)(torch.arange(8), 50)
     assert x.shape == (8, 3, 50, len(store.layout), 2) and torch.isfinite(x).all() and x.any()
+
+
+@pytest.mark.parametrize(
+    "sources,reason",
+    [
+        ({"synth60": {"seeed": 1}}, "sources.synth60.seeed in params.yaml is unknown; known: seed"),
+        ({"synth60": {"seed": "abc"}}, "sources.synth60.seed in params.yaml is 'abc'; expected a number such as 0"),
+        ({"synth60": 3}, "sources.synth60 in params.yaml is 3"),
+        ({"synth60": {"denoise": "no"}}, "expected true or false"),
+        ({"synth60": {"subjects": 99}}, "subjects must be 1 to 40"),
+        ([1], "sources.synth60 in params.yaml is [1]"),
+    ],
+)
+def test_options_of_sources_are_checked(tmp_path, monkeypatch, capsys, sources, reason):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": sources, "runs": {"M1": {}}}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["download", "synth60"]) == 1
+    assert reason in capsys.readouterr().err
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": {"nwucla": {"denoize": True}}, "runs": {"M1": {}}}))
+    assert main(["preprocess", "nwucla"]) == 1 and "a fetched source has only `denoise`" in capsys.readouterr().err
+    assert main(["export", "nobody", "pyskl", "x"]) == 1 and "no source 'nobody'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["preprocess", "synth60", "--workers", "0"])

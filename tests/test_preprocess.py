@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from stf_repro.data.batches import Clips
 from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
-from stf_repro.data.formats import FormatError, Recording, format_ntu, parse_ntu, write_ntu
+from stf_repro.data.formats import FormatError, Recording, format_ntu, parse_kinetics, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
     BadFilesError,
     body_order,
@@ -346,23 +346,70 @@ def test_a_torn_store_is_refused(store, tmp_path, name):
     path = copy_of(store, tmp_path)
     with open(path / name, "r+b") as file:
         file.truncate((path / name).stat().st_size - 7)
-    with pytest.raises(StoreError, match=f"torn store: {name}.*dvc repro preprocess@"):
+    with pytest.raises(StoreError, match=f"torn store: {name}.*stf preprocess "):
         ClipStore.open(path)
     (path / name).unlink()
     with pytest.raises(StoreError, match=f"torn store: {name}"):
         ClipStore.open(path)
 
 
+def damage_index(folder, **columns):
+    "Write the index again with other numbers, and its new hash and size into store.json."
+    import hashlib
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / "index.parquet")
+    for name, value in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array([value] * len(table), pa.int64()))
+    pq.write_table(table, folder / "index.parquet")
+    meta = json.loads((folder / "store.json").read_text())
+    content = (folder / "index.parquet").read_bytes()
+    meta["files"]["index.parquet"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "store.json").write_text(json.dumps(meta))
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: flip(f / "index.parquet", 100),
+        lambda f: flip(f / "index.parquet", -3),
+        lambda f: flip(f / "frames.npy", 3),
+        lambda f: flip(f / "frames.npy", 20),
+        lambda f: damage_index(f, offset0=-1),
+        lambda f: damage_index(f, length1=-5),
+        lambda f: damage_index(f, offset0=10**9),
+        lambda f: (f / "store.json").write_text((f / "store.json").read_text().replace('"ntu25"', '"nobody"')),
+        lambda f: (f / "store.json").write_text((f / "store.json").read_text().replace('"clips"', '"clops"')),
+        lambda f: (f / "store.json").write_text('{"version": 2, "files": {}}'),
+        lambda f: (f / "store.json").write_text('{"version": 2, "files": [1]}'),
+        lambda f: (f / "store.json").write_text("[]"),
+    ],
+)
+def test_a_damaged_store_of_the_right_size_is_refused(store, tmp_path, damage):
+    shutil.copytree(store.path, tmp_path / "copy")
+    damage(tmp_path / "copy")
+    with pytest.raises(StoreError, match="stf preprocess"):
+        ClipStore.open(tmp_path / "copy")
+
+
 def test_another_version_is_refused(store, tmp_path):
     path = copy_of(store, tmp_path)
     meta = json.loads((path / "store.json").read_text())
     (path / "store.json").write_text(json.dumps({**meta, "version": 0}))
-    with pytest.raises(StoreError, match="version 0; this code reads version 2.*preprocess@ntu60"):
+    with pytest.raises(StoreError, match="version 0; this code reads version 2.*stf preprocess ntu60"):
         ClipStore.open(path)
 
 
 def test_a_missing_store_says_what_to_do(tmp_path):
-    with pytest.raises(StoreError, match="no clip store.*dvc repro preprocess@nwucla"):
+    with pytest.raises(StoreError, match="no clip store.*stf preprocess nwucla"):
         ClipStore.open(tmp_path / "nwucla")
 
 
@@ -382,7 +429,7 @@ def test_a_failing_stream_leaves_nothing(tmp_path, recordings):
 
     with pytest.raises(RuntimeError, match="stop"):
         write_store(tmp_path / "made", clips(), "made", NTU)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".made.lock"]
     with pytest.raises(ValueError, match="no clips"):
         write_store(tmp_path / "made", [], "made", NTU)
 
@@ -422,7 +469,8 @@ def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, rec
         for recording in reversed(recordings):
             archive.writestr(f"nturgb+d_skeletons/{recording.name}.skeleton", format_ntu(recording))
     monkeypatch.setattr(module, "project_root", lambda: FIXTURES.parent.parent)
-    preprocess("ntu60", zipped, tmp_path / "two")
+    with pytest.raises(BadFilesError, match="listed, but not there"):  # of NTU's 56,578 names
+        preprocess("ntu60", zipped, tmp_path / "two")
     one, two = (ClipStore.open(tmp_path / name) for name in ("one", "two"))
     assert one.names == sorted(r.name for r in recordings)
     missing = set(one.names) - set(two.names)  # the NTU lists leave out samples; made names may be on them
@@ -502,7 +550,7 @@ def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path):
 
 
 def test_no_files_and_doubled_files(raw, tmp_path, recordings):
-    with pytest.raises(FileNotFoundError, match="no .json files below.*dvc repro download@nwucla"):
+    with pytest.raises(FileNotFoundError, match="no .json files below.*stf download nwucla"):
         list_recordings(SOURCES["nwucla"], tmp_path)
     (raw / "again").mkdir()
     write_ntu(recordings[0], raw / "again")
@@ -514,9 +562,9 @@ def test_no_files_and_doubled_files(raw, tmp_path, recordings):
 
 
 def loop_kinetics(r, frames=300):
-    "(3, frames, 18, 2): the original's steps, person by person."
+    "(3, frames, 18, 2): the original's steps, person by person, in its float64."
     M, T, V, _ = r.bodies.shape
-    data = np.zeros((3, frames, V, 5), np.float32)
+    data = np.zeros((3, frames, V, 5))
     for t in range(min(T, frames)):
         for m in range(min(M, 5)):
             if r.present[m, t]:
@@ -525,24 +573,28 @@ def loop_kinetics(r, frames=300):
     data[1:2] = -data[1:2]
     data[0][data[2] == 0] = 0
     data[1][data[2] == 0] = 0
-    out = np.zeros((3, frames, V, 2), np.float32)
+    out = np.zeros((3, frames, V, 2))
     for t in range(frames):
-        order = sorted(range(5), key=lambda m: -float(data[2, t, :, m].sum()))  # stable
+        order = sorted(range(5), key=lambda m: -sum(data[2, t, :, m].tolist()))  # stable
         for place, m in enumerate(order[:2]):
             out[:, t, :, place] = data[:, t, :, m]
-    return out
+    return out.astype(np.float32)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), M=st.integers(1, 7), T=st.integers(1, 12), lost=st.floats(0, 0.9))
 def test_kinetics_preprocessing_equals_the_loops(seed, M, T, lost):
+    "Scores of one decimal, so that people tie often; read from text, as the files are."
     rng = np.random.default_rng(seed)
-    present = rng.random((M, T)) >= lost
-    present[0, 0] = True
-    score = (rng.random((M, T, 18)) * (rng.random((M, T, 18)) < 0.8) * present[..., None]).astype(np.float32)
-    score[0, 0, 0] = 0.5
-    bodies = rng.random((M, T, 18, 2)).astype(np.float32) * present[..., None, None]
-    r = Recording("v", bodies, present, LAYOUTS["openpose18"], 3, {"part": 0}, score)
+    frames = []
+    for t in range(T):
+        people = [m for m in range(M) if rng.random() >= lost] if t else list(range(M))
+        scores = np.round(rng.random((len(people), 18)) * (rng.random((len(people), 18)) < 0.8), 1)
+        if len(people) > 1:
+            scores[1] = rng.permutation(scores[0])  # the same numbers in another order
+        scores[0 if len(people) else slice(0), 0] = 0.5
+        frames.append({"frame_index": t, "skeleton": [{"pose": np.round(rng.random(36), 3).tolist(), "score": s.tolist()} for s in scores]})
+    r = parse_kinetics(json.dumps({"data": frames, "label_index": 3}).encode(), "v")
     np.testing.assert_allclose(to_array(r, 20), loop_kinetics(r, 20), atol=1e-6)
 
 
@@ -601,6 +653,73 @@ def test_denoising_equals_the_loops(seed, M, T):
     r = Recording("S001C001P001R001A001", bodies, present, NTU)
     kept = loop_denoise(r)
     np.testing.assert_array_equal(denoise(r).bodies, bodies[kept] if len(kept) < M else bodies)
+
+
+def test_denoising_is_for_metres(tmp_path):
+    with pytest.raises(ValueError, match="bodies in metres.*kinetics holds openpose18"):
+        preprocess("kinetics", tmp_path, tmp_path / "out", denoised=True)
+
+
+# --- what is missing, and who dies -----------------------------------------------------------------------
+
+
+def test_videos_that_the_label_file_lists_must_be_there(tmp_path):
+    with zipfile.ZipFile(FIXTURES / "kinetics_preprocess.zip") as archive:
+        archive.extractall(tmp_path / "raw")
+    (tmp_path / "raw" / "kinetics_train" / "vid02_000005.json").unlink()
+    with pytest.raises(BadFilesError, match="1 of 5 recordings.*vid02_000005.json: listed, but not there"):
+        preprocess("kinetics", tmp_path / "raw", tmp_path / "out")
+    assert preprocess("kinetics", tmp_path / "raw", tmp_path / "out", allow_bad=True)["clips"] == 4
+
+
+def test_what_macos_adds_to_an_archive_is_no_recording(tmp_path, recordings):
+    (tmp_path / "raw").mkdir()
+    with zipfile.ZipFile(tmp_path / "raw" / "a.zip", "w") as archive:
+        for r in recordings:
+            archive.writestr(f"x/{r.name}.skeleton", format_ntu(r))
+            archive.writestr(f"__MACOSX/x/._{r.name}.skeleton", b"\0")
+    assert preprocess("synth60", tmp_path / "raw", tmp_path / "out")["clips"] == 8
+
+
+DIES = """
+import os, signal, sys
+import stf_repro.data.preprocess as module
+from stf_repro.data.preprocess import preprocess
+read = module.parse_ntu
+def parse(text, name, path=""):
+    if name.startswith("S001C001P250"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(text, name, path)
+module.parse_ntu = parse
+if __name__ == "__main__":
+    import multiprocessing
+    module.multiprocessing.get_all_start_methods = lambda: ["spawn"]  # so that the patch reaches the workers
+    preprocess("synth60", sys.argv[1], sys.argv[2], workers=2, progress=False)
+"""
+
+
+def test_a_worker_that_dies_is_told_and_the_rest_is_kept(tmp_path, recordings):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for subject in range(1, 500):
+        (raw / f"S001C001P{subject:03d}R001A001.skeleton").write_text(format_ntu(recordings[1]))
+    (tmp_path / "run.py").write_text(DIES)
+    result = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(raw), str(tmp_path / "out")], capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1 and "WorkerError: a worker process died" in result.stderr, result.stderr
+    assert (tmp_path / "out.part" / "journal.jsonl").exists() and not (tmp_path / "out").exists()
+    assert preprocess("synth60", raw, tmp_path / "out", workers=1)["clips"] == 499
+
+
+def test_a_fault_of_ours_costs_one_recording(tmp_path, recordings, monkeypatch):
+    import stf_repro.data.preprocess as module
+
+    (tmp_path / "raw").mkdir()
+    for r in recordings:
+        write_ntu(r, tmp_path / "raw")
+    original = module.clip_of
+    monkeypatch.setattr(module, "clip_of", lambda r: 1 / 0 if r.name == recordings[3].name else original(r))
+    with pytest.raises(BadFilesError, match="1 of 8 .*ZeroDivisionError: division by zero"):
+        preprocess("synth60", tmp_path / "raw", tmp_path / "out", workers=1)
 
 
 # --- killed, and torn ----------------------------------------------------------------------------------

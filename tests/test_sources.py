@@ -45,11 +45,12 @@ def content_hash():
 
 
 class Server(http.server.ThreadingHTTPServer):
-    "Serves one file; cuts the first `drops` answers in the middle."
+    "Serves one file; cuts the first `drops` answers in the middle. `change` is what it serves from then on."
 
-    def __init__(self, content, drops=0, ranges=True, status=None):
+    def __init__(self, content, drops=0, ranges=True, status=None, busy=0, change=None, headers=None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.drops, self.ranges, self.status, self.asked = content, drops, ranges, status, []
+        self.content, self.drops, self.ranges, self.status, self.busy = content, drops, ranges, status, busy
+        self.change, self.headers, self.asked = change, headers or {}, []
 
     @property
     def url(self):
@@ -60,17 +61,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-        if server.status or (wanted and server.ranges and start >= len(server.content)):
-            self.send_error(server.status or 416)
+        version = f'"{hashlib.md5(server.content).hexdigest()}"'
+        partial = wanted and server.ranges and self.headers.get("If-Range") == version
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if partial else 0
+        if server.busy:
+            server.busy -= 1
+            self.send_error(503)
+            return
+        if server.status:
+            self.send_error(server.status)
+            return
+        if partial and start >= len(server.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(server.content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         body = server.content[start:]
-        self.send_response(206 if wanted and server.ranges else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(206 if partial else 200)
+        headers = {"Content-Length": str(len(body)), "ETag": version}
+        if partial:
+            headers["Content-Range"] = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+        for name, value in (headers | server.headers).items():
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         if server.drops:
             server.drops -= 1
             body = body[: len(body) // 2]
+            server.content = server.change or server.content
         self.wfile.write(body)
 
     def log_message(self, *_):
@@ -114,11 +133,47 @@ def test_download_resumes_after_a_dropped_connection(serve, tmp_path, repository
 
 def test_download_goes_on_from_an_earlier_run(serve, tmp_path, repository):
     server = serve(repository)
-    (tmp_path / "file.zip.part").write_bytes(repository[:1000])
-    assert download(server.url, tmp_path / "file.zip", progress=False).read_bytes() == repository
-    (tmp_path / "whole.zip.part").write_bytes(repository)
-    assert download(server.url, tmp_path / "whole.zip", progress=False).read_bytes() == repository
+    version = f'"{hashlib.md5(repository).hexdigest()}"'
+    for name, have in (("file.zip", 1000), ("whole.zip", len(repository))):
+        (tmp_path / f"{name}.part").write_bytes(repository[:have])
+        (tmp_path / f"{name}.part.version").write_text(version)
+        assert download(server.url, tmp_path / name, progress=False).read_bytes() == repository
     assert server.asked == ["bytes=1000-", f"bytes={len(repository)}-"]
+    assert sorted(path.name for path in tmp_path.glob("*.zip*")) == ["file.zip", "whole.zip"]
+
+
+def test_two_versions_of_a_file_are_never_mixed(serve, tmp_path):
+    old, new = bytes(100_000), bytes(range(256)) * 500
+    server = serve(old, drops=1, change=new)
+    assert download(server.url, tmp_path / "a.pkl", progress=False).read_bytes() == new
+    (tmp_path / "b.pkl.part").write_bytes(old)  # longer or other than what the server has now, and no word of which version
+    assert download(server.url, tmp_path / "b.pkl", progress=False).read_bytes() == new
+    (tmp_path / "c.pkl.part").write_bytes(old + new)
+    (tmp_path / "c.pkl.part.version").write_text(f'"{hashlib.md5(new).hexdigest()}"')
+    assert download(server.url, tmp_path / "c.pkl", progress=False).read_bytes() == new
+
+
+@pytest.mark.parametrize(
+    "headers,reason",
+    [({"Content-Type": "text/html; charset=utf-8"}, "a web page instead of the file"), ({"Content-Length": None}, "does not say how long")],
+)
+def test_what_is_no_sure_answer_is_refused_at_once(serve, tmp_path, headers, reason):
+    server = serve(b"x" * 1000, headers=headers)
+    with pytest.raises(ConnectionError, match=reason):
+        download(server.url, tmp_path / "a.pkl", progress=False)
+    assert len(server.asked) == 1 and not (tmp_path / "a.pkl").exists()
+
+
+def test_an_answer_that_starts_elsewhere_is_not_appended(serve, tmp_path):
+    server = serve(b"abc" * 1000, drops=1, headers={"Content-Range": "bytes 7-2999/3000"})
+    with pytest.raises(ConnectionError, match="asked for bytes from 1500 on"):
+        download(server.url, tmp_path / "a.pkl", progress=False)
+
+
+def test_a_busy_server_is_asked_again(serve, tmp_path):
+    server = serve(b"x" * 1000, busy=3)
+    assert download(server.url, tmp_path / "a.pkl", progress=False).stat().st_size == 1000
+    assert len(server.asked) == 4
 
 
 def test_download_begins_anew_where_the_server_knows_no_ranges(serve, tmp_path, repository):
@@ -224,10 +279,13 @@ def test_licensed_data_is_told_with_page_and_place(tmp_path, monkeypatch):
     first, second = (file.name for file in SOURCES["ntu120"].files)
     with pytest.raises(FileNotFoundError, match=f"Missing in .*raw: {first}, {second}.*rose1.ntu.edu.sg.*without unpacking"):
         fetch("ntu120", tmp_path / "raw")
-    (tmp_path / "raw" / first).write_bytes(b"zip")
+    write_zip(tmp_path / "raw" / first, {"a": b"a"})
     with pytest.raises(FileNotFoundError, match=f"raw: {second}"):
         fetch("ntu120", tmp_path / "raw")
-    (tmp_path / "raw" / second).write_bytes(b"zip")
+    (tmp_path / "raw" / second).touch()
+    with pytest.raises(HashError, match=f"{second} is no zip archive"):
+        fetch("ntu120", tmp_path / "raw")
+    write_zip(tmp_path / "raw" / second, {"a": b"a"})
     assert fetch("ntu120", tmp_path / "raw") == tmp_path / "raw"
 
 

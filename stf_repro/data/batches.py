@@ -164,8 +164,9 @@ def uniform(
     if generator is not None:
         within = torch.rand(len(indices), frames, generator=generator, device=generator.device)
     share = (torch.arange(frames, device=self.device) + within.to(self.device)) / frames  # (N, T), of the clip
-    t = (share[:, None] * self.lengths[indices][..., None]).long()
-    return self.place(self.take(indices, t), indices, t >= 0)
+    length = self.lengths[indices]  # (N, M)
+    t = (share * length.amax(1, keepdim=True)).long()[:, None]  # (N, 1, T), the same moments for all bodies
+    return self.place(self.take(indices, t), indices, t < length[..., None])
 
 
 def resize(
@@ -175,13 +176,14 @@ def resize(
 ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M) float32, present (N, M) bool
     "The clip interpolated to T frames."
     indices = indices.to(self.device)
-    last = (self.lengths[indices][..., None] - 1).clamp(min=0)  # (N, M, 1)
-    t = torch.arange(frames, device=self.device).double() * last / max(frames - 1, 1)  # (N, M, T)
+    length = self.lengths[indices]  # (N, M)
+    last = (length.amax(1)[:, None, None] - 1).clamp(min=0)  # (N, 1, 1)
+    t = torch.arange(frames, device=self.device).double() * last / max(frames - 1, 1)  # (N, 1, T), the same moments for all bodies
     first, second = self.take(indices, t.long()), self.take(indices, t.long() + 1)
     weight = (t - t.floor()).float()[..., None]
     both = (sum(first) != 0) & (sum(second) != 0)  # between a joint and nothing there is no middle
     weight = torch.where(both, weight, weight.round())
-    return self.place(first + weight * (second - first), indices, t >= 0)
+    return self.place(first + weight * (second - first), indices, t <= length[..., None] - 1)
 
 
 Clips.uniform, Clips.resize = uniform, resize

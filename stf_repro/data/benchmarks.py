@@ -203,20 +203,21 @@ def _jhmdb(split: int) -> Rule:
     "The rule of a split, from 1."
     return Rule(f"split{split}", frozenset({0}), frozenset({1}))
 
-# %% ../../nbs/04_data.benchmarks.ipynb #a6116ad2
-def _ntu(prefix: str, source: str, others: tuple[str, ...] = ()) -> list[Benchmark]:
+# %% ../../nbs/04_data.benchmarks.ipynb #59d8dd2b
+def _ntu(name: str, end: str = "", layout: str = "ntu25", others: tuple[str, ...] = ()) -> list[Benchmark]:
     "The four protocols of NTU, for real data and for what stands for it."
-    protocols = (("60-xsub", 60, XSUB_60), ("60-xview", 60, XVIEW_60), ("120-xsub", 120, XSUB_120), ("120-xset", 120, XSET_120))
+    protocols = ((60, "xsub", XSUB_60), (60, "xview", XVIEW_60), (120, "xsub", XSUB_120), (120, "xset", XSET_120))
     return [
-        Benchmark(prefix + end, f"{source}{n}", "ntu25", NTU_CLASSES[:n], 2, rule, other_sources=tuple(f"{source}{n}-{o}" for o in others))
-        for end, n, rule in protocols
+        Benchmark(f"{name}{n}{end}-{p}", f"{name}{n}{end}", layout, NTU_CLASSES[:n], 2, rule, other_sources=tuple(f"{name}{n}-{o}" for o in others))
+        for n, p, rule in protocols
     ]
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.key: benchmark
     for benchmark in (
-        *_ntu("ntu", "ntu", ("pyskl",)),
+        *_ntu("ntu", others=("pyskl",)),
+        *_ntu("ntu", "-hrnet", "coco17"),
         Benchmark("kinetics400", "kinetics", "openpose18", KINETICS_CLASSES, 2, PARTS),
         Benchmark("nwucla", "nwucla", "kinect20", NWUCLA_CLASSES, 1, XVIEW_NWUCLA),
         *(Benchmark(f"sbu-{k}", "sbu", "sbu15", SBU_CLASSES, 2, _sbu(k)) for k in range(1, 6)),
@@ -226,7 +227,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark("synth120-xsub", "synth120", "ntu25", ACTIONS, 2, XSUB_120),
         Benchmark("synth120-xset", "synth120", "ntu25", ACTIONS, 2, XSET_120),
         Benchmark("synthkinetics", "synthkinetics", "openpose18", ACTIONS[:14], 2, PARTS),
-        *_ntu("standin", "standin"),
+        *_ntu("standin"),
     )
 }
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class StoreWriter:
         self.done, self.clips = 0, 0  # recordings dealt with, clips written
         self.bad: list[tuple[str, int | None, str]] = []  # file, line, reason
         self.part.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.part / "lock", "w")
+        self._lock = open(self.folder.with_name(f".{self.folder.name}.lock"), "w")  # stays there: removing it would let two in
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -117,8 +118,9 @@ class StoreWriter:
 
     def close(self) -> None:
         "Let go of the files; what was written stays for the next writer."
-        for file in (self._data, self._journal, self._lock):
-            file.close()
+        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
+            for file in (self._lock, self._journal, self._data):
+                stack.callback(file.close)
 
     def discard(self) -> None:
         "Remove what was written."
@@ -251,11 +253,13 @@ def _finish(
     meta = {"version": VERSION, "source": self.source, "layout": self.layout.name, "clips": self.clips, "frames": self.frames}
     meta |= {"joints": V, "channels": C, "attributes": self.keys, "files": files}
     (part / "store.json").write_text(json.dumps(meta, indent=1) + "\n")
-    for name in ("journal.jsonl", "lock"):
-        (part / name).unlink()
+    old = self.folder.with_name(f".{self.folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if self.folder.exists():
-        shutil.rmtree(self.folder)
+        os.replace(self.folder, old)
     os.replace(part, self.folder)
+    (self.folder / "journal.jsonl").unlink()
+    shutil.rmtree(old, ignore_errors=True)
     self.close()
     return ClipStore.open(self.folder)
 
@@ -319,17 +323,20 @@ class ClipStore:
         "Open a clip store. Raises `StoreError` and says what to do."
         path = Path(path)
         meta = _read_meta(path)
-        frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
-        index = _read_index(path / "index.parquet")
-        ends = np.stack([index[f"offset{m}"] + index[f"length{m}"] for m in range(2)])
-        shape = (meta["frames"], meta["joints"], meta["channels"])
-        if frames.shape != shape or len(index["name"]) != meta["clips"] or ends.max() > meta["frames"]:
-            raise _advice(
-                path,
-                f"its files do not fit each other (frames {frames.shape}, expected {shape})",
-                meta["source"],
-            )
-        return cls(path, meta, frames, index)
+        try:
+            if _sha256(path / "index.parquet") != meta["files"]["index.parquet"]["sha256"]:
+                raise ValueError("index.parquet is not the one that was written")
+            frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
+            store = cls(path, meta, frames, _read_index(path / "index.parquet"))
+            shape = (meta["frames"], len(store.layout), meta["channels"])
+            starts, ends = store.offsets, store.offsets + store.lengths
+            if frames.shape != shape or frames.dtype != np.float32 or len(store) != meta["clips"]:
+                raise ValueError(f"its files do not fit each other (frames {frames.shape}, expected {shape})")
+            if min(starts.min(), store.lengths.min()) < 0 or ends.max() > len(frames):
+                raise ValueError("its index points outside the frames")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _advice(path, f"damaged store: {error}", meta.get("source")) from None
+        return store
 
     def check(self) -> None:
         "Read both files whole and compare their SHA-256. Raises `StoreError`."
@@ -342,7 +349,7 @@ class ClipStore:
 # %% ../../nbs/10_data.clips.ipynb #c3773723
 def _advice(path: Path, reason: str, source: str | None = None) -> StoreError:
     "An error that ends with what to do."
-    return StoreError(f"{path}: {reason}. Make the store again: `dvc repro preprocess@{source or path.name}`")
+    return StoreError(f"{path}: {reason}. Make the store again: `stf preprocess {source or path.name}`")
 
 
 def _read_meta(path: Path) -> dict:
@@ -351,7 +358,7 @@ def _read_meta(path: Path) -> dict:
         raise _advice(path, "there is no clip store")
     try:
         meta = json.loads((path / "store.json").read_text())
-        version, files = meta["version"], meta["files"]
+        version, files = meta["version"], {name: meta["files"][name]["bytes"] for name in ("frames.npy", "index.parquet")}
     except (OSError, ValueError, KeyError, TypeError):
         raise _advice(path, "torn store: store.json is missing or damaged") from None
     if version != VERSION:
@@ -360,10 +367,8 @@ def _read_meta(path: Path) -> dict:
         )
     for name, known in files.items():
         size = (path / name).stat().st_size if (path / name).is_file() else 0
-        if size != known["bytes"]:
-            raise _advice(
-                path, f"torn store: {name} has {size} bytes, expected {known['bytes']}", meta.get("source")
-            )
+        if size != known:
+            raise _advice(path, f"torn store: {name} has {size} bytes, expected {known}", meta.get("source"))
     return meta
 
 

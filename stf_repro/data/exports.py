@@ -32,7 +32,7 @@ def export_msg3d(
 ) -> dict[str, int]:  # clips of "train" and "val"
     "Write the files that MS-G3D's code trains on."
     folder, clips = Path(folder), Clips(store)
-    recipe = clips.pad if store.layout.name == "openpose18" else clips.replay
+    recipe = clips.pad if store.layout.name in ("openpose18", "coco17") else clips.replay
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -6,11 +6,12 @@
 __all__ = ['JHMDB_CLASSES', 'read_pickle', 'read_jhmdb', 'pyskl_recording', 'pyskl_annotations', 'read_pyskl', 'write_pyskl',
            'read_array']
 
-# %% ../../nbs/03_data.pickles.ipynb #331010ea
-import io
+# %% ../../nbs/03_data.pickles.ipynb #a57c0c78
 import os
 import pickle
+import pickletools
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,9 @@ _PLAIN_TYPES = {f"{order}{kind}{size}" for order in ("", "<", ">", "|", "=") for
 class _Array:
     "What stands for an array until its content is there."
 
-    def __init__(self, *_):
+    __slots__ = ("array",)
+
+    def __init__(self):
         self.array = None
 
     def __setstate__(self, state):
@@ -43,25 +46,27 @@ class _Array:
 class _Type:
     "An element type; only plain numbers exist."
 
+    __slots__ = ("dtype",)
+
     def __init__(self, name, *_):
         if name not in _PLAIN_TYPES:
             raise pickle.UnpicklingError(f"an array of type {name!r}")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state):
-        self.dtype = self.dtype.newbyteorder(state[1]) if state[1] in "<>" else self.dtype
+        self.dtype = self.dtype.newbyteorder(state[1]) if state[1] in ("<", ">") else self.dtype
 
-
-def _scalar(dtype: _Type, content: bytes):
-    "A single number."
-    return np.frombuffer(content, dtype.dtype, count=1)[0].item()
-
-
+# %% ../../nbs/03_data.pickles.ipynb #fc1e069c
 def _from_buffer(content, dtype: _Type, shape: tuple, order: str, *_) -> _Array:
     "An array, as numpy pickles it since protocol 5."
     array = _Array()
     array.fill(content, dtype, shape, "F" if order == "F" else "C")
     return array
+
+
+def _scalar(dtype: _Type, content: bytes):
+    "A single number."
+    return np.frombuffer(content, dtype.dtype, count=1)[0].item()
 
 
 def _encode(text: str, code: str) -> bytes:
@@ -71,17 +76,32 @@ def _encode(text: str, code: str) -> bytes:
     return text.encode("latin1")
 
 
-_ALLOWED = {
-    (f"numpy.{core}.multiarray", name): stand_in
-    for core in ("core", "_core")
-    for name, stand_in in (("_reconstruct", _Array), ("scalar", _scalar))
-} | {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Type,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): lambda: b"",  # an empty one; with content it is encoded text
+class _Allowed:
+    "A name that a pickle may call, and do nothing else with."
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call):
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *args):
+        return self._call(*args)
+
+    def __setattr__(self, name, value):
+        raise pickle.UnpicklingError("it tries to change the reader")
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("it tries to change the reader")
+
+
+_CORE = {"_reconstruct": lambda *_: _Array(), "scalar": _scalar}
+_ALLOWED = {(f"numpy.{core}.multiarray", name): _Allowed(call) for core in ("core", "_core") for name, call in _CORE.items()}
+_ALLOWED |= {(f"numpy.{core}.numeric", "_frombuffer"): _Allowed(_from_buffer) for core in ("core", "_core")}
+_ALLOWED |= {
+    ("numpy", "ndarray"): _Allowed(lambda *_: _Array()),
+    ("numpy", "dtype"): _Allowed(_Type),
+    ("_codecs", "encode"): _Allowed(_encode),
+    ("__builtin__", "bytes"): _Allowed(lambda: b""),  # an empty one; with content it is encoded text
 }
 
 # %% ../../nbs/03_data.pickles.ipynb #38ea2154
@@ -97,15 +117,27 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to something outside the file")
 
 
-def _arrays(value):
-    "Put arrays where their stand-ins are, in dicts, lists and tuples."
-    if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, dict):
-        return {key: _arrays(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_arrays(v) for v in value)
-    return value
+def _check_memo(file) -> None:
+    "Refuse a pickle that numbers remembered values far beyond those it has."
+    for n, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > n + 1000:
+            raise pickle.UnpicklingError(f"it remembers value number {argument} as one of the first {n}")
+
+
+def _arrays(value, known: dict):
+    "Put arrays where their stand-ins are, in dicts, lists and tuples; what occurs twice is done once."
+    if isinstance(value, str | bytes | bool | int | float | None):
+        return value
+    if id(value) not in known:
+        if isinstance(value, _Array):
+            known[id(value)] = value.array
+        elif isinstance(value, dict):
+            known[id(value)] = {key: _arrays(v, known) for key, v in value.items()}
+        elif isinstance(value, list | tuple):
+            known[id(value)] = type(value)([_arrays(v, known) for v in value])
+        else:
+            raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
+    return known[id(value)]
 
 
 def read_pickle(
@@ -114,7 +146,9 @@ def read_pickle(
     "Read a pickle of arrays without running it. Raises `FormatError` for anything more."
     try:
         with open(path, "rb") as file:
-            return _arrays(_Unpickler(file, encoding="latin1").load())
+            _check_memo(file)
+            file.seek(0)
+            return _arrays(_Unpickler(file, encoding="latin1").load(), {})
     except FileNotFoundError:
         raise
     except MemoryError:
@@ -137,7 +171,7 @@ def _jhmdb_file(path: Path) -> list[tuple[str, np.ndarray]]:
     if len(poses) != len(labels):
         raise FormatError(path, None, f"{len(poses)} poses but {len(labels)} labels")
     for i, (pose, label) in enumerate(zip(poses, labels)):
-        if label not in JHMDB_CLASSES:
+        if not isinstance(label, str) or label not in JHMDB_CLASSES:
             raise FormatError(path, None, f"clip {i} has the class {label!r}; known: {', '.join(JHMDB_CLASSES)}")
         if not isinstance(pose, np.ndarray) or pose.ndim != 3 or pose.shape[1:] != (15, 2) or len(pose) == 0:
             raise FormatError(path, None, f"clip {i} has shape {getattr(pose, 'shape', type(pose).__name__)}; expected (frames, 15, 2)")
@@ -173,21 +207,29 @@ def read_jhmdb(
 _PYSKL_LAYOUTS = {(25, 3): "ntu25", (17, 2): "coco17", (18, 2): "openpose18"}  # by joints and coordinates
 
 
+def _pyskl_layout(entry: dict, keypoint: np.ndarray) -> Layout | None:
+    "The layout: by number of joints and coordinates, or the one that our own export names."
+    named = entry.get("layout")
+    layout = LAYOUTS.get(named) if isinstance(named, str) else LAYOUTS.get(_PYSKL_LAYOUTS.get(keypoint.shape[2:]))
+    return layout if layout and keypoint.shape[2] == len(layout) and keypoint.shape[3] in (2, 3) else None
+
+
 def _pyskl_shape(path, entry) -> tuple[str, np.ndarray, np.ndarray | None]:
     "Name, keypoint and keypoint_score of an annotation, checked."
     if not isinstance(entry, dict) or not isinstance(entry.get("frame_dir"), str):
         raise FormatError(path, None, "an annotation without a name in `frame_dir`")
     name, keypoint, score = entry["frame_dir"], entry.get("keypoint"), entry.get("keypoint_score")
-    if not isinstance(keypoint, np.ndarray) or keypoint.ndim != 4 or keypoint.shape[2:] not in _PYSKL_LAYOUTS or 0 in keypoint.shape:
+    if not isinstance(keypoint, np.ndarray) or keypoint.ndim != 4 or 0 in keypoint.shape or _pyskl_layout(entry, keypoint) is None:
         shape = getattr(keypoint, "shape", type(keypoint).__name__)
         raise FormatError(path, None, f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}")
     if type(entry.get("label")) is not int or not 0 <= entry["label"] < 10_000:
         raise FormatError(path, None, f"{name}: label is {entry.get('label')!r}; expected a class number")
-    if keypoint.shape[3] == 2 and (not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3]):
+    score = score if keypoint.shape[3] == 2 else None  # 3D joints have none that anybody uses
+    if keypoint.shape[3] == 2 and "layout" not in entry and (not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3]):
         raise FormatError(path, None, f"{name}: 2D joints need a keypoint_score of shape {keypoint.shape[:3]}")
     for what, values in (("keypoint", keypoint), ("keypoint_score", score)):
-        if values is not None and not np.isfinite(values.astype(np.float32)).all():
-            raise FormatError(path, None, f"{name}: NaN or infinity in {what}")
+        if values is not None and not (np.abs(values.astype(np.float64)) < 1e6).all():  # NaN is not smaller either
+            raise FormatError(path, None, f"{name}: NaN, infinity or a number beyond all bounds in {what}")
     return name, keypoint.astype(np.float32), None if score is None else score.astype(np.float32)
 
 
@@ -198,9 +240,9 @@ def pyskl_recording(
 ) -> Recording:
     "One annotation as a recording. Raises `FormatError`."
     name, bodies, score = _pyskl_shape(path, entry)
-    layout = LAYOUTS[_PYSKL_LAYOUTS[bodies.shape[2:]]]
+    layout = _pyskl_layout(entry, bodies)
     present = (score if score is not None else np.abs(bodies)).reshape(*bodies.shape[:2], -1).any(-1)
-    if layout.name != "ntu25":
+    if score is not None:
         height, width = _image_shape(path, name, entry)
         bodies = bodies / np.array([width, height], np.float32)
     attributes = ntu_attributes(name) if NTU_NAME.fullmatch(name) else {}
@@ -210,14 +252,14 @@ def pyskl_recording(
 
 def _image_shape(path, name: str, entry: dict) -> tuple[int, int]:
     shape = entry.get("img_shape")
-    if not isinstance(shape, tuple | list) or len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape):
+    if not isinstance(shape, tuple | list) or len(shape) != 2 or not all(type(n) is int and 0 < n < 100_000 for n in shape):
         raise FormatError(path, None, f"{name}: img_shape is {shape!r}; expected (height, width)")
     return tuple(shape)
 
 
 def pyskl_annotations(
     path,  # e.g. ntu60_3danno.pkl; it is held in memory whole
-) -> tuple[list, dict[str, dict[str, int]]]:  # the annotations as they are, and name -> protocol -> 0 train, 1 val or test
+) -> tuple[list, dict[str, dict[str, int]]]:  # the annotations as they are, and name -> protocol -> 0 train, 1 val or test, -1 neither
     "Open an annotation file. Raises `FormatError`."
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list) or not isinstance(content.get("split", {}), dict):
@@ -229,6 +271,14 @@ def pyskl_annotations(
             raise FormatError(path, None, f"split {split!r} is no list of names")
         for name in names:
             parts.setdefault(name, {})[protocol or "split"] = int(not part.startswith("train"))
+    protocols = sorted({protocol for places in parts.values() for protocol in places})
+    names = [entry.get("frame_dir") for entry in content["annotations"] if isinstance(entry, dict)]
+    for name in names:  # a clip that a protocol leaves out is in no part of it
+        if isinstance(name, str):
+            parts[name] = {protocol: -1 for protocol in protocols} | parts.get(name, {})
+    twice = next((name for name, n in Counter(map(str, names)).items() if n > 1), None)
+    if twice:
+        raise FormatError(path, None, f"the clip {twice} is there more than once")
     return content["annotations"], parts
 
 
@@ -250,7 +300,7 @@ def write_pyskl(
     annotations = []
     for r in recordings:
         keypoint = r.bodies if r.confidence is None else r.bodies * np.array(image_shape[::-1], np.float32)
-        entry = {"frame_dir": r.name, "label": int(r.label), "total_frames": r.bodies.shape[1], "keypoint": keypoint}
+        entry = {"frame_dir": r.name, "label": int(r.label), "total_frames": r.bodies.shape[1], "keypoint": keypoint, "layout": r.layout.name}
         if r.confidence is not None:
             entry |= {"keypoint_score": r.confidence, "img_shape": image_shape, "original_shape": image_shape}
         annotations.append(entry)
@@ -270,8 +320,9 @@ def _own(path, name: str, array: np.ndarray, layout: Layout, label: int | None) 
         raise FormatError(path, None, f"{name} has shape {array.shape}; expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3")
     with np.errstate(over="ignore"):
         bodies = bodies.astype(np.float32)
-    if not np.isfinite(bodies).all():
-        raise FormatError(path, None, f"{name}: NaN or infinity in frame {int(np.argwhere(~np.isfinite(bodies))[0, 1])}")
+    fine = np.abs(bodies) < 1e6  # NaN is not smaller either
+    if not fine.all():
+        raise FormatError(path, None, f"{name}: NaN, infinity or a number beyond all bounds in frame {int(np.argwhere(~fine)[0, 1])}")
     present = bodies.reshape(*bodies.shape[:2], -1).any(-1)
     return Recording(name, bodies, present, layout, label)
 
@@ -287,7 +338,7 @@ def read_array(
             raise KeyError(f"no layout {layout!r}; known: {', '.join(LAYOUTS)}; or give a Layout of your own")
         layout = LAYOUTS[layout]
     try:
-        if path.suffix == ".npz":
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if sum(info.file_size for info in archive.infolist()) > 64 * path.stat().st_size + (1 << 20):
                     raise ValueError("it would unpack to more than 64 times its size")
@@ -296,7 +347,7 @@ def read_array(
             return [_own(path, path.stem, content, layout, None)]
         with content:
             arrays = {name: content[name] for name in content.files}
-    except FileNotFoundError:
+    except (FileNotFoundError, FormatError):
         raise
     except Exception as error:  # a damaged header can make numpy raise almost anything
         raise FormatError(path, None, f"no .npy or .npz of plain arrays: {error}") from None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['energy', 'body_order', 'select_bodies', 'kept_frames', 'close_up', 'replay', 'centre', 'alignment', 'clip_of',
-           'to_array', 'denoise', 'Raw', 'list_recordings', 'BadFilesError', 'preprocess']
+           'to_array', 'denoise', 'Raw', 'list_recordings', 'WorkerError', 'BadFilesError', 'preprocess']
 
 # %% ../../nbs/12_data.preprocess.ipynb #9702bf4f
 import functools
@@ -13,8 +13,10 @@ import math
 import multiprocessing
 import os
 import zipfile
-import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,18 +26,20 @@ import numpy as np
 from tqdm import tqdm
 
 import stf_repro
-from .benchmarks import missing_ntu
+from .benchmarks import missing_ntu, ntu_samples
 from .clips import Clip, StoreWriter
 from stf_repro.data.formats import (
+    ZIP_ERRORS,
     FormatError,
     Recording,
-    check_size,
     ntu_attributes,
     parse_kinetics,
     parse_kinetics_labels,
     parse_ntu,
     parse_nwucla,
     parse_sbu,
+    read_bytes,
+    read_member,
 )
 from .pickles import pyskl_annotations, pyskl_recording, read_jhmdb
 from .sources import Source, get_source, project_root
@@ -181,10 +185,10 @@ def _image_clip(
     max_read: int = 5,  # people looked at, the first ones of a frame
 ) -> Clip:
     "The compact form of poses estimated in images: x, y, confidence."
-    score = recording.confidence[:max_read]  # (M, T, V)
-    xy = recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])  # (M, T, V, 2)
-    x = np.concatenate([xy * (score != 0)[..., None], score[..., None]], -1) * recording.present[:max_read, :, None, None]
-    rank = np.ascontiguousarray((x[..., 2]).transpose(1, 2, 0)).sum(1)  # (T, M), added up joint by joint in float32, as the original does
+    score = recording.confidence[:max_read] * recording.present[:max_read, :, None]  # (M, T, V)
+    xy = (recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])) * (score != 0)[..., None]  # (M, T, V, 2)
+    x = np.concatenate([xy, score[..., None]], -1).astype(np.float32)
+    rank = np.ascontiguousarray(score.transpose(1, 2, 0)).sum(1)  # (T, M), joint by joint; in float64 for Kinetics, as the original: ties decide
     if recording.layout.name != "openpose18":
         rank = np.broadcast_to(rank.sum(0), rank.shape)
     best = np.argsort(-rank, 1, kind="stable")[:, :2]  # (T, at most 2)
@@ -283,16 +287,24 @@ def list_recordings(
     if twice:
         raise ValueError(f"{source.key}: more than one file for {twice.name} below {raw}; keep the zip or the loose files, not both")
     if not found:
-        raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `dvc repro download@{source.key}`")
+        raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `stf download {source.key}`")
     return found
 
 
+def _absent(source: Source, found: list[Raw]) -> list[str]:
+    "Names of NTU that the shipped list has and the raw folder has not."
+    if source.key not in ("ntu60", "ntu120"):
+        return []
+    here = {item.name for item in found}
+    return [name for name in ntu_samples(project_root() / "data" / "ntu") if name not in here and _setup(name) in source.setups]
+
+
 def _members(archive: Path) -> list[str]:
-    "The names in a zip."
+    "The names in a zip, without what macOS adds."
     try:
         with zipfile.ZipFile(archive) as file:
-            return file.namelist()
-    except zipfile.BadZipFile as error:
+            return [m for m in file.namelist() if not m.startswith("__MACOSX/") and not m.rpartition("/")[2].startswith("._")]
+    except ZIP_ERRORS as error:
         raise FormatError(archive, None, f"damaged archive: {error}") from None
 
 
@@ -313,7 +325,8 @@ def _labelled(found: list[Raw]) -> list[Raw]:
             labels |= {name: (label, part) for name, label in parse_kinetics_labels(_content(item), item).items()}
     if not labels:
         raise FileNotFoundError("no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes")
-    return [replace(item, label=labels[item.name][0], part=labels[item.name][1]) for item in found if item.name in labels]
+    here = {item.name: replace(item, label=labels[item.name][0], part=labels[item.name][1]) for item in found if item.name in labels}
+    return [here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()]  # what is not there is told when it is read
 
 # %% ../../nbs/12_data.preprocess.ipynb #3d218124
 def _parse(format: str, item: Raw, text: bytes) -> Recording:
@@ -332,14 +345,8 @@ def _archive(path: str, changed: int) -> zipfile.ZipFile:
 def _content(item: Raw) -> bytes:
     "The bytes of a file, or of a member of a zip."
     if item.member is None:
-        check_size(item, os.path.getsize(item.path))
-        return Path(item.path).read_bytes()
-    try:
-        archive = _archive(item.path, os.stat(item.path).st_mtime_ns)
-        check_size(item, archive.getinfo(item.member).file_size)
-        return archive.read(item.member)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        raise FormatError(item, None, f"damaged in the archive: {error}") from None
+        return read_bytes(item.path)
+    return read_member(_archive(item.path, os.stat(item.path).st_mtime_ns), item.member, item)
 
 
 def _job(job: tuple[Raw, str, bool]) -> Clip | tuple[str, int | None, str]:
@@ -350,8 +357,12 @@ def _job(job: tuple[Raw, str, bool]) -> Clip | tuple[str, int | None, str]:
         return clip_of(denoise(recording) if denoised else recording)
     except FormatError as error:
         return str(item), error.line, error.reason
+    except FileNotFoundError:
+        return str(item), None, "listed, but not there"
     except OSError as error:
         return str(item), None, f"cannot be read: {error.strerror or error}"
+    except Exception as error:  # a fault of ours must not cost the other recordings
+        return str(item), None, f"{type(error).__name__}: {error}"
 
 # %% ../../nbs/12_data.preprocess.ipynb #a0d4b9c1
 def _from_pickles(
@@ -365,7 +376,7 @@ def _from_pickles(
         return len(recordings), map(clip_of, recordings)
     path = raw / source.files[0].name
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}; bring it with `dvc repro download@{source.key}`")
+        raise FileNotFoundError(f"no {path}; bring it with `stf download {source.key}`")
     annotations, parts = pyskl_annotations(path)
 
     def clips():
@@ -375,10 +386,16 @@ def _from_pickles(
                 yield clip_of(denoise(recording) if denoised else recording)
             except FormatError as error:
                 yield str(path), error.line, error.reason
+            except Exception as error:  # a fault of ours must not cost the other recordings
+                yield str(path), None, f"{type(error).__name__}: {error}"
 
     return len(annotations), clips()
 
-# %% ../../nbs/12_data.preprocess.ipynb #b548a15b
+# %% ../../nbs/12_data.preprocess.ipynb #9af75f60
+class WorkerError(RuntimeError):
+    "A worker process died."
+
+
 @contextmanager
 def _in_order(
     jobs: list[tuple],
@@ -394,8 +411,34 @@ def _in_order(
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([__name__])  # imports once, not once a process
-    with context.Pool(workers) as pool:
-        yield pool.imap(_job, jobs, chunksize=16)
+    with ProcessPoolExecutor(workers, context) as pool:
+        try:
+            yield _windowed(pool, jobs, 8 * workers)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _jobs(jobs: list[tuple]) -> list:
+    return [_job(job) for job in jobs]
+
+
+def _windowed(pool: ProcessPoolExecutor, jobs: list[tuple], ahead: int, size: int = 16) -> Iterator:
+    "Results in order, with at most `ahead` pieces of work under way."
+    pieces = (jobs[i : i + size] for i in range(0, len(jobs), size))
+    waiting: deque = deque()
+    try:
+        for piece in pieces:
+            waiting.append((piece, pool.submit(_jobs, piece)))
+            if len(waiting) == ahead:
+                yield from waiting.popleft()[1].result()
+        while waiting:
+            yield from waiting.popleft()[1].result()
+    except BrokenProcessPool:
+        names = [job[0].name for piece, future in list(waiting)[:2] for job in piece]
+        raise WorkerError(
+            "a worker process died, perhaps for want of memory, near these recordings: "
+            f"{', '.join(names[:3])} ... What was done is kept; run again, with --workers 1 to see which one it is"
+        ) from None
 
 # %% ../../nbs/12_data.preprocess.ipynb #f224f53b
 class BadFilesError(RuntimeError):
@@ -430,8 +473,10 @@ def _plan(source: Source, denoised: bool, found: Iterable) -> str:
         digest.update((Path(stf_repro.__file__).parent / "data" / f"{module}.py").read_bytes())
     stats = {}
     for item in found:
-        stat = stats[item.path] = stats.get(item.path) or os.stat(item.path)
-        digest.update(f"{item}\0{item.label}\0{item.part}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "backslashreplace"))
+        if item.path not in stats:
+            stat = os.stat(item.path) if os.path.exists(item.path) else None
+            stats[item.path] = (stat.st_size, stat.st_mtime_ns) if stat else None
+        digest.update(f"{item}\0{item.label}\0{item.part}\0{stats[item.path]}\n".encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
@@ -443,7 +488,8 @@ def _results(source: Source, raw: Path, workers: int | None, denoised: bool):
         yield total, "", lambda start: clips
         return
     found = list_recordings(source, raw)
-    jobs = [(item, source.format, denoised) for item in found]
+    absent = [Raw(name, f"{name}.skeleton") for name in _absent(source, found)]
+    jobs = [(item, source.format, denoised) for item in found + absent]
     with ExitStack() as stack:
         yield len(jobs), _plan(source, denoised, found), lambda start: stack.enter_context(_in_order(jobs[start:], workers))
 
@@ -459,6 +505,8 @@ def preprocess(
 ) -> dict[str, int | str]:  # source, clips, bad, frames, bytes
     "Make the clip store of a source, or go on where a killed call stopped."
     source, out = get_source(source) if isinstance(source, str) else source, Path(out)
+    if denoised and source.layout != "ntu25":
+        raise ValueError(f"denoising is for bodies in metres, as in NTU; {source.key} holds {source.layout}")
     report = out.with_name(out.name + ".bad.tsv")
     out.parent.mkdir(parents=True, exist_ok=True)
     with _results(source, Path(raw), workers, denoised) as (total, plan, results_from):

@@ -12,6 +12,7 @@ import fnmatch
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import time
 import urllib.error
@@ -202,6 +203,8 @@ def _verify(
     recorded: str = "",  # SHA-256 of an earlier download
 ) -> None:
     "Raise `HashError` unless the file is the pinned one."
+    if path.suffix == ".zip" and not zipfile.is_zipfile(path):
+        raise HashError(f"{whence} is no zip archive")
     if not (file.sha256 or file.content_sha256 or recorded):
         return
     found = file_sha256(path)
@@ -216,41 +219,58 @@ def _verify(
     if found != expected:
         raise HashError(f"{whence} is not the pinned file: expected SHA-256{what} {expected}, found {found}")
 
-# %% ../../nbs/08_data.sources.ipynb #5cd1adf0
+# %% ../../nbs/08_data.sources.ipynb #fbdafea2
+def _length(response, have: int) -> int | None:
+    "Bytes of the whole file; None if the server does not say. Raises `OSError` if the answer does not fit what we have."
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if not found or int(found[1]) != have:
+            raise OSError(f"asked for bytes from {have} on, got {response.headers.get('Content-Range')!r}")
+        return int(found[2])
+    length = response.headers.get("Content-Length")
+    return int(length) if length else None
+
+
 def _receive(
     url: str,
     part: Path,  # appended to
     progress: bool,
 ) -> bool:  # whether the file is whole
-    "One try: fetch what is missing."
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    "One try: fetch what is missing, of the same version of the file."
+    mark = part.with_name(part.name + ".version")  # the server's name for the version that the part is of
+    have = part.stat().st_size if part.exists() and mark.exists() else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": mark.read_text()} if have else {}
     try:
-        response = urllib.request.urlopen(request, timeout=60)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and have
-        ):  # nothing is left to send, or the part is of another file: the hash will tell
-            return True
+        if error.code == 416 and have and error.headers.get("Content-Range") == f"bytes */{have}":
+            mark.unlink()
+            return True  # nothing is left to send
+        if error.code == 416:
+            mark.unlink(missing_ok=True)
+            raise OSError("what is there does not fit the file; beginning anew") from None
         raise
     with response:
-        resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        have = have if resumed else 0
-        total = have + int(length) if length else None
-        bar = tqdm(
-            total=total,
-            initial=have,
-            unit="B",
-            unit_scale=True,
-            desc=part.stem,
-            disable=None if progress else True,
-        )
-        with open(part, "ab" if resumed else "wb") as file, bar:
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise ConnectionError(f"{url} answers with a web page instead of the file")
+        have, total = have if response.status == 206 else 0, _length(response, have)
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if not have:
+            part.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
+        if version and not version.startswith("W/"):
+            mark.write_text(version)
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None if progress else True)
+        with open(part, "ab" if have else "wb") as file, bar:
             while block := response.read(1 << 16):
                 file.write(block)
                 bar.update(len(block))
-    return total is None or part.stat().st_size == total
+    if total is None and response.headers.get("Transfer-Encoding") != "chunked":
+        raise ConnectionError(f"{url}: the server does not say how long the file is, so nobody knows whether it is whole")
+    if total is not None and part.stat().st_size != total:
+        return False
+    mark.unlink(missing_ok=True)
+    return True
 
 
 def download(
@@ -272,10 +292,18 @@ def download(
                 os.replace(part, path)
                 return path
         except urllib.error.HTTPError as error:
+            if error.code == 429 or error.code >= 500:  # busy: ask again
+                reason, idle = f"the server answers {error.code} {error.reason}", idle + 1
+                time.sleep(pause)
+                continue
             raise ConnectionError(
                 f"{url}: the server answers {error.code} {error.reason}. If the address has moved, put the file into a folder "
                 "and name that folder in STF_MIRROR"
             ) from None
+        except ConnectionError as error:
+            if str(error).startswith(url):  # ours: asking again would not help
+                raise
+            reason = str(error) or type(error).__name__
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
         idle = 0 if part.exists() and part.stat().st_size > before else idle + 1
@@ -346,7 +374,8 @@ def _bring(
             _recorded(path).write_text(f"{file_sha256(part)}  {file.name}\n")
         os.replace(part, path)
     except HashError as error:
-        raise HashError(f"{error}. What was copied has been removed") from None
+        noted = f" (the hash of an earlier download stands in {_recorded(path)})" if recorded else ""
+        raise HashError(f"{error}{noted}. What was copied has been removed") from None
     finally:
         part.unlink(missing_ok=True)
 
