@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stf_repro.model.msg3d import MSG3D, load_msg3d_weights, msg3d_name
+from stf_repro.model.msg3d import MSG3D, export_msg3d_weights, load_msg3d_weights, msg3d_name
 from stf_repro.skeleton import LAYOUTS
 
 FIXTURE = Path(__file__).parent / "fixtures" / "msg3d_ntu25.npz"
@@ -47,8 +47,8 @@ def state(original):
     return {str(k): formula_weight(str(k), s) for k, s in zip(original["state_keys"], shapes)}
 
 
-def build(state):
-    model = MSG3D(60, LAYOUTS["ntu25"])
+def build(state, fast):
+    model = MSG3D(60, LAYOUTS["ntu25"], fast=fast)
     load_msg3d_weights(model, {f"module.{k}": v for k, v in state.items()})
     return model
 
@@ -62,8 +62,9 @@ def relative(a, b):
     return float(np.abs(np.asarray(a) - b).max() / np.abs(b).max())
 
 
-def test_logits_and_activations(original, state):
-    model = build(state).eval()
+@pytest.mark.parametrize("fast", [True, False])
+def test_logits_and_activations(original, state, fast):
+    model = build(state, fast).eval()
     outputs = {}
     for i, block in enumerate(model.blocks, 1):
         block.tcn.register_forward_hook(lambda m, a, out, i=i: outputs.update({f"tcn{i}": out}))
@@ -78,8 +79,9 @@ def test_logits_and_activations(original, state):
         np.testing.assert_allclose(stats, original[f"act_eval/{unit}/mean_std_absmax"], rtol=1e-3, atol=1e-4)
 
 
-def test_training_loss_and_gradients(original, state):
-    model = build(state).train()
+@pytest.mark.parametrize("fast", [True, False])
+def test_training_loss_and_gradients(original, state, fast):
+    model = build(state, fast).train()
     logits = model(the_input(original))
     loss = F.cross_entropy(logits, torch.as_tensor(original["y"]).long())
     loss.backward()
@@ -112,3 +114,18 @@ def test_weights_of_another_size_are_refused(state):
     del foreign["fc.bias"]
     with pytest.raises(KeyError, match="head.bias.*fc.scale"):
         load_msg3d_weights(MSG3D(60, LAYOUTS["ntu25"]), foreign)
+
+
+def test_weights_go_back_to_the_original(state):
+    back = export_msg3d_weights(build(state, True))
+    assert set(back) == set(state)
+    assert all(back[key].shape == value.shape and torch.equal(back[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    "classes,layout,scales,parameters",
+    [(60, "ntu25", (13, 6), 3_194_595), (120, "ntu25", (13, 6), 3_217_695), (400, "openpose18", (8, 8), 3_144_328)],
+)
+def test_number_of_parameters(classes, layout, scales, parameters):
+    model = MSG3D(classes, LAYOUTS[layout], num_gcn_scales=scales[0], num_g3d_scales=scales[1])
+    assert sum(p.numel() for p in model.parameters()) == parameters

@@ -160,7 +160,7 @@ def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, sm
     "argv,expected",
     [
         (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
-        (["download", "nwucla"], "no source 'nwucla'"),
+        (["download", "nwulca"], "did you mean 'nwucla'"),
         (["train", "M1", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["render", "table9"], "there is no results notebook 'table9'"),
     ],

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .focus import focus, normalise, stretch, top_scores
-from .msg3d import Output
+from .msg3d import MSG3D, Output
 
 # %% ../../nbs/26_model.losses.ipynb #d2de3340
 def _distance(
@@ -93,21 +93,33 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             m.momentum = momentum
             m.num_batches_tracked.copy_(batches)
 
-# %% ../../nbs/26_model.losses.ipynb #3e2ca81d
+# %% ../../nbs/26_model.losses.ipynb #c5d5681e
+def _run(model: nn.Module, x: Tensor, present: Tensor) -> Output:
+    "One pass. Our own networks compute the absent bodies of a batch once, and say so in `rows`."
+    return model.run(x, present) if isinstance(model, MSG3D) else model.run(x)
+
+
+def _present_rows(present: Tensor, maps: Tensor, rows: Tensor | None) -> Tensor:  # (N, M) bool -> (rows of the maps,) bool
+    "Which rows of the feature maps are bodies that are present."
+    if rows is not None:
+        return present.new_zeros(len(maps)).index_put((rows,), present.flatten())
+    return (present if len(maps) == present.numel() else present.any(1)).reshape(-1)  # foreign backbones may not fold bodies
+
+
 def _terms(model: nn.Module, x: Tensor, labels: Tensor, present: Tensor, out: Output, names: list[str], only_correct: bool):
     "The value of each named term on one batch."
     scores, classes = top_scores(out.logits)
     maps = list(out.maps)
     last_two = [out.maps[m] for m in maps[-2:]]
-    bodies = present if last_two[0].shape[0] == present.numel() else present.any(1)  # foreign backbones may not fold bodies
-    bodies, terms = bodies.reshape(-1), {}
+    bodies, terms = _present_rows(present, last_two[0], out.rows), {}
     if {"exploration", "divergence", "coherence"} & set(names):
         Q_i, Q_j = (normalise(q) for q in focus(scores[0], last_two, create_graph=True))
     if "exploration" in names:
         counted = classes[:, 0] == labels if only_correct else torch.ones_like(labels, dtype=torch.bool)
     if "exploration" in names and counted.any():  # a batch without a right prediction has nothing to explore
         with frozen_statistics(model):
-            terms["exploration"] = exploration(model.run(masked(x, Q_j)).logits, classes[:, 0], counted)
+            Q = Q_j if out.rows is None else Q_j[out.rows]
+            terms["exploration"] = exploration(_run(model, masked(x, Q), present).logits, classes[:, 0], counted)
     if "divergence" in names:
         Q_second = normalise(focus(scores[1], last_two[1:], create_graph=True)[0])
         terms["divergence"] = divergence(Q_j, Q_second, bodies)
@@ -178,7 +190,7 @@ class Objective:
         progress: float,  # part of training that is done, 0 to 1
     ) -> Losses:
         "All terms of one training step, with their factors and their weighted sum."
-        out = model.run(x)
+        out = _run(model, x, present)
         terms = {"cross_entropy": F.cross_entropy(out.logits, labels)}
         if names := self.active(step, progress):
             terms |= _terms(model, x, labels, present, out, names, self.only_correct)

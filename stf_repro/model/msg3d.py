@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODULES', 'aggregate', 'MultiScaleGraphConv', 'windows', 'WindowGraphConv', 'TemporalConv', 'MultiScaleTemporalConv',
-           'Block', 'Output', 'MSG3D', 'msg3d_name', 'load_msg3d_weights']
+           'Block', 'Output', 'MSG3D', 'msg3d_name', 'load_msg3d_weights', 'export_msg3d_weights', 'exported']
 
 # %% ../../nbs/20_model.msg3d.ipynb #80a89f17
 import re
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fast import collapsed, dilated, distinct, folded, graph_conv, inner, joined, normalised, outer
 from ..skeleton import LAYOUTS, Layout, disentangled_adjacency, window_adjacency
 
 # %% ../../nbs/20_model.msg3d.ipynb #d10436a1
@@ -38,6 +39,8 @@ def _static(adjacency) -> tuple[Tensor, nn.Parameter]:
 class MultiScaleGraphConv(nn.Module):
     "Disentangled multi-scale graph convolution in each frame (MS-G3D sec. 3.1)."
 
+    fast = True  # which path
+
     def __init__(
         self,
         layout: Layout,  # V joints
@@ -55,10 +58,37 @@ class MultiScaleGraphConv(nn.Module):
         self,
         x: Tensor,  # (B, C, T, V)
         G: Tensor | None = None,  # (B, K, V, V) instance-dependent adjacency
+        count: Tensor | None = None,  # (B,) fast path: how often each body occurs
     ) -> Tensor:  # (B, C', T, V)
+        if self.fast:
+            return self._fast(x, G, count)
         A = self.adjacency + self.residual
         out = aggregate(x, A if G is None else A + G)
         return F.relu(self.norm(self.mix(out)))
+
+# %% ../../nbs/20_model.msg3d.ipynb #4093dacd
+def _by_scale(mix: nn.Conv2d, K: int, weight: Tensor | None = None) -> Tensor:  # (K, C, m)
+    "The weight of a 1x1 convolution over K*C stacked channels, as one matrix a scale."
+    weight = mix.weight if weight is None else weight
+    return weight.view(mix.out_channels, K, -1).permute(1, 2, 0)
+
+
+def _own(G: Tensor | None) -> Tensor | None:  # (B, K, V, V) -> (B, V, K*V)
+    return None if G is None else G.transpose(1, 2).flatten(2)
+
+
+def _fast_gcn(self: MultiScaleGraphConv, x: Tensor, G: Tensor | None, count: Tensor | None) -> Tensor:
+    "`forward`, in a cheaper order."
+    K, V, _ = self.adjacency.shape
+    A = (self.adjacency + self.residual).transpose(0, 1).reshape(1, V, K * V)
+    if self.norm.training:
+        z = graph_conv(inner(x), _by_scale(self.mix, K), A, _own(G))
+        return outer(normalised([self.norm], z, self.mix.bias, count))
+    weight, bias = folded([self.norm], self.mix.weight, self.mix.bias)
+    return outer((graph_conv(inner(x), _by_scale(self.mix, K, weight), A, _own(G)) + bias).relu_())
+
+
+MultiScaleGraphConv._fast = _fast_gcn
 
 # %% ../../nbs/20_model.msg3d.ipynb #748909aa
 def windows(
@@ -74,6 +104,8 @@ def windows(
 # %% ../../nbs/20_model.msg3d.ipynb #4adf65a7
 class WindowGraphConv(nn.Module):
     "G3D for one window size: unfold, graph convolution on the window graph, collapse (MS-G3D sec. 3.2)."
+
+    fast = True  # which path
 
     def __init__(
         self,
@@ -100,8 +132,11 @@ class WindowGraphConv(nn.Module):
         self,
         x: Tensor,  # (B, C, T, V)
         G: Tensor | None = None,  # (B, K, V, V), tiled over the window
+        count: Tensor | None = None,  # (B,) fast path: how often each body occurs
     ) -> Tensor:  # (B, C', T', V)
-        B, _, _, V = x.shape
+        if self.fast:
+            return self._fast(x, G, count)
+        V = x.shape[3]
         x = windows(x, self.window, self.stride)  # (B, C, T', wV)
         out = aggregate(x, self.adjacency + self.residual)  # (B, KC, T', wV)
         if G is not None:
@@ -110,6 +145,28 @@ class WindowGraphConv(nn.Module):
         out = F.relu(self.norm(self.mix(out)))  # (B, mid, T', wV)
         out = self.collapse(out.unflatten(3, (self.window, V))).squeeze(3)  # (B, C', T', V)
         return self.collapse_norm(out)
+
+# %% ../../nbs/20_model.msg3d.ipynb #f160cf7d
+def _fast_g3d(self: WindowGraphConv, x: Tensor, G: Tensor | None, count: Tensor | None) -> Tensor:
+    "`forward`, in a cheaper order."
+    w, K, x = self.window, len(self.adjacency), inner(x)
+    V, half, m = len(x), (w - 1) // 2, self.mix.out_channels
+    A = (self.adjacency + self.residual).view(K, w * V, w, V).permute(2, 1, 0, 3).reshape(w, w * V, K * V)
+    x = F.pad(x, (0, 0, 0, 0, half, half))
+    last = self.collapse.weight
+    if self.norm.training:
+        z = graph_conv(x, _by_scale(self.mix, K), A, _own(G), self.stride).unflatten(0, (w, V))
+        z = collapsed(self.norm, z, self.mix.bias, last[:, :, 0, :, 0].permute(2, 1, 0), count)
+        return outer(normalised([self.collapse_norm], z, self.collapse.bias, count, relu=False))
+    weight, bias = folded([self.norm], self.mix.weight, self.mix.bias)
+    h = (graph_conv(x, _by_scale(self.mix, K, weight), A, _own(G), self.stride) + bias).relu_()
+    last, out = folded([self.collapse_norm], last, self.collapse.bias)
+    for part, matrix in zip(h.view(w, -1, m), last[:, :, 0, :, 0].permute(2, 1, 0)):
+        out = torch.addmm(out, part, matrix)
+    return outer(out.view(V, -1, x.shape[2], out.shape[-1]))
+
+
+WindowGraphConv._fast = _fast_g3d
 
 # %% ../../nbs/20_model.msg3d.ipynb #6c0de252
 class TemporalConv(nn.Module):
@@ -133,6 +190,8 @@ def _branch(in_channels: int, width: int, *rest: nn.Module, stride: int = 1) -> 
 class MultiScaleTemporalConv(nn.Module):
     "Six temporal branches and a residual (MS-G3D sec. 3.3)."
 
+    fast = True  # which path
+
     def __init__(
         self,
         in_channels: int,  # C
@@ -154,9 +213,61 @@ class MultiScaleTemporalConv(nn.Module):
         self.residual = nn.Identity() if same else TemporalConv(in_channels, out_channels, 1, stride)
         self.activate = activate
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, V) -> (B, C', T', V)
+    def forward(
+        self,
+        x: Tensor,  # (B, C, T, V)
+        count: Tensor | None = None,  # (B,) fast path: how often each body occurs
+    ) -> Tensor:  # (B, C', T', V)
+        if self.fast:
+            return outer((self._fast_train if self.branches[0][1].training else self._fast_eval)(inner(x), count))
         out = torch.cat([branch(x) for branch in self.branches], 1) + self.residual(x)
         return F.relu(out) if self.activate else out
+
+# %% ../../nbs/20_model.msg3d.ipynb #68c6a212
+def _fast_tcn_train(self: MultiScaleTemporalConv, x: Tensor, count: Tensor | None) -> Tensor:  # (V, T, B, C)
+    "`forward` in training, in a cheaper order."
+    branches, residual = self.branches, self.residual
+    reduce, convs = [b[0] for b in branches], [b[3] for b in branches[:4]]
+    width, stride = reduce[0].out_channels, reduce[5].stride[0]
+    z = F.linear(x, joined([c.weight for c in reduce[:5]]).flatten(1))
+    h = normalised([b[1] for b in branches[:5]], z, joined([c.bias for c in reduce[:5]]), count)
+    h, pooled = h.split([4 * width, width], -1)
+    parts = dilated(h, [c.conv for c in convs], [c.conv.weight for c in convs], [None] * 4)
+    parts.append(branches[4][3](pooled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+    x_s = x[:, ::stride] if stride > 1 else x
+    parts.append(F.linear(x_s, reduce[5].weight.flatten(1)))
+    if isinstance(residual, nn.Identity):
+        add = x
+    else:
+        add = F.linear(x_s, residual.conv.weight.flatten(1))
+        add = normalised([residual.bn], add, residual.conv.bias, count, relu=False)
+    norms = [*(c.bn for c in convs), branches[4][4], branches[5][1]]
+    bias = joined([*(c.conv.bias for c in convs), x.new_zeros(width, dtype=reduce[5].bias.dtype), reduce[5].bias])
+    return normalised(norms, torch.cat(parts, -1), bias, count, add, self.activate)
+
+
+def _fast_tcn_eval(self: MultiScaleTemporalConv, x: Tensor, count: Tensor | None) -> Tensor:  # (V, T, B, C)
+    "`forward` in evaluation: every batch norm is folded into the layer before."
+    branches, residual = self.branches, self.residual
+    reduce, convs = [b[0] for b in branches], [b[3] for b in branches[:4]]
+    width, stride = reduce[0].out_channels, reduce[5].stride[0]
+    weight, bias = folded([b[1] for b in branches[:5]], joined([c.weight for c in reduce[:5]]), joined([c.bias for c in reduce[:5]]))
+    h, pooled = F.linear(x, weight.flatten(1), bias).relu_().split([4 * width, width], -1)
+    parts = dilated(h, [c.conv for c in convs], *zip(*(folded([c.bn], c.conv.weight, c.conv.bias) for c in convs)))
+    scale, shift = folded([branches[4][4]], pooled.new_ones(width), pooled.new_zeros(width))
+    parts.append(branches[4][3](pooled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * scale + shift)
+    x_s = x[:, ::stride] if stride > 1 else x
+    weight, bias = folded([branches[5][1]], reduce[5].weight, reduce[5].bias)
+    parts.append(F.linear(x_s, weight.flatten(1), bias))
+    if not isinstance(residual, nn.Identity):
+        weight, bias = folded([residual.bn], residual.conv.weight, residual.conv.bias)
+        x = F.linear(x_s, weight.flatten(1), bias)
+    out = torch.cat(parts, -1) + x
+    return out.relu_() if self.activate else out
+
+
+MultiScaleTemporalConv._fast_train = _fast_tcn_train
+MultiScaleTemporalConv._fast_eval = _fast_tcn_eval
 
 # %% ../../nbs/20_model.msg3d.ipynb #cbd34901
 class Block(nn.Module):
@@ -189,10 +300,15 @@ class Block(nn.Module):
         x: Tensor,  # (B, C, T, V)
         G_gcn: Tensor | None = None,  # (B, K, V, V)
         G_g3d: Tensor | None = None,  # (B, K, V, V)
+        count: Tensor | None = None,  # (B,) fast path: how often each body occurs
     ) -> tuple[Tensor, Tensor, Tensor]:  # output, MS-GCN pathway, G3D pathway: each (B, C', T', V)
-        gcn = self.gcn_tcn(self.gcn(x, G_gcn))
-        g3d = sum(unit(x, G_g3d) for unit in self.g3d)
-        return self.tcn(F.relu(gcn + g3d)), gcn, g3d
+        gcn = self.gcn(x, G_gcn, count)
+        for unit in self.gcn_tcn:
+            gcn = unit(gcn, count)
+        g3d = self.g3d[0](x, G_g3d, count)
+        for unit in self.g3d[1:]:
+            g3d = g3d + unit(x, G_g3d, count)
+        return self.tcn((gcn + g3d).relu_(), count), gcn, g3d
 
 # %% ../../nbs/20_model.msg3d.ipynb #90bce98f
 MODULES = ("gcn1", "g3d1", "gcn2", "g3d2", "gcn3", "g3d3")  # the six graph pathways, in order (choice C1a)
@@ -203,11 +319,12 @@ class Output:
     "What one forward pass leaves behind."
 
     logits: Tensor  # (N, classes)
-    maps: dict[str, Tensor]  # feature map at the end of each of `MODULES`: (N*M, C, T, V)
-    beta: dict[str, Tensor] = field(default_factory=dict)  # STF only: predicted focus (N*M, T, V) by module
-    adjacency: dict[str, Tensor] = field(default_factory=dict)  # STF only: gated G, (N*M, K, V, V) by module
+    maps: dict[str, Tensor]  # feature map at the end of each of `MODULES`: (N*M, C, T, V), or (R, C, T, V) with `rows`
+    beta: dict[str, Tensor] = field(default_factory=dict)  # STF only: predicted focus (N*M or R, T, V) by module
+    adjacency: dict[str, Tensor] = field(default_factory=dict)  # STF only: gated G, (N*M or R, K, V, V) by module
+    rows: Tensor | None = None  # (N*M,) which of R rows holds each body; None: each body has its own
 
-
+# %% ../../nbs/20_model.msg3d.ipynb #9bb07bf0
 class MSG3D(nn.Module):
     "MS-G3D: the function of the original code, for any layout, width and number of scales."
 
@@ -221,9 +338,12 @@ class MSG3D(nn.Module):
         num_gcn_scales: int = 13,  # 8 on Kinetics
         num_g3d_scales: int = 6,  # 8 on Kinetics
         windows: tuple[int, ...] = (3, 5),  # frames a G3D window
+        fast: bool = True,  # False: the reference path. Can be changed at any time
+        check_finite: bool = False,  # refuse input with NaN or infinity
     ):
         super().__init__()
         self.layout, self.num_persons, self.in_channels = layout, num_persons, in_channels
+        self.check_finite = check_finite
         self.data_norm = nn.BatchNorm1d(num_persons * len(layout) * in_channels)
         widths = (in_channels, width, 2 * width, 4 * width)
         self.blocks = nn.ModuleList(
@@ -231,52 +351,86 @@ class MSG3D(nn.Module):
             for i, (a, b, stride) in enumerate(zip(widths, widths[1:], (1, 2, 2)))
         )
         self.head = nn.Linear(widths[-1], num_classes)
-
-    def fold(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
-        "Normalise the coordinates and fold bodies into the batch."
-        expected = (self.in_channels, len(self.layout), self.num_persons)
-        if x.ndim != 5 or (x.shape[1], x.shape[3], x.shape[4]) != expected:
-            C, V, M = expected
-            raise ValueError(
-                f"expected (N, {C}, T, {V}, {M}): {C} channels, {V} joints of layout {self.layout.name!r}, {M} bodies; got {tuple(x.shape)}"
-            )
-        N, C, T, V, M = x.shape
-        x = self.data_norm(x.permute(0, 4, 3, 1, 2).reshape(N, M * V * C, T))
-        return x.view(N * M, V, C, T).permute(0, 2, 3, 1).contiguous()
-
-    def adjacencies(self, block: int, x: Tensor) -> tuple[Tensor | None, Tensor | None, dict, dict]:
-        "Instance-dependent G for the two pathways of a block, with beta and G by module name. None in MS-G3D."
-        return None, None, {}, {}
-
-    def pool(self, x: Tensor) -> Tensor:  # (N*M, C, T, V) -> (N, C)
-        "Mean over time, joints and bodies."
-        return x.mean((2, 3)).view(-1, self.num_persons, x.shape[1]).mean(1)
-
-    def run(
-        self,
-        x: Tensor,  # (N, C, T, V, M)
-    ) -> Output:
-        "Logits and all named feature maps of one forward pass."
-        h, maps, beta, adjacency = self.fold(x), {}, {}, {}
-        for i, block in enumerate(self.blocks):
-            G_gcn, G_g3d, b, g = self.adjacencies(i, h)
-            h, maps[f"gcn{i + 1}"], maps[f"g3d{i + 1}"] = block(h, G_gcn, G_g3d)
-            beta |= b
-            adjacency |= g
-        return Output(self.head(self.pool(h)), maps, beta, adjacency)
+        self.fast = fast
 
     def forward(
         self,
         x: Tensor,  # (N, C, T, V, M)
     ) -> Tensor:  # logits (N, classes)
-        return self.run(x).logits
+        if not self.fast or x.ndim != 5 or x.requires_grad or torch.compiler.is_compiling():
+            return self.run(x).logits
+        return self.run(x, torch.zeros(len(x), x.shape[-1], dtype=torch.bool, device=x.device)).logits
 
-    def features(
-        self,
-        x: Tensor,  # (N, C, T, V, M)
-    ) -> dict[str, Tensor]:
-        "The feature maps at the end of the six graph pathways."
-        return self.run(x).maps
+# %% ../../nbs/20_model.msg3d.ipynb #f85a7e7e
+def _run(
+    self: MSG3D,
+    x: Tensor,  # (N, C, T, V, M)
+    present: Tensor | None = None,  # (N, M) bool; fast path: absent, all-zero bodies then share one row
+) -> Output:
+    "Logits and all named feature maps of one forward pass."
+    h, rows, count = self.fold(x), None, None
+    if present is not None and self.fast:
+        bodies, rows, count = distinct(x, present)
+        h = h[bodies]
+    maps, beta, adjacency = {}, {}, {}
+    for i, block in enumerate(self.blocks):
+        G_gcn, G_g3d, b, g = self.adjacencies(i, h)
+        h, maps[f"gcn{i + 1}"], maps[f"g3d{i + 1}"] = block(h, G_gcn, G_g3d, count)
+        beta |= b
+        adjacency |= g
+    return Output(self.head(self.pool(h, rows)), maps, beta, adjacency, rows)
+
+
+def _features(
+    self: MSG3D,
+    x: Tensor,  # (N, C, T, V, M)
+) -> dict[str, Tensor]:  # by name of `MODULES`, (N*M, C, T, V)
+    "The feature maps at the end of the six graph pathways."
+    return self.run(x).maps
+
+
+def _adjacencies(self: MSG3D, block: int, x: Tensor) -> tuple[Tensor | None, Tensor | None, dict, dict]:
+    "Instance-dependent G for the two pathways of a block, with beta and G by module name. None in MS-G3D."
+    return None, None, {}, {}
+
+
+def _pool(self: MSG3D, x: Tensor, rows: Tensor | None = None) -> Tensor:  # (N*M or R, C, T, V) -> (N, C)
+    "Mean over time, joints and bodies."
+    x = x.mean((2, 3)) if rows is None else x.mean((2, 3))[rows]
+    return x.view(-1, self.num_persons, x.shape[1]).mean(1)
+
+
+MSG3D.run, MSG3D.features, MSG3D.adjacencies, MSG3D.pool = _run, _features, _adjacencies, _pool
+
+# %% ../../nbs/20_model.msg3d.ipynb #b7614b99
+def _check(model: MSG3D, x: Tensor) -> None:
+    "Raise `ValueError` if x is no input of the model."
+    C, V, M = model.in_channels, len(model.layout), model.num_persons
+    if x.ndim != 5 or (x.shape[1], x.shape[3], x.shape[4]) != (C, V, M) or 0 in x.shape:
+        expected = f"expected (N, {C}, T, {V}, {M}): {C} channels, {V} joints of layout {model.layout.name!r}, {M} bodies"
+        raise ValueError(f"{expected}; got {tuple(x.shape)}")
+    if model.check_finite and not (finite := torch.isfinite(x)).all():
+        n, c, t, v, m = (~finite).nonzero()[0].tolist()
+        where = f"sample {n}, channel {c}, frame {t}, joint {v} ({model.layout.joints[v]}), body {m}"
+        raise ValueError(f"input (N, {C}, T, {V}, {M}) of layout {model.layout.name!r} must be finite; found {x[n, c, t, v, m].item()} at {where}")
+
+
+def _fold(self: MSG3D, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
+    "Normalise the coordinates and fold bodies into the batch."
+    _check(self, x)
+    N, C, T, V, M = x.shape
+    x = self.data_norm(x.permute(0, 4, 3, 1, 2).reshape(N, M * V * C, T))
+    return x.view(N * M, V, C, T).permute(0, 2, 3, 1).contiguous()
+
+
+def _set_fast(self: MSG3D, fast: bool) -> None:
+    for module in self.modules():
+        if isinstance(module, (MultiScaleGraphConv, WindowGraphConv, MultiScaleTemporalConv)):
+            module.fast = fast
+
+
+MSG3D.fold = _fold
+MSG3D.fast = property(lambda self: self.blocks[0].gcn.fast, _set_fast, doc="Fast path, or reference path: same function, same weights.")
 
 # %% ../../nbs/20_model.msg3d.ipynb #7a18b974
 _NAMES = [  # (pattern in the original's names, name here); \1 is the block, counted from 1
@@ -324,3 +478,49 @@ def load_msg3d_weights(
     if missing or foreign:
         raise KeyError(f"not the weights of this MSG3D. Missing here: {missing[:5]} ({len(missing)}); foreign: {foreign[:5]} ({len(foreign)})")
     model.load_state_dict(loaded)
+
+# %% ../../nbs/20_model.msg3d.ipynb #3884ac8f
+def export_msg3d_weights(
+    model: MSG3D,
+) -> dict[str, Tensor]:  # with the names and shapes of the original code
+    "The state dict that the original MS-G3D code would load. Raises `KeyError` naming what it has no place for."
+    state, foreign = {}, []
+    for name, value in model.state_dict().items():
+        original = re.sub(r"blocks\.(\d)", lambda m: f"blocks.{int(m[1]) + 1}", name)
+        for pattern, here in _NAMES:
+            back = re.sub(r"\\(\d)", lambda m: r"(\d)", re.escape(here).replace("\\\\", "\\"))
+            if match := re.match(back, original):
+                key = pattern.replace("\\.", ".")
+                for group in match.groups():
+                    key = key.replace(r"(\d)", group, 1)
+                state[key + original[match.end() :]] = (value.flatten(0, 1) if name.endswith("residual") else value).clone()
+                break
+        else:
+            foreign.append(name)
+    if foreign:
+        raise KeyError(f"the original code has no such parameters: {foreign[:5]} ({len(foreign)})")
+    return state
+
+# %% ../../nbs/20_model.msg3d.ipynb #1759ad3b
+def exported(
+    model: MSG3D,  # or STF; left as it was
+    x: Tensor,  # (N, C, T, V, M) an example, at least two clips; T is fixed, N is not
+    tolerance: float = 1e-4,  # of the logits, relative to the largest: fp32
+) -> torch.export.ExportedProgram:
+    "The network as a program of standard operations. Raises `RuntimeError` if the two disagree."
+    if len(x) < 2:
+        raise ValueError(f"an example of one clip would fix the number of clips to one; give at least 2, got {tuple(x.shape)}")
+    fast, training, check = model.fast, model.training, model.check_finite
+    try:
+        model.eval()
+        model.fast, model.check_finite = False, False
+        with torch.no_grad():
+            program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("N")},))
+            ours = model(x[:1])
+            off = (program.module()(x[:1]) - ours).abs().max().item()
+    finally:
+        model.train(training)
+        model.fast, model.check_finite = fast, check
+    if not off <= tolerance * ours.abs().max().item():
+        raise RuntimeError(f"the exported program is {off:.2g} away from the model")
+    return program

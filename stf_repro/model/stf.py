@@ -55,8 +55,10 @@ class STF(MSG3D):
         num_gcn_scales: int = 13,
         num_g3d_scales: int = 6,
         windows: tuple[int, ...] = (3, 5),
+        fast: bool = True,  # False: the reference path
+        check_finite: bool = False,  # refuse input with NaN or infinity
     ):
-        super().__init__(num_classes, layout, num_persons, in_channels, width, num_gcn_scales, num_g3d_scales, windows)
+        super().__init__(num_classes, layout, num_persons, in_channels, width, num_gcn_scales, num_g3d_scales, windows, fast, check_finite)
         lengths = (frames, frames, -(-frames // 2))  # at the input of the three blocks; strides 1, 2, 2
         widths = (in_channels, width, 2 * width)
         self.stf = nn.ModuleDict()
