@@ -52,22 +52,15 @@ def numbers():
 @settings(max_examples=300, deadline=None)
 @given(st.lists(numbers(), min_size=1, max_size=40))
 def test_decimals_are_the_bits_of_float(texts):
-    chars = np.frombuffer((" " * F._WIDE + " ".join(texts)).encode(), np.uint8)
     ends = np.cumsum([len(t) + 1 for t in texts]) - 1
-    starts = ends - [len(t) for t in texts]
-    if max(map(len, texts)) > F._WIDE:
-        with pytest.raises(ValueError, match="long"):
-            F._decimals(chars, starts, ends)
-    else:
-        expected = np.array([float(t) for t in texts])
-        assert F._decimals(chars, starts, ends).tobytes() == expected.tobytes()  # the sign of -0 too
+    ours = F._decimals(" ".join(texts).encode(), ends - [len(t) for t in texts], ends)
+    assert ours.tobytes() == np.array([float(t) for t in texts]).tobytes()  # the sign of -0 too
 
 
-@pytest.mark.parametrize("text", ["", ".", "-", "-.", "e5", ".e5", "1.2.3", "--1", "1-2", "abc", "0x10", "1e", "nan", "inf", "1_0", "1,5", "+", "+1", "1\t"])
+@pytest.mark.parametrize("text", ["", ".", "-", "-.", "e5", ".e5", "1.2.3", "--1", "1-2", "abc", "0x10", "1e", "1_0", "1,5", "+", "1 2", "\x001"])
 def test_what_is_no_plain_number_is_left_to_the_plain_reader(text):
-    chars = np.frombuffer((" " * F._WIDE + "1 " + text + " 2").encode(), np.uint8)
     with pytest.raises(ValueError):
-        F._decimals(chars, np.array([2]), np.array([2 + len(text)]))
+        F._decimals(f"1 {text} 2".encode(), np.array([2]), np.array([2 + len(text)]))
 
 
 def same(a, b) -> bool:

@@ -171,44 +171,26 @@ def _walk_ntu(path, text: bytes, V: int) -> tuple[int, list[tuple[int, int]], np
         raise FormatError(path, extra + 1, f"more lines after the {T} frames that line 1 announces")
     return T, where, np.array(joints, np.float64).reshape(-1, V, 3)
 
-# %% ../../nbs/02_data.formats.ipynb #ae097aad
-_WIDE = 16  # characters of a number; fourteen digits with sign and point are more than any of these files has
-
-
-def _rows(
-    chars: np.ndarray,  # (n,) uint8
-    at: np.ndarray,  # (B,) places
-    width: int,
-) -> np.ndarray:  # (B, width) uint8: the characters from each place on
-    "Many stretches of a text. Each is one item of a view, so that taking them copies bytes and nothing else."
-    view = np.ndarray(len(chars) - width + 1, f"V{width}", chars, strides=1)
-    return view[at].view(np.uint8).reshape(-1, width)
-
-
+# %% ../../nbs/02_data.formats.ipynb #18f361dc
 def _decimals(
-    chars: np.ndarray,  # (n,) uint8, a text behind 16 spaces
-    start: np.ndarray,  # (B,) where each number starts in the text
+    text: bytes,
+    start: np.ndarray,  # (B,) where each number starts, ascending
     end: np.ndarray,  # (B,) where it ends
 ) -> np.ndarray:  # (B,) float64
-    "Decimal numbers, all at once. Raises `ValueError` for anything out of the ordinary."
-    minus = chars[start + _WIDE] == 45
-    digits = (end - start - minus).astype(np.int8)  # characters without the sign
-    if len(start) and not ((end - start).max() <= _WIDE and (chars[start + _WIDE + minus] - 48 < 10).all() and digits.min() > 0):
-        raise ValueError("a number that is long, or does not start with a digit")
-    table = _rows(chars, end, _WIDE)  # (B, 16), right-aligned
-    np.copyto(table, 48, where=np.arange(_WIDE, 0, -1, dtype=np.int8) > digits[:, None])
-    offsets = np.arange(0, table.size + 1, _WIDE, dtype=np.int32)
-    strings = pa.StringArray.from_buffers(len(table), pa.py_buffer(offsets), pa.py_buffer(table))
-    value = strings.cast(pa.float64()).to_numpy()
-    return np.where(minus, -value, value)
+    "Decimal numbers, all at once. Raises `ValueError` for what is none."
+    if len(start) == 0:
+        return np.zeros(0)
+    places = np.stack([start, end], 1).astype(np.int32)  # of number, rest, number, rest, ...
+    valid = np.full(-(-len(start) // 4), 0b01010101, np.uint8)  # every second string, from the first
+    strings = pa.StringArray.from_buffers(2 * len(start) - 1, pa.py_buffer(places), pa.py_buffer(text), pa.py_buffer(valid))
+    return np.frombuffer(strings.cast(pa.float64()).buffers()[1], np.float64)[: 2 * len(start) : 2]
 
 # %% ../../nbs/02_data.formats.ipynb #aabb3ce3
 def _scan_ntu(text: bytes, V: int) -> tuple[int, list[tuple[int, int]], np.ndarray]:
     "As `_walk_ntu`, quickly. Raises `ValueError` or `IndexError` for anything out of the ordinary, without saying where."
     if not text.isascii():
         raise ValueError("not ASCII")
-    chars = np.frombuffer(b" " * _WIDE + text + b" " * 64, np.uint8)
-    ends = np.flatnonzero(chars == 10) - _WIDE  # line feeds, in the text
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == 10)  # line feeds
     if not text.endswith(b"\n"):
         ends = np.append(ends, len(text))
     feed = ends.tolist()
@@ -228,7 +210,7 @@ def _scan_ntu(text: bytes, V: int) -> tuple[int, list[tuple[int, int]], np.ndarr
     if at > len(feed) or text[feed[at - 1] + 1 :].strip():
         raise ValueError("end")
     lines = (np.array(first, np.int64)[:, None] + np.arange(V)).ravel()
-    xyz = _first_three(chars, ends[lines - 1] + 1, ends[lines])
+    xyz = _first_three(text, ends[lines - 1] + 1, ends[lines])
     if not (np.abs(xyz) < _FAR).all():
         raise ValueError("far")
     return T, where, xyz.reshape(-1, V, 3)
@@ -241,15 +223,19 @@ def _digits(text: bytes) -> int:
     return int(text)
 
 
+_HEAD = 48  # characters of a line in which its first three numbers end
+
+
 def _first_three(
-    chars: np.ndarray,  # see `_decimals`
+    text: bytes,
     start: np.ndarray,  # (L,) where each line starts in the text
     end: np.ndarray,  # (L,) where it ends
 ) -> np.ndarray:  # (L, 3)
     "The first three numbers of lines that separate their numbers by one space."
-    head = 3 * _WIDE  # characters looked at in each line
-    space = np.flatnonzero(_rows(chars, start + _WIDE, head) == 32)
-    line, place = np.divmod(space, head)
+    padded = text + b" " * _HEAD
+    view = np.ndarray(len(text) + 1, f"V{_HEAD}", padded, strides=1)  # item i is the 48 characters from i on: taking items copies bytes, no more
+    space = np.flatnonzero(view[start].view(np.uint8) == 32)
+    line, place = np.divmod(space, _HEAD)
     before = np.searchsorted(line, np.arange(len(start)))  # (L,) spaces in earlier lines
     third = before[:, None] + np.arange(3)
     if len(start) and (third.max() >= len(space) or (line[third] != np.arange(len(start))[:, None]).any()):
@@ -260,7 +246,7 @@ def _first_three(
     begin = np.concatenate([start[:, None], stop[:, :2] + 1], 1)
     if (stop <= begin).any():
         raise ValueError("two spaces in a row")
-    return _decimals(chars, begin.ravel(), stop.ravel()).reshape(-1, 3)
+    return _decimals(text, begin.ravel(), stop.ravel()).reshape(-1, 3)
 
 # %% ../../nbs/02_data.formats.ipynb #e39bbff0
 def parse_ntu(

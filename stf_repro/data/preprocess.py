@@ -67,6 +67,8 @@ def body_order(
     keep: int = 2,  # bodies kept
 ) -> list[int]:  # at most `keep` places in the recording, the main body first
     "Which bodies are kept: those with the largest energy."
+    if len(recording.bodies) == 1 and recording.bodies.max() > recording.bodies.min():
+        return [0]  # nothing to compare
     values = [energy(body) for body in recording.bodies[:max_read]]
     values += [0.0] * (max_read - len(values))  # the original has four slots, whether filled or not
     order = np.argsort(values, kind="stable")[::-1][:keep]
@@ -168,8 +170,8 @@ def clip_of(
     if recording.confidence is not None:
         return _image_clip(recording)
     chosen = recording.layout.name == "ntu25" or len(recording.bodies) > 2
-    bodies = [close_up(body) for body in (select_bodies(recording) if chosen else recording.bodies)]
-    if not len(bodies[0]):
+    bodies = [close_up(recording.bodies[m]) for m in (body_order(recording) if chosen else range(len(recording.bodies)))]
+    if not bodies or not len(bodies[0]):
         raise FormatError(recording.name, None, "no body in any frame")
     first = centre(bodies[0][None, :1])[0, 0]  # (V, C)
     return _clip(recording, bodies, alignment(first, recording.layout))
