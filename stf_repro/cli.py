@@ -160,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     p = commands.add_parser("download", help="make or fetch raw files into raw/SOURCE", description=download.__doc__)
-    p.add_argument("source", help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ...; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first")
+    p.add_argument("source", help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first")
     p.set_defaults(do=download)
     p = commands.add_parser("preprocess", help="turn raw/SOURCE into the clip store clips/SOURCE", description=preprocess.__doc__)
     p.add_argument("source", help="a source that was downloaded")
