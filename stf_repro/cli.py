@@ -28,7 +28,7 @@ def download(root: Path, args) -> str:
         return f"{fetch(args.source, folder)}: complete"
     return f"{folder}: {_make(args.source, folder, options, root)} recordings made"
 
-
+# %% ../nbs/60_cli.ipynb #66a64e14
 def _source(key: str):
     "The source of that name."
     from stf_repro.data.sources import get_source
@@ -65,7 +65,7 @@ def _configure(kind, source: str, options: dict, **fixed):
             raise ValueError(f"sources.{source}.{name} in params.yaml is {value!r}; expected a number such as {known[name]!r}")
     return kind(**options, **fixed)
 
-
+# %% ../nbs/60_cli.ipynb #82fb0a04
 def _make(source: str, folder: Path, options: dict, root: Path) -> int:
     "Make a source that is not fetched; returns the number of recordings."
     from stf_repro.data.benchmarks import ntu_samples
@@ -82,7 +82,7 @@ def _make(source: str, folder: Path, options: dict, root: Path) -> int:
         names = [name for name in names if name < "S018"]
     return make_standin(folder, names, _configure(StandinConfig, source, options), workers=os.cpu_count())
 
-
+# %% ../nbs/60_cli.ipynb #1280f2cb
 def preprocess(root: Path, args) -> str:
     "Turn raw files into a clip store."
     from stf_repro.data.preprocess import preprocess
@@ -110,7 +110,7 @@ def export(root: Path, args) -> str:
         print(f"{Path(args.out) / benchmark.key}: {counts['train']} training and {counts['val']} test clips")
     return f"{args.out}: complete"
 
-
+# %% ../nbs/60_cli.ipynb #5a2e9445
 def train(root: Path, args) -> str:
     "Train one run of the profile, or go on with it."
     from stf_repro.training.config import run_config

@@ -22,7 +22,7 @@ def _rotate(
     r = rotation.permute(1, 2, 0).reshape(*rotation.shape[1:], -1, *[1] * (x.dim() - 2))  # (C, C, N, 1, ...)
     return torch.stack([sum(r[i, k] * x[k] for k in range(len(x))) for i in range(len(x))])
 
-
+# %% ../../nbs/11_data.batches.ipynb #d49bf70b
 class Clips:
     "The frames of a store on a device, and batches made from them there."
 

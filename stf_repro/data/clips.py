@@ -235,7 +235,7 @@ def _write_index(path: Path, columns: dict[str, list]) -> None:
     flat = pa.array(np.array(columns["rotation"], np.float64).ravel())
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
-
+# %% ../../nbs/10_data.clips.ipynb #b30a475d
 def _finish(
     self: StoreWriter,
 ) -> "ClipStore":  # the finished store, opened
@@ -266,7 +266,7 @@ def _finish(
 
 StoreWriter._columns, StoreWriter.finish = _columns, _finish
 
-
+# %% ../../nbs/10_data.clips.ipynb #2d515174
 def write_store(
     folder,  # the store; an older one there is replaced
     clips: Iterable[Clip],  # any number, streamed

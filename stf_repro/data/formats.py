@@ -54,7 +54,7 @@ class Recording:
         if self.confidence is not None and self.confidence.shape != self.bodies.shape[:3]:
             raise ValueError(f"{self.name}: confidence {self.confidence.shape} does not fit bodies {self.bodies.shape}")
 
-
+# %% ../../nbs/02_data.formats.ipynb #4274071c
 _LARGEST = 32 << 20  # bytes; the longest recording of any data set here has 6 MB
 _LARGEST_JSON = 16 << 20  # Python holds JSON in some forty times its size
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, RuntimeError, ValueError, OSError)
@@ -222,7 +222,7 @@ def _digits(text: bytes) -> int:
         raise ValueError("no whole number")
     return int(text)
 
-
+# %% ../../nbs/02_data.formats.ipynb #05134043
 _HEAD = 48  # characters of a line in which its first three numbers end
 
 
@@ -417,7 +417,7 @@ def _short(values: np.ndarray) -> list[float]:
     "Numbers with the digits that bring a float32 back, and no more."
     return [float(str(v)) for v in values]
 
-
+# %% ../../nbs/02_data.formats.ipynb #c3b9050e
 def write_kinetics(
     recordings: Iterable[Recording],  # layout openpose18, with labels
     folder,  # where kinetics_train/ and the label file lie, or shall lie
@@ -439,7 +439,7 @@ def write_kinetics(
     os.replace(part_file, folder / f"kinetics_{part}_label.json")
     return len(labels)
 
-
+# %% ../../nbs/02_data.formats.ipynb #10fcdbf7
 def parse_kinetics_labels(
     text: bytes,  # content of kinetics_train_label.json or kinetics_val_label.json
     path="",  # for messages

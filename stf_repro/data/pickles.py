@@ -232,7 +232,7 @@ def _pyskl_shape(path, entry) -> tuple[str, np.ndarray, np.ndarray | None]:
             raise FormatError(path, None, f"{name}: NaN, infinity or a number beyond all bounds in {what}")
     return name, keypoint.astype(np.float32), None if score is None else score.astype(np.float32)
 
-
+# %% ../../nbs/03_data.pickles.ipynb #d979b24a
 def pyskl_recording(
     path,  # for messages
     entry: dict,  # one of `annotations`
@@ -256,7 +256,7 @@ def _image_shape(path, name: str, entry: dict) -> tuple[int, int]:
         raise FormatError(path, None, f"{name}: img_shape is {shape!r}; expected (height, width)")
     return tuple(shape)
 
-
+# %% ../../nbs/03_data.pickles.ipynb #493e69a7
 def pyskl_annotations(
     path,  # e.g. ntu60_3danno.pkl; it is held in memory whole
 ) -> tuple[list, dict[str, dict[str, int]]]:  # the annotations as they are, and name -> protocol -> 0 train, 1 val or test, -1 neither

@@ -267,7 +267,7 @@ def _name(format: str, path: str) -> str:
     "The name of a recording, from its path."
     return "_".join(Path(path).parts[-4:-1]) if format == "sbu" else Path(path).stem
 
-
+# %% ../../nbs/12_data.preprocess.ipynb #28458cf5
 def list_recordings(
     source: Source,
     raw,  # folder with the raw files
@@ -292,7 +292,7 @@ def list_recordings(
         raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `stf download {source.key}`")
     return found
 
-
+# %% ../../nbs/12_data.preprocess.ipynb #8232eb21
 def _absent(source: Source, found: list[Raw]) -> list[str]:
     "Names of NTU that the shipped list has and the raw folder has not."
     if source.key not in ("ntu60", "ntu120"):
@@ -317,7 +317,7 @@ def _setup(name: str) -> int | None:
     except FormatError:
         return None
 
-
+# %% ../../nbs/12_data.preprocess.ipynb #fa182d5c
 def _labelled(found: list[Raw]) -> list[Raw]:
     "Videos of Kinetics-Skeleton that its label files list as having a skeleton, with class and part."
     labels = {}

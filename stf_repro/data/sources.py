@@ -18,11 +18,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
+
+from .formats import ZIP_ERRORS
 
 # %% ../../nbs/08_data.sources.ipynb #1d57b403
 def project_root(
@@ -79,7 +80,7 @@ _JHMDB_SHA256 = {
     "GT_test_3.pkl": "5d067993fde457341cfea1c262128ed9f6e9cf40671476ac85bb8ddbe6282598",
 }
 
-
+# %% ../../nbs/08_data.sources.ipynb #1dc27a4f
 def _ntu_source(key: str, last: int, **more) -> Source:
     "NTU 60 (last set-up 17) or 120 (32), or what stands for it."
     zips = (RawFile("nturgbd_skeletons_s001_to_s017.zip"), RawFile("nturgbd_skeletons_s018_to_s032.zip"))
@@ -158,7 +159,7 @@ SOURCES: dict[str, Source] = {
     )
 }
 
-
+# %% ../../nbs/08_data.sources.ipynb #f66938ba
 def get_source(
     key: str,  # e.g. "nwucla"
 ) -> Source:
@@ -214,7 +215,7 @@ def _verify(
     if file.content_sha256:
         try:
             what, expected, found = " of the content", file.content_sha256, content_sha256(path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except ZIP_ERRORS as error:
             raise HashError(f"{whence} is no sound zip archive ({error}); its SHA-256 is {found}") from None
     if found != expected:
         raise HashError(f"{whence} is not the pinned file: expected SHA-256{what} {expected}, found {found}")
@@ -272,7 +273,7 @@ def _receive(
     mark.unlink(missing_ok=True)
     return True
 
-
+# %% ../../nbs/08_data.sources.ipynb #7b6222d4
 def download(
     url: str,
     path,  # where the file shall lie
@@ -344,9 +345,9 @@ def _from_url(
     archive = download(file.url, part.with_name("download.zip"), progress)
     try:
         _repack(archive, file, part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, HashError):
-            raise
+    except HashError:
+        raise
+    except ZIP_ERRORS as error:
         raise HashError(f"{file.url} sent {archive.stat().st_size} bytes that are no sound zip archive ({error})") from None
     finally:
         archive.unlink()
@@ -379,7 +380,7 @@ def _bring(
     finally:
         part.unlink(missing_ok=True)
 
-
+# %% ../../nbs/08_data.sources.ipynb #481a5a2c
 def _ask_for(source: Source, missing: list[str], into: Path) -> FileNotFoundError:
     "The error for files that nobody may download without asking."
     or_loose = f", or the unpacked files ({source.loose})" if source.loose else ""

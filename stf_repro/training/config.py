@@ -42,7 +42,7 @@ class ModelConfig(Part):
             raise ValueError(f"windows are odd numbers of frames, got {list(self.windows)}")
         return self
 
-
+# %% ../../nbs/30_training.config.ipynb #6ff6b8b6
 class InputConfig(Part):
     "What a clip looks like to the network."
 
@@ -57,7 +57,7 @@ class InputConfig(Part):
         "Frames that the network sees."
         return -(-self.frames // self.every)
 
-
+# %% ../../nbs/30_training.config.ipynb #cd20ca94
 class ObjectiveConfig(Part):
     "The STF terms: see `model.losses.Objective`."
 
