@@ -217,8 +217,9 @@ def test_whole_objective_with_empty_bodies(step):
     x, present = one_person_clips()
     results = []
     for model in (quick, slow):
-        objective = Objective({"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}, warmup=0.0, separate=True, only_correct=False)
-        losses = objective(model, x, torch.arange(5) % 4, present, step, 1.0)
+        objective = Objective({"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}, warmup=0.0, only_correct=False)
+        (names,) = objective.plan(step, 0, 1.0)
+        losses = objective(model, x, torch.arange(5) % 4, present, names)
         losses.total.backward()
         results.append(losses)
     assert set(results[0].terms) == set(results[1].terms) > {"cross_entropy"}
