@@ -289,7 +289,7 @@ def _plan(
 
 Objective.plan = _plan
 
-# %% ../../nbs/26_model.losses.ipynb #77477ca4
+# %% ../../nbs/26_model.losses.ipynb #4fa4e809
 def _factors(self: Objective, terms: dict[str, Tensor], counted: dict[str, Tensor]) -> dict[str, float]:
     "Update the running means, and return the lambda of each term. Raises `FloatingPointError` naming a term."
     sizes = torch.stack([v.detach().abs().float() for v in terms.values()])
@@ -308,11 +308,12 @@ def _factor(self: Objective, name: str) -> float:
     "lambda of one term (choice C19)."
     if name == "cross_entropy":
         return 1.0
+    share = self.shares.get(name, 0.0)  # a term without a share is only measured
     if self.balance == "fixed":
-        return self.shares[name]
+        return share
     if name not in self.means:  # nothing counted so far
         return 0.0
-    factor = min(self.cap, self.shares[name] * self.means["cross_entropy"] / max(self.means[name], 1e-12))
+    factor = min(self.cap, share * self.means["cross_entropy"] / max(self.means[name], 1e-12))
     return self.frozen.setdefault(name, factor) if self.balance == "frozen" else factor
 
 
