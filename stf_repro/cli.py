@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['download', 'preprocess', 'export', 'train', 'render', 'parser', 'main']
 
-# %% ../nbs/60_cli.ipynb #e471256f
+# %% ../nbs/60_cli.ipynb #ca39a4de
 import argparse
 import os
+import signal
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 
-# %% ../nbs/60_cli.ipynb #ef67a619
+# %% ../nbs/60_cli.ipynb #6cafe755
 def _params(root: Path) -> dict:
-    from stf_repro.training.config import read_params
+    from stf_repro.training.params import read_params
 
     return read_params(root / "params.yaml")
 
@@ -110,38 +112,93 @@ def export(root: Path, args) -> str:
         print(f"{Path(args.out) / benchmark.key}: {counts['train']} training and {counts['val']} test clips")
     return f"{args.out}: complete"
 
-# %% ../nbs/60_cli.ipynb #5a2e9445
+# %% ../nbs/60_cli.ipynb #2230f49d
 def train(root: Path, args) -> str:
-    "Train one run of the profile, or go on with it."
-    from stf_repro.training.config import run_config
-    from stf_repro.training.trainer import train
+    "Train a run of the profile with all its seeds, or go on with it."
+    from stf_repro.training.params import find_run, find_seeds, run_folder
 
     params = _params(root)
-    config = run_config(params, args.run)
-    out = root / "runs" / params["profile"] / config.table / args.run
-    metrics = train(config, root / "clips" / config.source, out, args.device)
-    return f"{out}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
+    seeds, folder = find_seeds(*find_run(params, args.run), args.seed), run_folder(root, params, args.run)
+    alone = min(args.jobs, len(seeds)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if not alone and all((folder / f"seed-{seed}" / "metrics.json").exists() for seed in seeds):
+        alone = all(_train_seed(root, params, args, seed, only_look=True) for seed in seeds)  # then no process need be started
+    if alone:
+        for seed in seeds:
+            metrics = _train_seed(root, params, args, seed)
+    else:
+        _train_seeds(args, seeds)
+    if args.seed is not None:
+        return f"{folder}/seed-{args.seed}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
+    return _summary(folder, seeds)
 
 
+def _train_seeds(args, seeds: list[int]) -> None:
+    "Train several seeds, each in a process of its own."
+    from stf_repro.training.seeds import side_by_side
+
+    command = [sys.executable, "-m", "stf_repro.cli", "train", args.run, *(["--device", args.device] if args.device else [])]
+    side_by_side({f"seed {seed}": [*command, "--seed", str(seed)] for seed in seeds}, min(args.jobs, len(seeds)))
+
+
+def _train_seed(root: Path, params: dict, args, seed: int, only_look: bool = False):
+    "Train a run with one seed, here; or look whether that was done."
+    from stf_repro.training.config import run_configs
+    from stf_repro.training.params import run_folder
+    from stf_repro.training.trainer import is_trained, train
+
+    config = run_configs(params, args.run, seed)[seed]
+    start = run_folder(root, params, config.start, seed) if config.start else None
+    do = is_trained if only_look else train
+    return do(config, root / "clips" / config.source, run_folder(root, params, args.run, seed), _dealt(args), start=start)
+
+
+def _summary(folder: Path, seeds: list[int]) -> str:
+    "Sum up a run, all of whose seeds are there."
+    from stf_repro.training.seeds import summarise
+
+    if os.environ.get("RANK", "0") != "0":
+        return ""
+    means, over = summarise(folder, seeds), f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    return f"{folder}: top-1 {means['top1_last']:.1f} % ({over}) on {means['test_clips']:.0f} test clips"
+
+# %% ../nbs/60_cli.ipynb #d7352858
+def _dealt(args) -> str | None:
+    "The device for this process."
+    if args.slot is None or args.device not in (None, "cuda"):
+        return args.device
+    import torch
+
+    return f"cuda:{args.slot % torch.cuda.device_count()}" if torch.cuda.is_available() else args.device
+
+
+def _watch_parent() -> None:
+    "End this process when the one that started it has ended."
+
+    def wait():
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+# %% ../nbs/60_cli.ipynb #219af821
 def render(root: Path, args) -> str:
-    "Execute a results notebook, with the profile and the notebook's own section of params.yaml as parameters."
+    "Execute a results notebook with the parameters of the profile."
     from stf_repro.report.notebooks import render
 
-    params = _params(root)
-    profile, own = params["profile"], params.get(args.notebook) or {}
-    notebook = root / "nbs" / "results" / f"{args.notebook}.ipynb"
-    return f"{render(notebook, root / 'results' / profile / notebook.name, {'profile': profile, **own}, cwd=root)}: executed"
+    return f"{render(root, _params(root), args.notebook)}: executed"
 
-# %% ../nbs/60_cli.ipynb #473432ba
+# %% ../nbs/60_cli.ipynb #dc008373
 def _expected() -> tuple[type[Exception], ...]:
     "Errors whose message is written for the user."
     from stf_repro.data.clips import StoreError
     from stf_repro.data.preprocess import BadFilesError, WorkerError
     from stf_repro.data.sources import HashError
     from stf_repro.report.notebooks import NotebookError
-    from stf_repro.training.trainer import TrainingError
+    from stf_repro.training.epoch import TrainingError
+    from stf_repro.training.seeds import ChildError
 
-    return ValueError, OSError, StoreError, BadFilesError, WorkerError, HashError, NotebookError, TrainingError
+    return ValueError, OSError, StoreError, BadFilesError, WorkerError, HashError, NotebookError, TrainingError, ChildError
 
 
 def _positive(text: str) -> int:
@@ -172,9 +229,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("format", choices=("msg3d", "pyskl"), help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does")
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
     p.set_defaults(do=export)
-    p = commands.add_parser("train", help="train the run RUN into runs/", description=train.__doc__)
-    p.add_argument("run", help="a key below `runs` in params.yaml, e.g. M5")
-    p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    p = commands.add_parser("train", help="train the run RUN into runs/, with all its seeds", description=train.__doc__)
+    p.add_argument("run", help="a key below `runs` or `shifts` in params.yaml, e.g. M5")
+    p.add_argument("--seed", type=int, help="one of its seeds (default: all)")
+    p.add_argument("--jobs", type=_positive, default=1, help="how many seeds go side by side (default: 1)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")
+    p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     p.set_defaults(do=train)
     p = commands.add_parser("render", help="execute nbs/results/NOTEBOOK.ipynb into results/", description=render.__doc__)
     p.add_argument("notebook", help="e.g. table5_ablation")
@@ -182,14 +242,33 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _interrupt(*_):
+    "Let a request to end be met like Ctrl-C: files are left whole, children are stopped."
+    raise KeyboardInterrupt
+
+
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
     args = parser().parse_args(argv)
     from stf_repro.data.sources import project_root
 
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    if getattr(args, "slot", None) is not None:
+        _watch_parent()
     try:
-        print(args.do(project_root(), args))
+        said = args.do(project_root(), args)
+        if os.environ.get("RANK", "0") == "0":
+            print(said)
+    except KeyboardInterrupt:
+        print(f"stf {args.command}: stopped. What was saved stays, and the same command goes on from there", file=sys.stderr)
+        return 130
     except _expected() as error:
         print(f"stf {args.command}: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+if __name__ == "__main__" and "__file__" in globals():  # as `python -m stf_repro.cli`, which torchrun wants; not in a notebook
+    sys.exit(main())

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-STF = [sys.executable, "-c", "import sys; from stf_repro.cli import main; sys.exit(main())"]  # the command `stf`
+STF = [sys.executable, "-m", "stf_repro.cli"]  # the command `stf`
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def clone(tmp_path) -> Path:
 
 @pytest.fixture
 def small_params() -> dict:
-    "Two runs that train in seconds."
+    "Runs that train in seconds."
     model = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
     optim = {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]}
     base = {"table": "ablation", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
@@ -44,19 +44,31 @@ def small_params() -> dict:
         "profile": "synthetic",
         "sources": {"synth60": {"seed": 0, "subjects": 3}},
         "runs": {
-            "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}},
-            "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}},
+            "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}, "seeds": [0]},
+            "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}, "seeds": [0]},
         },
+        "shifts": {},
     }
 
 
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory) -> Path:
+    "A small made data set, preprocessed once for all tests."
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": {"synth60": {"seed": 0, "subjects": 3}}, "runs": {"M1": {}}}))
+    for command in (["download", "synth60"], ["preprocess", "synth60"]):
+        subprocess.run([*STF, *command], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path, small_params) -> Path:
-    "A project with a small made data set, preprocessed, and two runs to train."
+def project(tmp_path, small_params, made_data) -> Path:
+    "A project with a small made data set, preprocessed, and runs to train."
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "dvc.yaml").write_text("stages: {}\n")
     (folder / "params.yaml").write_text(yaml.safe_dump(small_params))
-    for command in (["download", "synth60"], ["preprocess", "synth60"]):
-        subprocess.run([*STF, *command], cwd=folder, check=True, capture_output=True)
+    for name in ("raw", "clips"):
+        shutil.copytree(made_data / name, folder / name)
     return folder

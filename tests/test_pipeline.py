@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,44 @@ def stf(folder: Path, *args: str, **kwargs):
     return subprocess.run([*STF, *args], cwd=folder, capture_output=True, text=True, **kwargs)
 
 
-def test_a_run_depends_on_its_own_parameters_only(root):
-    "So a changed loss weight re-trains the runs that use it, and no other."
+def parameters_of(root, stage: str) -> list[str]:
+    "The parameters that a stage depends on."
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        stages = {s.addressing: s for s in repo.index.stages}
-        runs = yaml.safe_load((root / "params.yaml").read_text())["runs"]
-        for key in runs:
-            params = [p for d in stages[f"train@{key}"].deps if hasattr(d, "params") for p in d.params]
-            assert sorted(params) == ["profile", f"runs.{key}"]
-        tables = [d for d in stages["table5_ablation"].deps]
-        assert {"runs/synthetic/ablation", "nbs/results/table5_ablation.ipynb"} <= {str(d.def_path) for d in tables}
+        found = next(s for s in repo.index.stages if s.addressing == stage)
+        return sorted(p for d in found.deps if hasattr(d, "params") for p in d.params)
+
+
+def test_a_run_depends_on_its_own_parameters_only(root):
+    "So a changed loss weight re-trains the runs that use it, and no other."
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for kind, stage in (("runs", "train"), ("shifts", "shift")):
+        for key in list(params[kind])[:2]:
+            assert parameters_of(root, f"{stage}@{key}") == ["profile", f"{kind}.{key}"]
+
+
+def test_a_shift_waits_for_the_run_it_starts_from(root):
+    from dvc.repo import Repo
+
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    with Repo(str(root)) as repo:
+        for key, section in params["shifts"].items():
+            stage = next(s for s in repo.index.stages if s.addressing == f"shift@{key}")
+            assert f"runs/{params['profile']}/main/{section['start']}" in {str(d.def_path) for d in stage.deps}
+
+
+def test_dvc_shows_the_figures_and_the_curve_of_every_run(root):
+    "Where `stf train` sums a run up: see test_engine."
+    from dvc.repo import Repo
+
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    folder = f"runs/{params['profile']}"
+    sections = [(key, section["table"]) for kind in ("runs", "shifts") for key, section in params[kind].items()]
+    with Repo(str(root)) as repo:
+        figures, curves = ({str(out) for stage in repo.index.stages for out in stage.outs if getattr(out, kind)} for kind in ("metric", "plot"))
+    assert figures == {f"{folder}/metrics/{table}/{key}.json" for key, table in sections}
+    assert curves == {f"{folder}/curves/{table}/{key}.tsv" for key, table in sections}
 
 
 def closure(modules: set[str], arrows: dict[str, set[str]]) -> set[str]:
@@ -46,27 +70,36 @@ def closure(modules: set[str], arrows: dict[str, set[str]]) -> set[str]:
     return seen
 
 
+def lacking(stage: str, entry: set[str], root) -> list[str]:
+    "Modules that a stage imports, directly or not, and does not list."
+    from test_house import graph
+
+    section = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
+    paths = [f"stf_repro/{module.replace('.', '/')}.py" for module in closure(entry, graph(root))]
+    assert paths
+    return [path for path in paths if not any(path == dep or path.startswith(f"{dep}/") for dep in section["do"]["deps"])]
+
+
 @pytest.mark.parametrize(
     "stage,entry",
     [
         ("download", {"data.sources", "data.synthetic", "data.synthkinetics", "data.standin"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
-        ("table5_ablation", None),
-        ("figure_focus", None),
+        ("shift", {"training.trainer"}),
     ],
 )
 def test_stages_depend_on_every_module_they_import(root, stage, entry):
-    from test_house import graph
+    assert lacking(stage, entry, root) == []
 
-    section = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]
-    deps = section.get("do", section)["deps"]
-    if entry is None:
-        text = (root / "nbs" / "results" / f"{stage}.ipynb").read_text()
-        entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.notebooks"}
-    for module in closure(entry, graph(root)):
-        path = f"stf_repro/{module.replace('.', '/')}.py"
-        assert any(path == dep or path.startswith(f"{dep}/") for dep in deps), f"{stage} reads {path}"
+
+def test_results_depend_on_every_module_their_notebook_imports(root):
+    groups = yaml.safe_load((root / "params.yaml").read_text())["results"]
+    for group, notebooks in groups.items():
+        for name in notebooks:
+            text = (root / "nbs" / "results" / f"{name}.ipynb").read_text()
+            entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.notebooks"}
+            assert lacking(f"results_{group}", entry, root) == [], name
 
 
 def test_training_stages_list_the_modules_that_they_fingerprint(root):
@@ -77,49 +110,28 @@ def test_training_stages_list_the_modules_that_they_fingerprint(root):
         assert f"stf_repro/{pattern.removesuffix('/*.py')}" in deps
 
 
-@pytest.mark.parametrize("key", ["M1", "M5"])
-def test_killed_training_goes_on_to_the_same_result(project, key):
-    "kill -9 after the first epoch is saved; the result equals that of a run never killed, byte for byte."
-    out = project / "runs" / "synthetic" / "ablation" / key
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    assert stf(project, "train", key, env=environment).returncode == 0
-    files = ("model.safetensors", "scores.npz", "history.tsv", "metrics.json")
-    peaceful = {name: (out / name).read_bytes() for name in files}
-    for path in out.iterdir():
-        path.unlink()
-    process = subprocess.Popen([*STF, "train", key], cwd=project, env=environment, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "epoch-0001.json").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "metrics.json").exists(), "the run was over before it could be killed"
-    again = stf(project, "train", key, env=environment)
-    assert again.returncode == 0 and "goes on after epoch" in again.stdout
-    assert {name: (out / name).read_bytes() for name in files} == peaceful
-    assert sorted(p.name for p in out.iterdir()) == sorted([*files, "config.json", "record.json"])
-
-
-def test_a_finished_run_of_another_configuration_is_not_taken_up(project, small_params):
+def test_the_seed_is_part_of_a_training(project, small_params):
+    "A finished training of another configuration is not taken for this one."
     out = project / "runs" / "synthetic" / "ablation" / "M1"
     small_params["runs"]["M1"]["optim"]["epochs"] = 1
+    small_params["runs"]["M1"]["seeds"] = [0, 1]
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
     assert stf(project, "train", "M1").returncode == 0
-    first = json.loads((out / "record.json").read_text())["fingerprint"]
-    small_params["runs"]["M1"]["seed"] = 1
-    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
-    second = stf(project, "train", "M1")
-    assert second.returncode == 0 and "goes on" not in second.stdout
-    assert json.loads((out / "record.json").read_text())["fingerprint"] != first
+    marks = [json.loads((out / f"seed-{n}" / "record.json").read_text())["fingerprint"] for n in (0, 1)]
+    shutil.copytree(out / "seed-0", out / "seed-1", dirs_exist_ok=True)
+    again = stf(project, "train", "M1")
+    assert again.returncode == 0 and "(seed 0): was trained before" in again.stdout and "(seed 1): was trained before" not in again.stdout
+    assert json.loads((out / "seed-1" / "record.json").read_text())["fingerprint"] == marks[1] != marks[0]
 
 
 def test_damaged_results_are_made_again_and_whole_ones_left(project):
-    out = project / "runs" / "synthetic" / "ablation" / "M1"
+    out = project / "runs" / "synthetic" / "ablation" / "M1" / "seed-0"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     assert stf(project, "train", "M1", env=environment).returncode == 0
     scores = (out / "scores.npz").read_bytes()
-    (out / "epoch-0003.json.part").write_text("left by a kill")
+    (out / "record.json.part").write_text("left by a kill")
     again = stf(project, "train", "M1", env=environment)
-    assert "nothing to do" in again.stdout and not list(out.glob("epoch-*"))
+    assert "nothing to do" in again.stdout and not list(out.glob("*.part"))
     (out / "scores.npz").write_bytes(b"junk")
     assert "nothing to do" not in stf(project, "train", "M1", env=environment).stdout
     assert (out / "scores.npz").read_bytes() == scores
@@ -129,7 +141,7 @@ def test_one_folder_one_trainer(project, monkeypatch, capsys):
     import fcntl
 
     monkeypatch.chdir(project)
-    out = project / "runs" / "synthetic" / "ablation" / "M1"
+    out = project / "runs" / "synthetic" / "ablation" / "M1" / "seed-0"
     out.mkdir(parents=True)
     handle = os.open(out, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
@@ -162,7 +174,8 @@ def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, sm
         (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
         (["download", "nwulca"], "did you mean 'nwucla'"),
         (["train", "M1", "--device", "gpu"], "device 'gpu' cannot be used"),
-        (["render", "table9"], "there is no results notebook 'table9'"),
+        (["train", "M1", "--seed", "7"], "runs.M1 has no seed 7; its seeds are 0"),
+        (["render", "table9"], "table9"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(project, monkeypatch, capsys, argv, expected):

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'FOCUS_CMAP', 'small_png', 'use_style', 'limb_colours', 'picture_plane', 'draw_skeleton',
-           'draw_clip']
+           'draw_clip', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
 
-# %% ../../nbs/52_report.plots.ipynb #331010ea
+# %% ../../nbs/52_report.plots.ipynb #970b7f0b
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,8 +20,9 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from ..skeleton import Layout
+from ..training.checkpoint import write_atomic
 
-# %% ../../nbs/52_report.plots.ipynb #c610c113
+# %% ../../nbs/52_report.plots.ipynb #57f7c807
 PALETTE = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",
@@ -44,6 +46,7 @@ STYLE = {
     "image.cmap": "viridis",
     "legend.frameon": False,
     "savefig.dpi": 150,
+    "svg.hashsalt": "stf",  # else each SVG has other ids
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
@@ -173,3 +176,87 @@ def draw_clip(
             0.5, 0, str(t), transform=ax.transAxes, ha="center", va="top", fontsize=7, color=PALETTE["grey"]
         )
     return axes
+
+# %% ../../nbs/52_report.plots.ipynb #1cc42838
+class Picture:
+    "A PNG that a notebook shows."
+
+    def __init__(self, png: bytes):
+        self.png = png
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def save_figure(
+    fig: Figure,
+    out,  # folder of the result
+    name: str = "figure",
+) -> Picture:  # of the PNG, as the last value of a cell
+    "Write a figure as NAME.png and NAME.svg, the same bytes each time, and close it."
+    png, svg, small = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
+        fig.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    fig.savefig(png, format="png", dpi=180, facecolor="white", metadata={"Software": None})
+    plt.close(fig)
+    Image.open(png).convert("RGB").quantize(255).save(small, format="png", optimize=True)
+    write_atomic(Path(out) / f"{name}.svg", svg.getvalue())
+    write_atomic(Path(out) / f"{name}.png", small.getvalue())
+    return Picture(small.getvalue())
+
+# %% ../../nbs/52_report.plots.ipynb #23981962
+def draw_volume(
+    part: Figure | SubFigure,
+    Q: np.ndarray,  # (T, V) in [0, 1]
+    layout: Layout,
+    every: int = 1,  # input frames between two frames of Q, for the axis
+    names: bool = True,  # write the names of joints
+) -> Axes:  # of the sheet
+    "The focus of one body over joints and frames, with its sums along the edges."
+    T, V = Q.shape
+    grid = part.add_gridspec(2, 2, width_ratios=[4, 1], height_ratios=[1, 4], wspace=0.06, hspace=0.0)
+    sheet = part.add_subplot(grid[1, 0])
+    when, where = part.add_subplot(grid[0, 0], sharex=sheet), part.add_subplot(grid[1, 1], sharey=sheet)
+    sheet.imshow(Q.T, aspect="auto", cmap=FOCUS_CMAP, vmin=0, vmax=1, interpolation="nearest", extent=(0, T * every, V - 0.5, -0.5))
+    shown = [v for v in range(0, V, 4)]
+    sheet.set(xlabel="frame", yticks=shown, yticklabels=[layout.joints[v] if names else "" for v in shown])
+    when.fill_between((np.arange(T) + 0.5) * every, Q.sum(1), color=PALETTE["grey"], alpha=0.5, linewidth=0)
+    where.barh(range(V), Q.sum(0), color=PALETTE["grey"], alpha=0.5)
+    for ax in (when, where):
+        ax.tick_params(labelbottom=False, labelleft=False, left=False, bottom=False)
+        ax.spines[["left", "bottom"]].set_visible(False)
+    when.set(ylim=(0, None))
+    return sheet
+
+# %% ../../nbs/52_report.plots.ipynb #dd8c1fa4
+def save_gif(
+    path,  # the file
+    bodies: np.ndarray,  # (M, T, V, C), zero where absent
+    layout: Layout,
+    foci: dict[str, np.ndarray],  # title -> (M, T, V) in [0, 1]
+    up: str = "y",  # "y": camera coordinates, "z": preprocessed
+    milliseconds: int = 130,  # a frame
+) -> None:
+    "An animated GIF: one panel a focus, the same bodies in each."
+    fig = plt.figure(figsize=(1.9 * len(foci), 2.1), dpi=90, layout="none")
+    axes = fig.subplots(1, len(foci), squeeze=False)[0]
+    fig.subplots_adjust(0.01, 0.05, 0.99, 0.88, wspace=0.02)
+    xy, seen = picture_plane(bodies, up), (bodies != 0).any((2, 3))
+    low, high = _limits(xy, seen)
+    pictures = []
+    for t in range(bodies.shape[1]):
+        for ax, (title, Q) in zip(axes, foci.items()):
+            ax.clear()
+            for m in np.flatnonzero(seen[:, t]):
+                draw_skeleton(ax, xy[m, t], layout, Q[m, t], size=1.1)
+            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+            ax.set_axis_off()
+            ax.set_title(title, fontsize=8)
+        fig.canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]))
+    plt.close(fig)
+    palette = pictures[len(pictures) // 2].quantize(64, method=Image.Quantize.MAXCOVERAGE)  # one palette for all: no flicker, and a smaller file
+    pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    out = io.BytesIO()
+    pictures[0].save(out, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True)
+    write_atomic(path, out.getvalue())

@@ -1,0 +1,335 @@
+"What the results are computed with, against brute force and closed forms."
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stf_repro.data.batches import Clips
+from stf_repro.data.clips import ClipStore
+from stf_repro.data.formats import read_ntu
+from stf_repro.data.preprocess import preprocess
+from stf_repro.data.synthetic import SyntheticConfig, make_synthetic, read_truth
+from stf_repro.evaluation.adjacency import between_share
+from stf_repro.evaluation.faithfulness import area, curve, keep_first, motion, ranks
+from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure
+from stf_repro.evaluation.scores import Scores, class_accuracy, correct, fuse, same_clips, top2_pairs, top_k, wilson
+from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
+from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, t_quantile
+from stf_repro.training.config import InputConfig
+
+
+def scores(seed, n=60, classes=5, push=1.0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    return Scores(rng.normal(size=(n, classes)) + push * np.eye(classes)[labels], labels, np.arange(n).astype(str))
+
+
+# scores
+
+
+def test_correct_is_top_1_and_its_class_mean_is_the_accuracy():
+    own = scores(0)
+    tied = replace(own, logits=np.round(own.logits))  # whole numbers: many ties
+    for s in (own, tied):
+        assert 100 * correct(s).mean() == pytest.approx(top_k(s.logits, s.labels))
+        weights = np.bincount(s.labels) / len(s.labels)
+        assert class_accuracy(s) @ weights == pytest.approx(top_k(s.logits, s.labels))
+
+
+def test_a_class_without_clips_has_no_accuracy():
+    own = scores(0)
+    kept = own.labels != 3
+    assert np.isnan(class_accuracy(Scores(own.logits[kept], own.labels[kept], own.names[kept]))).tolist() == [False] * 3 + [True, False]
+
+
+def test_competing_pairs_by_counting():
+    own = scores(1)
+    counts = {}
+    for logits, label in zip(own.logits.tolist(), own.labels.tolist()):
+        first, second = sorted(range(5), key=lambda c: -logits[c])[:2]
+        if label in (first, second):
+            a, b = counts.setdefault(tuple(sorted((first, second))), [0, 0])
+            counts[tuple(sorted((first, second)))] = [a + 1, b + (first != label)]
+    found = top2_pairs(own)
+    assert {pair: list(c[1:]) for pair, c in found.items()} == counts
+    assert all(c[0] == 24 for c in found.values())  # 12 clips a class
+    wrong_in_top2 = sum(c[2] for c in found.values())
+    assert wrong_in_top2 / 60 * 100 == pytest.approx(top_k(own.logits, own.labels, 2) - top_k(own.logits, own.labels))
+
+
+def test_fusion_is_the_sum_and_refuses_other_clips():
+    a, b = scores(0), scores(1)
+    np.testing.assert_array_equal(fuse(a, b).logits, a.logits + b.logits)
+    order = np.random.default_rng(0).permutation(60)
+    for other in (replace(b, names=b.names[order]), replace(b, labels=b.labels[::-1]), Scores(b.logits[:9], b.labels[:9], b.names[:9])):
+        with pytest.raises(ValueError, match="other clips"):
+            fuse(a, other)
+    with pytest.raises(ValueError, match="classes"):
+        fuse(a, replace(b, logits=b.logits[:, :4]))
+
+
+# statistics
+
+
+@pytest.mark.parametrize("level", [0.6, 0.9, 0.975, 0.995])
+def test_t_quantile_where_it_has_a_closed_form(level):
+    p = 2 * level - 1
+    assert t_quantile(1, level) == pytest.approx(math.tan(math.pi / 2 * p), rel=1e-4)
+    assert t_quantile(2, level) == pytest.approx(p * math.sqrt(2 / (1 - p**2)), rel=1e-6)
+    x = t_quantile(4, level) / 2  # the distribution function of four degrees of freedom
+    u = x / math.sqrt(1 + x * x)
+    assert 0.5 + 0.75 * (u - u**3 / 3) == pytest.approx(level, abs=1e-6)
+
+
+def test_t_quantile_of_many_degrees_is_normal():
+    assert t_quantile(100_000) == pytest.approx(1.959964, abs=1e-3)
+    with pytest.raises(ValueError, match="degree of freedom"):
+        t_quantile(0)
+
+
+def test_seed_interval_of_two_values():
+    "Half the width is t times half the distance."
+    mean, half = seed_interval([80.0, 82.0])
+    assert mean == 81 and half == pytest.approx(12.7062, abs=1e-3)
+    assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], seed_interval([])[0])))
+
+
+@pytest.mark.parametrize("b, c", [(0, 0), (3, 0), (5, 2), (4, 4), (1, 9)])
+def test_mcnemar_by_tossing_every_coin(b, c):
+    first = np.array([True] * b + [False] * c + [True, False])
+    second = np.array([False] * b + [True] * c + [True, False])
+    tosses = [sum(t) for t in itertools.product((0, 1), repeat=b + c)]
+    as_far = np.mean([abs(t - (b + c) / 2) >= abs(b - c) / 2 for t in tosses])
+    assert mcnemar(first, second) == pytest.approx(as_far) == pytest.approx(mcnemar(second, first))
+
+
+def test_mcnemar_of_a_large_test_set():
+    "Exact integers: no overflow with thousands of clips, and the normal approximation holds."
+    first, second = np.zeros(50_000, bool), np.zeros(50_000, bool)
+    first[:2600], second[2600:5000] = True, True
+    z = (200 - 1) / math.sqrt(5000)
+    assert mcnemar(first, second) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
+
+
+def test_bootstrap_by_all_resamples():
+    values = np.array([-1.0, 0, 0.5, 1, 1])
+    means = [np.mean(draw) for draw in itertools.product(values, repeat=5)]
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(bootstrap(values, 100_000), expected, atol=0.05)  # the steps of the mean are 0.1
+    assert bootstrap(values) == bootstrap(values) and bootstrap(np.ones(7)) == (1, 1)
+
+
+def test_summary_and_comparison_by_hand():
+    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.6))
+    tops = [[top_k(s.logits, s.labels) for s in arm.values()] for arm in (first, second)]
+    own = summary(first)
+    assert own.top1 == pytest.approx(np.mean(tops[0])) and own.spread == max(tops[0]) - min(tops[0]) and own.values == tuple(tops[0])
+    assert (own.low, own.high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60)
+    step = compare(first, second)
+    assert step.gain == pytest.approx(np.mean(tops[1]) - np.mean(tops[0])) and step.low < step.gain < step.high
+    assert step.p_values == tuple(mcnemar(correct(first[s]), correct(second[s])) for s in range(3))
+    back = compare(second, first)
+    assert back.gain == pytest.approx(-step.gain) and back.p_values == step.p_values
+
+
+def test_comparison_uses_shared_seeds_and_same_clips_only():
+    first, second = {0: scores(0), 1: scores(1)}, {1: scores(1, push=2.0), 2: scores(2)}
+    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None and summary({}) is None
+    with pytest.raises(ValueError, match="other clips"):
+        compare(first, {0: replace(scores(0), names=np.array(["x"] * 60))})
+    same_clips(first[0], second[2])
+
+
+def test_class_gains_add_up_to_the_gain():
+    first, second = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
+    gains = class_gains(first, second)
+    assert sorted(g.label for g in gains) == list(range(5)) and [g.gain for g in gains] == sorted((g.gain for g in gains), reverse=True)
+    assert np.mean([g.gain for g in gains]) == pytest.approx(compare(first, second).gain)  # classes of equal size
+    assert all(g.gain == pytest.approx(g.second - g.first) and g.low <= g.gain <= g.high for g in gains)
+
+
+def test_pair_rates_are_those_of_the_counts():
+    before, after = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
+    for r in pair_rates(before, after):
+        for arm, rate in ((before, r.before), (after, r.after)):
+            assert rate == pytest.approx(np.mean([100 * top2_pairs(s).get(r.pair, (0, 0, 0))[2] / r.clips for s in arm.values()]))
+
+
+# localisation
+
+
+def by_hand(Q, truth, present):
+    "The measures of one clip, place by place."
+    places = [(m, t, v) for m in range(Q.shape[0]) for t in range(Q.shape[1]) for v in range(Q.shape[2]) if present[m]]
+    G = {p for p in places if truth[p]}
+    where = {p for p in places if any(truth[p[0], t, p[2]] for t in range(Q.shape[1]))}
+    when = {p for p in places if any(truth[p[0], p[1], v] for v in range(Q.shape[2]))}
+    total = sum(Q[p] for p in places)
+    share = lambda mask: sum(Q[p] for p in mask) / total
+    peak = max(places, key=lambda p: Q[p])
+    S = {p for p in places if Q[p] >= THRESHOLD * Q[peak]}
+    values = float(peak in G), share(G), share(where), share(when), len(S & G) / len(S | G)
+    a, s = len(G) / len(places), len(S) / len(places)
+    return values, (a, a, len(where) / len(places), len(when) / len(places), a * s / (a + s - a * s))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_measures_place_by_place(seed):
+    g = torch.Generator().manual_seed(seed)
+    truth, present = torch.rand(3, 2, 4, 5, generator=g) < 0.3, torch.tensor([[True, True], [True, False], [True, True]])
+    truth[:, 0, 0, 0] = True
+    Q = torch.rand(3, 2, 4, 5, generator=g) * present[..., None, None]
+    values, chance = measure(Q, truth, present)
+    for n in range(3):
+        expected = by_hand(Q[n].numpy().astype(float), truth[n].numpy(), present[n].numpy())
+        for found, wanted in zip((values, chance), expected):
+            np.testing.assert_allclose([float(found[m][n]) for m in MEASURES], wanted, rtol=1e-5)
+
+
+def test_extremes_of_the_measures():
+    truth, present = torch.zeros(1, 1, 4, 6, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)
+    truth[0, 0, 1:3, 2:4] = True
+    for Q, expected in ((truth.float(), 1), ((~truth).float(), 0), (torch.zeros(1, 1, 4, 6), 0)):
+        values, _ = measure(Q, truth, present)
+        assert all(values[m] == expected for m in ("pointing", "energy", "iou"))
+    flat, chance = measure(torch.ones(1, 1, 4, 6), truth, present)
+    assert chance["energy"] == pytest.approx(4 / 24) and chance["energy_where"] == pytest.approx(2 / 6) and chance["energy_when"] == pytest.approx(0.5)
+    assert all(flat[m] == pytest.approx(float(chance[m])) for m in ("energy", "energy_where", "energy_when", "iou"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    make_synthetic(folder / "raw", SyntheticConfig(subjects=2, dropout=0.6, spurious=0.5), progress=False)
+    preprocess("synth60", folder / "raw", folder / "clips", workers=1, progress=False)
+    return folder / "raw", ClipStore.open(folder / "clips")
+
+
+def test_truth_follows_each_frame_into_the_input(made):
+    "Each frame of a clip is searched in its recording; the truth there must be the truth laid on the input."
+    raw, store = made
+    config = InputConfig(frames=90, every=3)
+    names, truth = list(store.names), read_truth(raw / "truth.jsonl")
+    laid = lay_truth(clip_truth(raw, names), config).numpy()
+    places = list(range(0, len(names), 7))
+    assert any(store.lengths[i, 1] for i in places) and laid[places].any()
+    for i in places:
+        recording = read_ntu(raw / f"{names[i]}.skeleton")
+        frames = {body[t].tobytes(): (m, t) for m, body in enumerate(recording.bodies) for t in range(body.shape[0]) if body[t].any()}
+        for m in range(2):
+            length = store.lengths[i, m]
+            for at, t in enumerate(range(0, 90, 3)):
+                seen = store.frames[store.offsets[i, m] + t % length] if length else np.zeros(0)
+                expected = truth[names[i]][frames[seen.tobytes()]] if seen.any() else np.zeros(25, bool)
+                np.testing.assert_array_equal(laid[i, m, at], expected)
+
+
+def test_truth_lies_on_seen_bodies_only(made):
+    raw, store = made
+    laid = lay_truth(clip_truth(raw, list(store.names)), InputConfig(frames=60))
+    x, present = Clips(store).replay(torch.arange(len(store)), 60)
+    assert not laid[~present].any() and laid.any((1, 2, 3)).float().mean() > 0.9
+    assert set(KIND) == set(range(24)) and set(KIND.values()) == {"where", "when", "both"}
+    with pytest.raises(ValueError, match="replay"):
+        lay_truth([[np.zeros((3, 25), bool)]], InputConfig(recipe="resample"))
+
+
+# faithfulness
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_ranks_are_an_order_by_value(seed):
+    g = torch.Generator().manual_seed(seed)
+    value = torch.randint(0, 4, (3, 2, 4, 5), generator=g).float()  # many ties
+    present = torch.tensor([[True, True], [True, False], [False, True]])
+    rank = ranks(value, present, g)
+    for n in range(3):
+        assert sorted(rank[n].flatten().tolist()) == list(range(40))
+        there = present[n][:, None, None].expand(2, 4, 5)
+        ordered = value[n][there][rank[n][there].argsort()]
+        assert (ordered[1:] <= ordered[:-1]).all() and rank[n][there].max() == there.sum() - 1
+
+
+def test_deletion_and_insertion_share_the_clip():
+    g = torch.Generator().manual_seed(0)
+    x, present = torch.randn(2, 3, 4, 5, 2, generator=g), torch.tensor([[True, True], [True, False]])
+    rank = ranks(torch.rand(2, 2, 4, 5, generator=g), present, g)
+    for count in (torch.tensor([0, 0]), torch.tensor([7, 3]), torch.tensor([40, 40])):
+        removed, kept = (keep_first(x, rank, count, insert) for insert in (False, True))
+        assert torch.equal(removed + kept, x)
+        gone = (removed == 0).all(1).flatten(1).sum(1)
+        assert gone.tolist() == count.tolist()
+
+
+class Linear(torch.nn.Module):
+    "The logit of class 1 is a weighted sum of everything; of class 0 nothing."
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x):
+        return torch.stack([torch.zeros(len(x)), (self.weight * x).flatten(1).sum(1)], 1)
+
+
+def test_curves_of_a_linear_network_by_hand():
+    g = torch.Generator().manual_seed(1)
+    x, present = torch.rand(1, 2, 3, 4, 1, generator=g), torch.ones(1, 1, dtype=torch.bool)
+    weight = torch.rand(2, 3, 4, 1, generator=g)
+    share = (weight * x[0]).sum(0).permute(2, 0, 1)[None]  # (1, 1, 3, 4): what each place adds
+    rank = ranks(share, present, g)
+    found = {insert: curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), rank, insert, 12) for insert in (False, True)}
+    ordered = share.flatten().sort(descending=True).values
+    for i in range(13):
+        torch.testing.assert_close(found[True][i], ordered[:i].sum().sigmoid())
+        torch.testing.assert_close(found[False][i], ordered[i:].sum().sigmoid())
+    for _ in range(5):  # no other order has a smaller area of deletion, or a larger one of insertion
+        other = ranks(torch.rand(1, 1, 3, 4, generator=g), present, g)
+        assert area(curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, False, 12)) >= area(found[False])
+        assert area(curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, True, 12)) <= area(found[True])
+
+
+def test_motion_is_the_way_to_the_next_frame():
+    x = torch.zeros(1, 3, 4, 2, 1)
+    x[0, 0, :, 1, 0] = torch.tensor([0.0, 3, 3, 4])
+    x[0, 1, 1:, 1, 0] = 4.0
+    assert motion(x)[0, 0, :, 1].tolist() == [5, 0, 1, 1] and not motion(x)[0, 0, :, 0].any()
+
+
+# similarity and adjacency
+
+
+@given(st.integers(1, 15))
+@settings(max_examples=10, deadline=None)
+def test_tempo_does_not_see_when_and_space_does_not_see_the_order(shift):
+    Q = torch.rand(4, 2, 16, 5, generator=torch.Generator().manual_seed(shift))
+    first, moved = profiles(Q), profiles(Q.roll(shift, 2))
+    torch.testing.assert_close(first["tempo"], moved["tempo"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first["space"], moved["space"])
+    torch.testing.assert_close(first["time"].roll(shift, 1), moved["time"])
+
+
+def test_similarity_is_symmetric_and_bounded():
+    Q, labels = torch.rand(40, 1, 16, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
+    own = class_profiles(profiles(Q), labels, 5)
+    assert similarity(own, 0, 1) == similarity(own, 1, 0) and all(abs(v) <= 1 + 1e-6 for v in similarity(own, 2, 2).values())
+    assert math.isnan(similarity(own, 0, 4)["space"]) and cosine(np.zeros(3), np.ones(3)) == 0
+    np.testing.assert_allclose(own.own["space"][:4].sum(0), 0, atol=1e-5)  # classes of equal size
+
+
+def test_share_between_classes_is_that_of_an_analysis_of_variance():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 50)
+    values = rng.normal(size=(50, 7)) + labels[:, None]
+    grand = values.mean(0)
+    between = sum((labels == c).sum() * ((values[labels == c].mean(0) - grand) ** 2).sum() for c in range(4))
+    within = sum(((values[labels == c] - values[labels == c].mean(0)) ** 2).sum() for c in range(4))
+    assert between_share(values, labels) == pytest.approx(between / (between + within)) and between_share(np.ones((5, 2)), labels[:5]) == 0
