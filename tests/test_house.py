@@ -80,8 +80,8 @@ def test_results_notebooks_have_one_parameters_cell_and_no_outputs(root):
 
 
 def test_no_notebook_holds_noise(root):
-    executed = sorted((root / "results").glob("*/*.ipynb"))
-    assert len(executed) >= 2
+    executed = sorted((root / "results").glob("*/*/*.ipynb"))
+    assert len(executed) >= 13
     for path in [*executed, *notebooks(root)]:
         for cell in json.loads(path.read_text())["cells"]:
             for output in cell.get("outputs", []):
@@ -103,23 +103,32 @@ def test_committed_parameters_are_the_composed_default(root, tmp_path):
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == yaml.safe_load((root / "params.yaml").read_text()), "run `make params`"
 
 
-@pytest.mark.parametrize("profile", ["synthetic", "nwucla", "nwucla-full"])
+PROFILES = {"synthetic": 12, "nwucla": 24, "sbu": 24, "jhmdb": 24, "paper": 96}  # and their width
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     from dvc.utils.hydra import compose_and_dump
 
-    from stf_repro.training.config import read_params, run_config
+    from stf_repro.training.config import run_configs
+    from stf_repro.training.params import read_params
 
     compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", [f"profile={profile}"])
     params = read_params(tmp_path / "params.yaml")
     assert params["profile"] == profile
-    configs = {key: run_config(params, key) for key in params["runs"]}
-    assert {"M1", "M5"} <= set(configs) and all(c.source in params["sources"] for c in configs.values())
-    full = profile == "nwucla-full"
-    assert all((c.model.width == 96) == full for c in configs.values())
+    runs = {key: run_configs(params, key) for key in (*params["runs"], *params["shifts"])}
+    configs = [config for seeds in runs.values() for config in seeds.values()]
+    assert all(c.source in params["sources"] and c.model.width == PROFILES[profile] for c in configs)
+    assert {"M1", "M2", "M3", "M4", "M5"} <= {c.label for c in configs}
+    if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need
+        assert len([key for key, seeds in runs.items() if all(c.table != "choices" for c in seeds.values())]) == 31
+    assert all(c.start in runs for c in configs if c.start)
+    named = {name for group in params["results"].values() for name in group}
+    assert named and all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)
 
 
 def test_all_profiles_are_tested(root):
-    assert {p.stem for p in (root / "conf" / "profile").glob("*.yaml")} == {"synthetic", "nwucla", "nwucla-full"}
+    assert {p.stem for p in (root / "conf" / "profile").glob("*.yaml")} == set(PROFILES)
 
 
 def test_terms_are_added_as_in_table_5(root):

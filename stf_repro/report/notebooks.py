@@ -28,7 +28,7 @@ def _check(path: Path, parameters: dict) -> None:
     if unknown := set(parameters) - known:
         raise NotebookError(f"{path} knows no parameter {sorted(unknown)}; it has {sorted(known)}")
 
-# %% ../../nbs/54_report.notebooks.ipynb #5687e234
+# %% ../../nbs/54_report.notebooks.ipynb #c20266d6
 def _clean(path: Path) -> bytes:
     "The executed notebook without anything that changes from run to run."
     from nbdev.clean import clean_nb
@@ -60,7 +60,7 @@ def execute(
     _check(notebook, parameters)
     part = out.with_suffix(".part.ipynb")
     options = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "cwd": str(cwd)}
-    options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]  # else each kernel warns about its transport
+    options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # else a kernel writes about its transport, and that it was stopped
     try:
         papermill.execute_notebook(str(notebook), str(part), parameters, **options)
     except papermill.PapermillExecutionError as error:

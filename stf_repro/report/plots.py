@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'FOCUS_CMAP', 'small_png', 'use_style', 'limb_colours', 'picture_plane', 'draw_skeleton',
-           'draw_clip', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
+           'draw_clip', 'drawable', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
 
 # %% ../../nbs/52_report.plots.ipynb #970b7f0b
 import io
@@ -176,6 +176,18 @@ def draw_clip(
             0.5, 0, str(t), transform=ax.transAxes, ha="center", va="top", fontsize=7, color=PALETTE["grey"]
         )
     return axes
+
+# %% ../../nbs/52_report.plots.ipynb #bbc759dd
+def drawable(
+    x: np.ndarray,  # (C, T, V, M) one clip as a network reads it
+    layout: Layout,
+    recipe: str,  # of the input: "replay" has the spine along z
+) -> tuple[np.ndarray, str]:  # (M, T, V, C), and which axis points up
+    "A clip for drawing."
+    bodies = np.asarray(x).transpose(3, 1, 2, 0)
+    if layout.name == "jhmdb15":
+        bodies = bodies * [1, -1]
+    return bodies, "z" if recipe == "replay" and layout.name == "ntu25" else "y"
 
 # %% ../../nbs/52_report.plots.ipynb #1cc42838
 class Picture:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESULTS', 'history_table', 'run_metrics', 'hardware', 'peak_memory', 'origin', 'write_results', 'finished']
 
-# %% ../../nbs/35_training.record.ipynb #20808dab
+# %% ../../nbs/35_training.record.ipynb #69a42090
 import hashlib
 import io
 import json
@@ -13,6 +13,7 @@ import platform
 import resource
 import subprocess
 import sys
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def run_metrics(
         "test_clips": test_clips,
     }
 
-# %% ../../nbs/35_training.record.ipynb #ef8bf6b7
+# %% ../../nbs/35_training.record.ipynb #25663536
 def _git(*args: str) -> str | None:
     "What git says in the project's folder; None where the package is not a tracked part of a repository."
     root = Path(stf_repro.__file__).parents[1]
@@ -99,6 +100,7 @@ def origin(
     return {
         "hardware": hardware(device),
         "peak_memory_bytes": int(peak_memory(device)),
+        "date": date.today().isoformat(),
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "stf_repro", "conf")),
         "versions": {"python": platform.python_version(), "stf_repro": version("stf_repro"), **{p: version(p) for p in packages}},

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ChildError', 'side_by_side', 'summarise']
 
-# %% ../../nbs/36_training.seeds.ipynb #01848c8b
+# %% ../../nbs/36_training.seeds.ipynb #9f7434be
+import csv
 import json
 import os
 import subprocess
@@ -13,8 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-
-from .checkpoint import write_atomic, write_json
+from statistics import fmean
 
 # %% ../../nbs/36_training.seeds.ipynb #61187a8e
 class ChildError(RuntimeError):
@@ -86,24 +86,33 @@ def _stop(processes: list[subprocess.Popen]) -> None:
             process.kill()
             process.wait()
 
-# %% ../../nbs/36_training.seeds.ipynb #aa85153e
+# %% ../../nbs/36_training.seeds.ipynb #03de73cc
 def summarise(
     folder,  # of the run; its seeds are folders in it
     seeds: list[int],
 ) -> dict:  # means over the seeds
     "Write the mean figures and the mean curve of a run, all of whose seeds are finished."
-    import pandas as pd  # here: what only starts children must not wait for it
+    from stf_repro.training.checkpoint import write_atomic  # here: it brings PyTorch, for which the start of children must not wait
 
     folder = Path(folder)
     places = [folder / f"seed-{seed}" for seed in seeds]
-    metrics = pd.DataFrame([json.loads((place / "metrics.json").read_text()) for place in places])
-    means = {"seeds": len(seeds), **metrics.drop(columns="best_epoch").mean().to_dict()}
-    curves = pd.concat([pd.read_csv(place / "history.tsv", sep="\t") for place in places]).groupby("epoch").mean()
-    for kind, name in (("metrics", f"{folder.name}.json"), ("curves", f"{folder.name}.tsv")):
-        (folder.parents[1] / kind / folder.parent.name).mkdir(parents=True, exist_ok=True)
+    metrics = [json.loads((place / "metrics.json").read_text()) for place in places]
+    means = {"seeds": len(seeds), **{name: fmean(m[name] for m in metrics) for name in metrics[0] if name != "best_epoch"}}
+    for kind, name, content in (("metrics", f"{folder.name}.json", json.dumps(means, indent=1)), ("curves", f"{folder.name}.tsv", _mean_curve(places))):
         path = folder.parents[1] / kind / folder.parent.name / name
-        if kind == "metrics":
-            write_json(path, means)
-        else:
-            write_atomic(path, curves.to_csv(sep="\t", float_format="%.6g").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content.encode())
     return means
+
+
+def _mean_curve(places: list[Path]) -> str:
+    "The mean of several history.tsv; a term that no seed computed in an epoch is empty."
+    epochs: dict[str, dict[str, list[float]]] = {}
+    for place in places:
+        for row in csv.DictReader((place / "history.tsv").read_text().splitlines(), delimiter="\t"):
+            values = epochs.setdefault(row["epoch"], {})
+            for name, value in row.items():
+                values.setdefault(name, []).extend([float(value)] if value else [])
+    columns = list(dict.fromkeys(name for values in epochs.values() for name in values))
+    rows = [[f"{fmean(values[c]):.6g}" if values.get(c) else "" for c in columns] for values in epochs.values()]
+    return "\n".join("\t".join(row) for row in [columns, *rows]) + "\n"
