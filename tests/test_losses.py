@@ -99,8 +99,9 @@ def slopes(value, params, g):
     return exact, min(differences, key=lambda d: abs(d - exact)), grads
 
 
-def opened(persons=1, **more):
-    model = network(persons=persons, **more).train()
+def opened(persons=1):
+    "A network whose adjacencies act, and whose terms are all plain functions of the weights."
+    model = network(persons=persons, choices=ModuleChoices(detach_input=False)).train()
     for m in model.stf.values():
         torch.nn.init.constant_(m.gate, 5.0)
     return model
@@ -172,6 +173,17 @@ def test_a_detached_mask_and_a_detached_target_are_constants():
     assert difference == pytest.approx(exact, rel=1e-5)
     for a, b in zip(torch.autograd.grad(ours, params, allow_unused=True), grads):
         torch.testing.assert_close(a, b)
+
+
+def test_the_adjacency_term_teaches_beta_alone():
+    "Detached from Q and from the features; and its values are those of the term that is not."
+    model, x, present, labels = network(persons=1).train(), batch(persons=1), torch.ones(3, 1, dtype=torch.bool), torch.arange(3)
+    free = opened()
+    free.load_state_dict(model.state_dict())
+    values = [Objective({"adjacency": 0.1})(m, x, labels, present, ("adjacency",)).terms["adjacency"] for m in (model, free)]
+    assert values[0].item() == values[1].item()
+    values[0].backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()} == {n for n, _ in model.named_parameters() if ".beta." in n}
 
 
 OTHERS = [o for o in DIFFERENTIABLE if o not in ({}, {"scale": "minmax"}, {"bound": "ambiguous", "margin": 0.9})]
@@ -354,7 +366,7 @@ MODULES += [{"g3d": "none"}, {"g3d": "window"}, {"g3d": "window", "modules": "wi
 def test_every_choice_of_modules_trains_with_exact_gradients_and_starts_where_it_says(options):
     two = {**SIZE, "windows": (3, 5)} if options.get("modules") == "windows" else SIZE
     torch.manual_seed(0)
-    model = STF(4, LAYOUTS["ntu25"], frames=8, num_persons=1, choices=ModuleChoices(**options), **two).double().train()
+    model = STF(4, LAYOUTS["ntu25"], frames=8, num_persons=1, choices=ModuleChoices(**options, detach_input=False), **two).double().train()
     x, present = batch(persons=1), torch.ones(3, 1, dtype=torch.bool)
     plain = MSG3D(4, LAYOUTS["ntu25"], num_persons=1, **two).double().train()
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("stf.")}

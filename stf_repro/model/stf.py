@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .msg3d import MSG3D, MultiScaleGraphConv, WindowGraphConv
 from ..skeleton import Layout
 
-# %% ../../nbs/24_model.stf.ipynb #34c6bbe7
+# %% ../../nbs/24_model.stf.ipynb #3bddda17
 @dataclass(frozen=True)
 class ModuleChoices:
     "What the paper leaves open about the STF modules. Codes are rows of CHOICES.md."
@@ -27,6 +27,7 @@ class ModuleChoices:
     activation: Literal["tanh", "softmax", "none"] = "tanh"  # C11
     entry: Literal["add", "replace_residual", "multiply", "replace_both"] = "add"  # C12
     g3d: Literal["tile", "none", "window"] = "tile"  # C13: G in a window of frames
+    detach_input: bool = True  # C14: L_Gk teaches beta alone, not the features that it reads
 
     __pydantic_config__ = {"extra": "forbid"}  # a run's configuration refuses unknown names
 
@@ -84,7 +85,7 @@ class Alpha(nn.Module):
             return G.softmax(-1)
         return (G.tanh() if self.choices.activation == "tanh" else G) / nodes
 
-# %% ../../nbs/24_model.stf.ipynb #373276cf
+# %% ../../nbs/24_model.stf.ipynb #9e221fe0
 class STFModule(nn.Module):
     "Focus prediction and instance-dependent adjacency: G = alpha(beta(X)) (paper: G_k)."
 
@@ -98,6 +99,7 @@ class STFModule(nn.Module):
         windows: tuple[int, ...] = (1,),  # a matrix for each of these window sizes
     ):
         super().__init__()
+        self.detach_input = choices.detach_input
         self.beta = focus_predictor(in_channels, choices.beta)
         self.alphas = nn.ModuleList(Alpha(frames, num_joints, num_scales, choices, w) for w in windows)
         self.gate = nn.Parameter(torch.full((1,), float(choices.entry == "replace_both")))
@@ -105,9 +107,10 @@ class STFModule(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, C, T, V)
-    ) -> tuple[Tensor, list[Tensor]]:  # predicted focus (B, T, V); gated adjacency of each window size, (B, K, wV, wV)
+    ) -> tuple[Tensor, list[Tensor]]:  # predicted focus (B, T, V), for L_Gk; gated adjacency of each window size, (B, K, wV, wV)
         beta = self.beta(x).squeeze(1)
-        return beta, [self.gate * alpha(beta) for alpha in self.alphas]
+        taught = self.beta(x.detach()).squeeze(1) if self.detach_input and torch.is_grad_enabled() else beta
+        return taught, [self.gate * alpha(beta) for alpha in self.alphas]
 
 # %% ../../nbs/24_model.stf.ipynb #16a6b541
 class STF(MSG3D):

@@ -26,7 +26,7 @@ from ..skeleton import LAYOUTS
 from .config import InputConfig, RunConfig
 from .distributed import Group, cut
 
-# %% ../../nbs/33_training.epoch.ipynb #2907bf1c
+# %% ../../nbs/33_training.epoch.ipynb #e4367e3a
 def build_model(
     config: RunConfig,
     benchmark: Benchmark,
@@ -38,7 +38,7 @@ def build_model(
     layout, classes = LAYOUTS[benchmark.layout], len(benchmark.classes)
     if m.name == "stf":
         return STF(classes, layout, config.input.length, **size, choices=m.choices)
-    return MSG3D(classes, layout, **size)
+    return MSG3D(classes, layout, **size, modules=m.choices.modules, map=m.choices.map)
 
 # %% ../../nbs/33_training.epoch.ipynb #991e7991
 def epoch_generator(
