@@ -17,7 +17,7 @@ repro: env
 
 test: env
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2
-	pytest
+	OMP_NUM_THREADS=1 pytest -n 2
 
 params: env
 	@python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump as c; \
