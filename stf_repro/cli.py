@@ -188,7 +188,7 @@ def render(root: Path, args) -> str:
 
     return f"{render(root, _params(root), args.notebook)}: executed"
 
-# %% ../nbs/60_cli.ipynb #dc008373
+# %% ../nbs/60_cli.ipynb #31d5b83c
 def _expected() -> tuple[type[Exception], ...]:
     "Errors whose message is written for the user."
     from stf_repro.data.clips import StoreError
@@ -213,7 +213,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="stf",
         description="Stages of the STF reproduction. `dvc repro` runs them in order; each can be run alone from the project's root.",
-        epilog="Example: stf train M5 trains the run M5 of the profile in params.yaml, or goes on where it was stopped.",
+        epilog="Example: stf train stf-xsub60-joint trains that run of the profile in params.yaml, or goes on where it was stopped.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     p = commands.add_parser("download", help="make or fetch raw files into raw/SOURCE", description=download.__doc__)
@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
     p.set_defaults(do=export)
     p = commands.add_parser("train", help="train the run RUN into runs/, with all its seeds", description=train.__doc__)
-    p.add_argument("run", help="a key below `runs` or `shifts` in params.yaml, e.g. M5")
+    p.add_argument("run", help="a key below `runs` or `shifts` in params.yaml, e.g. stf-xsub60-joint")
     p.add_argument("--seed", type=int, help="one of its seeds (default: all)")
     p.add_argument("--jobs", type=_positive, default=1, help="how many seeds go side by side (default: 1)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")

@@ -455,3 +455,12 @@ def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_
         whole, without_evidence, without_others = survives(torch.zeros_like(mask)), survives(mask), survives(others)
     assert whole > 0.9
     assert without_evidence < without_others - 0.2
+
+
+@pytest.mark.parametrize("options", [{"entry": "replace_residual"}, {"entry": "replace_both", "g3d": "none"}, {"modules": "windows"}], ids=str)
+def test_every_parameter_that_learns_is_reached_and_every_map_fits(options):
+    "A parameter that nothing depends on would stop a distributed training; maps of two blocks differ in length."
+    model = network(persons=1, choices=ModuleChoices(**options)).train()
+    x, present, labels = batch(persons=1), torch.ones(3, 1, dtype=torch.bool), torch.arange(3)
+    Objective(ALL)(model, x, labels, present, TERMS).total.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['between_share', 'ModuleAdjacency', 'class_adjacency']
 
-# %% ../../nbs/45_evaluation.adjacency.ipynb #d279cb73
+# %% ../../nbs/45_evaluation.adjacency.ipynb #51a8a102
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ def between_share(
     total = (deviation**2).sum()
     return float(between / total) if total > 0 else 0.0
 
-# %% ../../nbs/45_evaluation.adjacency.ipynb #e7e032fb
+# %% ../../nbs/45_evaluation.adjacency.ipynb #de4637c4
 @dataclass(frozen=True)
 class ModuleAdjacency:
     "What one STF module does on many clips."
@@ -43,13 +44,13 @@ class ModuleAdjacency:
     chance: float  # the same if the class did not matter
 
 
-def _fixed(block, pathway: str) -> float:
-    "Size of the static matrices of a pathway."
-    convs = [block.gcn] if pathway == "gcn" else [m for m in block.modules() if isinstance(m, WindowGraphConv)]
+def _fixed(block, pathway: str, window: int | None = None) -> float:
+    "Size of the static matrices of a pathway, or of one of its windows."
+    convs = [block.gcn] if pathway == "gcn" else [m for m in block.modules() if isinstance(m, WindowGraphConv) and window in (None, m.window)]
     sizes = [(c.adjacency + c.residual).abs().sum((0, 2)).mean() for c in convs]
     return float(torch.stack(sizes).mean())
 
-# %% ../../nbs/45_evaluation.adjacency.ipynb #f4984dd1
+# %% ../../nbs/45_evaluation.adjacency.ipynb #39c34ac2
 @torch.no_grad()
 def class_adjacency(
     model: MSG3D,  # an STF
@@ -74,8 +75,8 @@ def class_adjacency(
         summed = G.sum(1).numpy()
         nothing = np.full(summed.shape[1:], np.nan)
         by_class = np.stack([summed[labels == c].mean(0) if (labels == c).any() else nothing for c in range(classes)])
-        size, block = float(G.abs().sum((1, 3)).mean()), model.blocks[int(name[-1]) - 1]
+        size, (kind, number, window) = float(G.abs().sum((1, 3)).mean()), re.fullmatch(r"(gcn|g3d)(\d)(?:w(\d+))?", name).groups()
         share = between_share(G.flatten(1).numpy(), labels)
         chance = (len(np.unique(labels)) - 1) / (len(labels) - 1)
-        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), size, _fixed(block, name[:-1]), share, chance)
+        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), size, _fixed(model.blocks[int(number) - 1], kind, window and int(window)), share, chance)
     return modules

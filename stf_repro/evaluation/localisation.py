@@ -27,7 +27,7 @@ from ..model.msg3d import MSG3D
 from ..training.config import InputConfig, RunConfig, parse
 from ..training.epoch import build_model, make_batch
 
-# %% ../../nbs/42_evaluation.localisation.ipynb #90f80ab3
+# %% ../../nbs/42_evaluation.localisation.ipynb #1ac9e5f9
 def best_device() -> str:
     "The GPU if there is one."
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,13 +40,15 @@ def load_run(
     "The network that a run trained. Weights are read as safetensors, nothing is unpickled."
     folder = Path(folder)
     if not (folder / "metrics.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished run: `dvc repro train@{folder.parent.name}` trains it")
+        raise FileNotFoundError(f"{folder} holds no finished run: `stf train {folder.parent.name}` trains it")
     config = parse(json.loads((folder / "config.json").read_text()), folder.parent.name)
     model = build_model(config, get_benchmark(config.benchmark))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError:
         raise ValueError(f"{folder} was trained by another version of the code, whose weights have other names: `dvc repro` trains it again") from None
+    model.requires_grad_(False)  # only what lies behind the last maps is ever differentiated: keep no more of a pass than that
+    model.blocks[-1].requires_grad_(True)
     return model.eval().to(device), config
 
 # %% ../../nbs/42_evaluation.localisation.ipynb #41eec033

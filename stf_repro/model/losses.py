@@ -195,7 +195,7 @@ def _exploration(model: nn.Module, x: Tensor, present: Tensor, out: Output, Q: d
         again = _run(model, masked(x, mask.detach() if c.detach_mask else mask, c.resample), present, c)
     return exploration(again.logits, classes, counted, c.survival)
 
-# %% ../../nbs/26_model.losses.ipynb #9e59a90e
+# %% ../../nbs/26_model.losses.ipynb #7d49e86b
 def _terms(model: nn.Module, x: Tensor, labels: Tensor, present: Tensor, out: Output, names: tuple[str, ...], only_correct: bool, c: LossChoices):
     "The value of each named term on one batch."
     if "adjacency" in names and not out.beta:
@@ -220,7 +220,8 @@ def _terms(model: nn.Module, x: Tensor, labels: Tensor, present: Tensor, out: Ou
         targets = {name: scaled(q.detach() if c.detach_target else q) for name, q in Q_own.items()}
         terms["adjacency"] = adjacency(targets, out.beta, bodies, c.distance, c.resample)
     if "coherence" in names:
-        terms["coherence"] = coherence(*map(scaled, list(Q_own.values())[-2:]), bodies, c.distance)
+        Q_i, Q_j = list(Q_own.values())[-2:]
+        terms["coherence"] = coherence(scaled(Q_i), stretch(scaled(Q_j), Q_i.shape[1], c.resample), bodies, c.distance)
     return terms
 
 

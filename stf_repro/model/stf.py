@@ -112,7 +112,7 @@ class STFModule(nn.Module):
         taught = self.beta(x.detach()).squeeze(1) if self.detach_input and torch.is_grad_enabled() else beta
         return taught, [self.gate * alpha(beta) for alpha in self.alphas]
 
-# %% ../../nbs/24_model.stf.ipynb #16a6b541
+# %% ../../nbs/24_model.stf.ipynb #a3233c1d
 class STF(MSG3D):
     "MS-G3D with an instance-dependent adjacency in its graph pathways."
 
@@ -149,8 +149,17 @@ class STF(MSG3D):
         for unit in self.modules():
             if isinstance(unit, (MultiScaleGraphConv, WindowGraphConv)):
                 unit.entry = choices.entry
+                if choices.entry.startswith("replace") and self._has_own(unit):
+                    unit.residual.requires_grad_(False)  # replaced: nothing depends on it
 
-# %% ../../nbs/24_model.stf.ipynb #b0241d62
+# %% ../../nbs/24_model.stf.ipynb #ba2c1e59
+def _has_own(self: STF, unit: MultiScaleGraphConv | WindowGraphConv) -> bool:
+    "Whether a unit gets a G."
+    if isinstance(unit, MultiScaleGraphConv):
+        return self.choices.modules == "pathways"
+    return self.choices.g3d != "none" or self.choices.modules == "windows"
+
+
 def _adjacencies(self: STF, block: int, x: Tensor) -> tuple[Tensor | None, list[Tensor | None], dict, dict]:
     "G for the MS-GCN and for each window of a block, with the predicted focus and G by module name."
     i, sizes = block + 1, [unit.window for unit in self.blocks[block].g3d]
@@ -166,4 +175,4 @@ def _adjacencies(self: STF, block: int, x: Tensor) -> tuple[Tensor | None, list[
     return G.get(f"gcn{i}", [None])[0], windows, beta, {name: matrices[0] for name, matrices in G.items()}
 
 
-STF.adjacencies = _adjacencies
+STF.adjacencies, STF._has_own = _adjacencies, _has_own

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NOT_RUN', 'SETTINGS', 'MODALITIES', 'SOURCE_MARKS', 'LEGEND', 'PAIR', 'TERM_COLUMNS', 'FULL_SIZE', 'Run', 'read_runs',
            'arm', 'scores_of', 'setting', 'is_made', 'counterpart', 'focus_benchmark', 'read_published', 'cell',
-           'step_cell', 'p_cell', 'columns', 'datasets', 'published_cell', 'comparison_published', 'stream', 'Row',
-           'comparison', 'comparison_table', 'comparison_long', 'with_ours', 'shift', 'scarce', 'ablation',
+           'step_cell', 'p_text', 'p_cell', 'columns', 'datasets', 'published_cell', 'comparison_published', 'stream',
+           'Row', 'comparison', 'comparison_table', 'comparison_long', 'with_ours', 'shift', 'scarce', 'ablation',
            'ablation_people', 'provenance', 'write_made', 'markdown', 'latex', 'write_table']
 
 # %% ../../nbs/50_report.tables.ipynb #1efd5125
@@ -124,7 +124,7 @@ def read_published(
     "A table of data/reference, cell by cell as it is written."
     return pd.read_csv(Path(root) / "data" / "reference" / f"{name}.csv", dtype=str, keep_default_na=False)
 
-# %% ../../nbs/50_report.tables.ipynb #fe7bbfd0
+# %% ../../nbs/50_report.tables.ipynb #98c65d0f
 NOT_RUN = "not run"
 
 
@@ -146,11 +146,18 @@ def step_cell(
     return NOT_RUN if value is None else f"{value.gain:+.2f} ({value.low:+.2f} to {value.high:+.2f})"
 
 
+def p_text(
+    p: float,
+) -> str:
+    "A p value for reading."
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def p_cell(
     value: Comparison | None,
 ) -> str:
     "McNemar's p, seed by seed."
-    return NOT_RUN if value is None else ", ".join("<0.001" if p < 0.001 else f"{p:.3f}" for p in value.p_values)
+    return NOT_RUN if value is None else ", ".join(map(p_text, value.p_values))
 
 
 def columns(
@@ -366,7 +373,7 @@ def scarce(
         people.append(row | {"published gain": of_percent.iloc[-1].gain})
     return pd.DataFrame(people), pd.DataFrame(machine)
 
-# %% ../../nbs/50_report.tables.ipynb #27f27201
+# %% ../../nbs/50_report.tables.ipynb #c76afbc9
 TERM_COLUMNS = {"l_e": "L_e", "l_d": "L_d", "l_gk": "L_Gk", "l_c": "L_c"}
 
 
@@ -403,7 +410,7 @@ def ablation_people(
         row |= {f"ours on {r['measured_on']}": cell(own), "seeds": r["ours_seeds"] if ran else ""}
         row["spread of seeds"] = f"{r['ours_spread']:.2f}" if ran and r["ours_spread"] != "" else ""
         row["step (95 % over clips)"] = f"{r['step_gain']:+.2f} ({r['step_low']:+.2f} to {r['step_high']:+.2f})" if stepped else "" if first else NOT_RUN
-        row["McNemar p of the step, seed by seed"] = ", ".join(f"{float(p):.3f}" for p in r["step_p_values"].split()) if stepped else ""
+        row["McNemar p of the step, seed by seed"] = ", ".join(p_text(float(p)) for p in r["step_p_values"].split()) if stepped else ""
         row["best epoch (chosen on test)"] = f"{r['top1_best_epoch']:.2f}" if r["top1_best_epoch"] != "" else ""
         on = f"{r['published_dataset']} {r['published_protocol']}, {r['published_modality']}"
         rows.append(row | {f"published on {on}": r["published_top1"], "published gain over M1": r["published_delta"]})

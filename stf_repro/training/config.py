@@ -109,7 +109,7 @@ class OptimConfig(Part):
             raise ValueError(f"batch_size {self.batch_size} cannot be cut into accumulate: {self.accumulate} equal passes")
         return self
 
-# %% ../../nbs/30_training.config.ipynb #91dd8243
+# %% ../../nbs/30_training.config.ipynb #25082ee8
 class RunConfig(Part):
     "One training: a run with one of its seeds."
 
@@ -139,6 +139,9 @@ class RunConfig(Part):
             raise ValueError(f"input.recipe: resample takes the main body only, and {self.benchmark!r} has two; take uniform")
         if self.objective.shares.get("adjacency") and self.model.name != "stf":
             raise ValueError("the adjacency term needs model.name: stf")
+        choices = self.model.choices
+        if self.objective.shares.get("coherence") and choices.modules == "pathways" and choices.map != "output":
+            raise ValueError(f"model.choices.map: {choices.map} gives the two pathways of a block one map, and the coherence term nothing to compare")
         return self
 
 # %% ../../nbs/30_training.config.ipynb #efc66f3a

@@ -198,7 +198,7 @@ class _Progress:
             terms = " ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in ("epoch", "lr") and not k.startswith("factor_"))
             print(f"{self.label} epoch {row['epoch']}/{self.total} {terms} ({rate:.0f} clips/s, {seconds:.1f} s)", flush=True)
 
-# %% ../../nbs/34_training.trainer.ipynb #0a1355e6
+# %% ../../nbs/34_training.trainer.ipynb #3c399e47
 def run_epoch(
     job: Job,
     step,  # `Step` of the job's model, perhaps distributed
@@ -211,7 +211,8 @@ def run_epoch(
         group["lr"] = rate
     row = {"epoch": epoch + 1, "lr": rate}
     row |= train_epoch(step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch, job.group, progress.step)
-    job.group.average(job.model.buffers())
+    kept = job.model.state_dict()  # not the skeleton, which is the same everywhere, and must stay so to the last bit
+    job.group.average(b for name, b in job.model.named_buffers() if name in kept)
     trained = time.monotonic()
     logits = score(job, config.optim.precision if epoch + 1 < config.optim.epochs else "fp32")
     row |= score_figures(logits, job.clips.labels[job.parts["test"]].cpu())
