@@ -44,7 +44,7 @@ def small(section: dict) -> dict:
     prefix, _, split = section["benchmark"].partition("-")
     benchmark = f"{STANDIN[prefix]}-{split}" if prefix in STANDIN else "synthkinetics"
     model = section["model"] | {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
-    optim = section["optim"] | {"epochs": 1, "batch_size": 8, "accumulate": 2, "milestones": []}
+    optim = section["optim"] | {"epochs": 1, "batch_size": 4 if section.get("percent") else 8, "accumulate": 2, "milestones": []}
     objective = section["objective"] | {"warmup": 0.0}
     return section | {"source": STANDIN[section["source"]], "benchmark": benchmark, "model": model, "optim": optim, "objective": objective}
 
