@@ -188,7 +188,7 @@ def render(root: Path, args) -> str:
 
     return f"{render(root, _params(root), args.notebook)}: executed"
 
-# %% ../nbs/60_cli.ipynb #31d5b83c
+# %% ../nbs/60_cli.ipynb #27804358
 def _expected() -> tuple[type[Exception], ...]:
     "Errors whose message is written for the user."
     from stf_repro.data.clips import StoreError
@@ -207,7 +207,7 @@ def _positive(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
     return int(text)
 
-
+# %% ../nbs/60_cli.ipynb #c6e4673c
 def parser() -> argparse.ArgumentParser:
     "The command line of `stf`."
     top = argparse.ArgumentParser(
@@ -241,7 +241,7 @@ def parser() -> argparse.ArgumentParser:
     p.set_defaults(do=render)
     return top
 
-
+# %% ../nbs/60_cli.ipynb #2e91d53e
 def _interrupt(*_):
     "Let a request to end be met like Ctrl-C: files are left whole, children are stopped."
     raise KeyboardInterrupt

@@ -229,7 +229,7 @@ def score(job: Job, precision: str = "fp32") -> Tensor:  # logits (n, classes), 
     "Score the test clips."
     return predict(job.model, job.clips, job.parts["test"], job.config.input, precision=precision, group=job.group)
 
-# %% ../../nbs/34_training.trainer.ipynb #c3ade6fe
+# %% ../../nbs/34_training.trainer.ipynb #67de0091
 def identify(
     config: RunConfig,
     store: ClipStore,
@@ -276,7 +276,7 @@ def is_trained(
     store = store if isinstance(store, ClipStore) else ClipStore.open(store)
     return finished(out, identify(config, store, find_device(device), start)[0]["fingerprint"]) is not None
 
-
+# %% ../../nbs/34_training.trainer.ipynb #207ee828
 def _content(store: ClipStore) -> str:
     "The content hash of a clip store."
     return hashlib.sha256("".join(file["sha256"] for file in store.meta["files"].values()).encode()).hexdigest()
@@ -316,7 +316,7 @@ def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device,
     logits = score(job) if logits is None else logits
     return _finish(job, logits, out, device, origins)
 
-
+# %% ../../nbs/34_training.trainer.ipynb #ae074b4e
 def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
     "Say where the training begins, and clear what must not be taken for its result."
     name = f"{config.label} (seed {config.seed})"
