@@ -1,14 +1,19 @@
 # make repro   environment, then every table and figure of the default profile (no download needed)
 # make test    environment, then the tests in the notebooks and in tests/
 # make params  write params.yaml from conf/
-PYTHON ?= python3
+# make python  say which interpreter the environment is made with; choose another: make PYTHON=python3.12 test
 BIN := $(CURDIR)/.venv/bin
+SYSTEM := $(subst $(BIN):,,$(PATH))
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # Idle threads sleep instead of spinning: on a busy machine the difference is tenfold.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: repro test params env
+# The first of these that is Python 3.11 to 3.14 and can make an environment
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
+FITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+
+.PHONY: repro test params env python
 
 repro: env
 	@# a source archive without git: DVC must not look for it
@@ -23,10 +28,18 @@ params: env
 	@python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump as c; \
 	c(Path('params.yaml').absolute(), str(Path('conf').absolute()), None, 'config', '', [])"
 
-env: .venv/.installed
+python:
+	@PATH="$(SYSTEM)"; for p in $(PYTHONS); do \
+	  if "$$p" -c "$(FITS)" 2> /dev/null; then command -v "$$p"; exit 0; fi; done; \
+	echo "Python 3.11 to 3.14 with venv is needed, and $(PYTHONS) is not. Install one (on Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; exit 1
 
-.venv/.installed: constraints.txt pyproject.toml
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; say which: make PYTHON=python3.12')"
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+# made anew when the packages change, or when PYTHON= asks for another version than the one that is there
+env:
+	@new() { [ .venv/.installed -nt constraints.txt ] && [ .venv/.installed -nt pyproject.toml ]; }; \
+	if new && [ -z "$(PYTHON)" ]; then exit 0; fi; \
+	python=$$($(MAKE) -s python) || exit 1; \
+	if new && [ "$$(.venv/bin/python -V)" = "$$($$python -V)" ]; then exit 0; fi; \
+	echo "environment: $$($$python -V) ($$python), in .venv"; \
+	"$$python" -m venv --clear .venv && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && \
+	touch .venv/.installed

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from stf_repro.data.clips import Clip, ClipStore, write_store
-from stf_repro.model.losses import TERMS, Objective
+from stf_repro.model.objective import TERMS, Objective
+from stf_repro.model.variants import FixedBalance, every, together
 from stf_repro.model.stf import STF
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training import trainer
@@ -118,14 +119,14 @@ def gradients(folder: Path) -> None:
 
     def own(half, names, shares):
         twin = copy.deepcopy(model)
-        Step(twin, Objective(shares, balance="fixed", only_correct=False))(x[half], labels[half], present[half], names).total.backward()
+        Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}}))(x[half], labels[half], present[half], names).total.backward()
         return {name: p.grad for name, p in twin.named_parameters()}
 
     for names in (*((term,) for term in TERMS), TERMS):
         shares = {name: 1.0 for name in names}
         one, two = own(halves[0], names, shares), own(halves[1], names, shares)
         twin = copy.deepcopy(model)
-        step = distribute(Step(twin, Objective(shares, balance="fixed", only_correct=False)), group)
+        step = distribute(Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}})), group)
         half = halves[group.rank]
         step(x[half], labels[half], present[half], names).total.backward()
         largest = 0.0
@@ -144,7 +145,7 @@ def counted_on_one(group, model, x, labels, present, half) -> None:
     model = copy.deepcopy(model)
     predicted = model.run(x[half], present[half]).logits.argmax(1)
     ours = predicted if group.rank == 0 else (predicted + 1) % 5
-    objective = Objective({"exploration": 0.1, "coherence": 0.1}, separation="none", warmup=0)
+    objective = Objective({"exploration": 0.1, "coherence": 0.1}, schedule=together, warmup=0)
     step = distribute(Step(model, objective), group)
     optimiser = torch.optim.SGD(step.parameters(), lr=0.01)
     for _ in range(2):

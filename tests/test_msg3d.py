@@ -8,7 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stf_repro.model.msg3d import MSG3D, export_msg3d_weights, load_msg3d_weights, msg3d_name
+from stf_repro.model.fast import passes
+from stf_repro.model.fast.passes import accelerate
+from stf_repro.model.msg3d import MSG3D
+from stf_repro.model.stf import STF
+from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights, msg3d_name
 from stf_repro.skeleton import LAYOUTS
 
 FIXTURE = Path(__file__).parent / "fixtures" / "msg3d_ntu25.npz"
@@ -48,9 +52,9 @@ def state(original):
 
 
 def build(state, fast):
-    model = MSG3D(60, LAYOUTS["ntu25"], fast=fast)
+    model = MSG3D(60, LAYOUTS["ntu25"])
     load_msg3d_weights(model, {f"module.{k}": v for k, v in state.items()})
-    return model
+    return accelerate(model) if fast else model
 
 
 def the_input(original):
@@ -63,14 +67,17 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_logits_and_activations(original, state, fast):
+def test_logits_and_activations(original, state, fast, monkeypatch):
     model = build(state, fast).eval()
-    outputs = {}
+    outputs, whole = {}, passes.block_pass
+    if fast:  # the units' weights are read, the units themselves are not called
+        monkeypatch.setattr(passes, "block_pass", lambda *a: (found := whole(*a), outputs.update({f"tcn{len(outputs) + 1}": passes.outer(found[0])}))[0])
     for i, block in enumerate(model.blocks, 1):
         block.tcn.register_forward_hook(lambda m, a, out, i=i: outputs.update({f"tcn{i}": out}))
     with torch.no_grad():
         out = model.run(the_input(original))
     assert relative(out.logits, original["logits_eval"]) < 1e-4
+    assert set(outputs) == {"tcn1", "tcn2", "tcn3"}
     outputs |= {f"sgcn{i}": out.maps[f"gcn{i}"] for i in (1, 2, 3)} | {f"gcn3d{i}": out.maps[f"g3d{i}"] for i in (1, 2, 3)}
     for unit, value in outputs.items():
         assert tuple(value.shape) == tuple(original[f"act_eval/{unit}/shape"])
@@ -115,6 +122,35 @@ def test_weights_of_another_size_are_refused(state):
     with pytest.raises(KeyError, match="head.bias.*fc.scale"):
         load_msg3d_weights(MSG3D(60, LAYOUTS["ntu25"]), foreign)
 
+
+def test_weights_of_another_skeleton_name_the_parameter_and_both_shapes(state):
+    with pytest.raises(ValueError, match=r"sgcn1.0.A_res has shape \(325, 25\).*\(234, 18\)|gcn3d\d.*A_res has shape \(\d+, \d+\).*needs \(\d+, \d+\)"):
+        load_msg3d_weights(MSG3D(60, LAYOUTS["openpose18"]), state)
+    with pytest.raises(ValueError, match=r"head.(weight|bias) has shape \(60.*\(5"):
+        load_msg3d_weights(MSG3D(5, LAYOUTS["ntu25"]), state)
+
+
+@pytest.mark.parametrize("kind,keeps", [(MSG3D, ("head.",)), (STF, ("stf.",)), (STF, ("stf.", "head."))])
+def test_a_part_of_the_weights_can_be_loaded(state, kind, keeps):
+    "All but the head, for other classes; and into STF, which has modules more."
+    classes = 5 if "head." in keeps else 60
+    model = kind(classes, LAYOUTS["ntu25"], **({"frames": 30} if kind is STF else {}))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    load_msg3d_weights(model, state, without=keeps)
+    for name, value in model.state_dict().items():
+        if name.startswith(keeps):
+            assert torch.equal(value, before[name])
+    named = {msg3d_name(key): value for key, value in state.items()}
+    moved = [n for n in named if not n.startswith(keeps)]
+    assert len(moved) > 400 and all(torch.equal(model.state_dict()[n].flatten(), named[n].flatten()) for n in moved)  # copied, not computed
+
+
+def test_weights_that_do_not_fit_change_nothing(state):
+    model = MSG3D(60, LAYOUTS["ntu25"])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(ValueError):
+        load_msg3d_weights(model, {**state, "fc.bias": torch.zeros(61)})
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 def test_weights_go_back_to_the_original(state):
     back = export_msg3d_weights(build(state, True))

@@ -9,19 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stf_repro.model import fast
+from stf_repro.model.fast import norm, order
+from stf_repro.model.fast.passes import Shared, accelerate, export_program, graph_unit, is_fast, reference_path, temporal_unit, window_unit
 from stf_repro.model.focus import focus, top_scores
-from stf_repro.model.losses import Objective
-from stf_repro.model.msg3d import (
-    MSG3D,
-    MultiScaleGraphConv,
-    MultiScaleTemporalConv,
-    WindowGraphConv,
-    export_msg3d_weights,
-    exported,
-    load_msg3d_weights,
-)
+from stf_repro.model.msg3d import MSG3D, MultiScaleGraphConv, MultiScaleTemporalConv, WindowGraphConv
+from stf_repro.model.objective import Objective
 from stf_repro.model.stf import STF
+from stf_repro.model.variants import every, multiply
+from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights
 from stf_repro.skeleton import LAYOUTS, Layout
 
 STICK = Layout("stick", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
@@ -56,8 +51,7 @@ def stir(model: nn.Module) -> nn.Module:
 def both(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     "The model on the fast path, and a copy on the reference path."
     other = copy.deepcopy(model)
-    model.fast, other.fast = True, False
-    return model, other
+    return accelerate(model), other
 
 
 def assert_same_gradients(a: nn.Module, b: nn.Module) -> None:
@@ -120,7 +114,6 @@ UNITS = {
 def test_first_and_second_derivatives(unit, quick):
     "Against differences, in training: with respect to the input, the sample's own adjacency, and every parameter."
     module = stir(UNITS[unit]()).train()
-    module.fast = quick
     graph = not unit.startswith("time")
     C = module.mix.in_channels // 2 if graph else module.branches[0][0].in_channels
     x = torch.randn(2, C, 3, 3, requires_grad=True)
@@ -131,8 +124,21 @@ def test_first_and_second_derivatives(unit, quick):
         names = names[:4]  # the rest would take minutes
     weights = [dict(module.named_parameters())[n] for n in names]
 
+    class Quick(nn.Module):
+        "The unit's weights, in the cheaper order."
+
+        def __init__(self):
+            super().__init__()
+            self.unit = module
+
+        def forward(self, x, *G):
+            take = {MultiScaleGraphConv: graph_unit, WindowGraphConv: window_unit, MultiScaleTemporalConv: temporal_unit}[type(module)]
+            return order.outer(take(module, order.inner(x), *G, Shared(None, norm.Averages())))
+
     def f(x, *rest):
         state = dict(zip(names, rest[len(G) :]))
+        if quick:
+            return torch.func.functional_call(Quick(), {f"unit.{k}": v for k, v in state.items()}, (x, *rest[: len(G)]))
         return torch.func.functional_call(module, state, (x, *rest[: len(G)]))
 
     arguments = (x, *G, *(w.detach().clone().requires_grad_() for w in weights))
@@ -148,15 +154,15 @@ def test_derivatives_of_the_operations(own, count):
     x, weight, A = leaf(2, 5, 2, 2), leaf(2, 2, 2), leaf(3, 6, 4)
     G = leaf(2, 2, 4) if own else None
     for stride in (1, 2):
-        f = lambda x, w, A, G: fast.GraphConv.apply(x, w, A, G, stride)
+        f = lambda x, w, A, G: order.GraphConv.apply(x, w, A, G, stride)
         assert torch.autograd.gradcheck(f, (x, weight, A, G)) and torch.autograd.gradgradcheck(f, (x, weight, A, G))
     count = None if count is None else torch.tensor(count)
     z, gamma, beta, last = leaf(3, 2, 2, 2, 2), leaf(2), leaf(2), leaf(3, 2, 2)
     none = torch.zeros(2)
-    f = lambda z, g, b, w: fast.Collapse.apply(z, g, b, w, none, count, 1e-5)[0]
+    f = lambda z, g, b, w: norm.Collapse.apply(z, g, b, w, none, count, 1e-5)[0]
     assert torch.autograd.gradcheck(f, (z, gamma, beta, last)) and torch.autograd.gradgradcheck(f, (z, gamma, beta, last))
     add = leaf(3, 2, 2, 2, 2) if own else None
-    f = lambda z, g, b, a: fast.BatchNorm.apply(z, g, b, a, none, count, 1e-5, True)[0]
+    f = lambda z, g, b, a: norm.BatchNorm.apply(z, g, b, a, none, count, 1e-5, True)[0]
     assert torch.autograd.gradcheck(f, (z, gamma, beta, add)) and torch.autograd.gradgradcheck(f, (z, gamma, beta, add))
 
 
@@ -170,16 +176,16 @@ def test_pieces_do_not_show(frames, half, stride, bodies, own, piece):
     weight, A = torch.randn(2, 2, 4, requires_grad=True), torch.randn(w, 3 * w, 6, requires_grad=True)
     inputs = [x, weight, A] + ([torch.randn(bodies, 3, 6, requires_grad=True)] if own else [])
     G = inputs[3] if own else None
-    before = fast.PIECE["cpu"]
+    before = order.PIECE["cpu"]
     try:
-        fast.PIECE["cpu"] = piece
-        out = fast.GraphConv.apply(x, weight, A, G, stride)
+        order.PIECE["cpu"] = piece
+        out = order.GraphConv.apply(x, weight, A, G, stride)
         g = torch.randn_like(out)
         ours = torch.autograd.grad(out, inputs, g)
     finally:
-        fast.PIECE["cpu"] = before
-    for order in (fast.mix_first, fast.aggregate_first):
-        plain = order(x, weight, A, G, stride)
+        order.PIECE["cpu"] = before
+    for way in (order.mix_first, order.aggregate_first):
+        plain = way(x, weight, A, G, stride)
         torch.testing.assert_close(out, plain)
         torch.testing.assert_close(ours, torch.autograd.grad(plain, inputs, g))
 
@@ -201,6 +207,10 @@ def test_empty_bodies_are_computed_once(kind, training):
     torch.testing.assert_close(out.logits, full.logits, **CLOSE)
     for name in full.maps:
         torch.testing.assert_close(out.maps[name][out.rows], full.maps[name], **CLOSE)
+        a, b = (o.by_clip(o.maps[name].square().sum(1)) for o in (out, full))
+        assert a.shape[:2] == (5, 2)
+        torch.testing.assert_close(a, b, **CLOSE)
+    assert out.counted(present).sum() == full.counted(present).sum() == present.sum()
     for logits in (out.logits, full.logits):
         F.cross_entropy(logits, torch.arange(5) % 4).backward()
     assert_same_gradients(quick, slow)
@@ -217,7 +227,9 @@ def test_whole_objective_with_empty_bodies(step):
     x, present = one_person_clips()
     results = []
     for model in (quick, slow):
-        objective = Objective({"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}, warmup=0.0, only_correct=False)
+        objective = Objective(
+            {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}, warmup=0.0, choices={"exploration": {"counted": every}}
+        )
         (names,) = objective.plan(step, 0, 1.0)
         losses = objective(model, x, torch.arange(5) % 4, present, names)
         losses.total.backward()
@@ -266,34 +278,28 @@ def test_wrong_input_is_told_what_was_expected(kind):
     good = torch.randn(2, 3, 8, 18, 2)
     model(good)
     wrong = [good[..., 0], good[:, :2], good[:, :, :, :17], good[..., :1], good[:0], good[:, :, :0]]
-    for path in (True, False):
-        model.fast = path
+    for network_ in both(model):
         for x in wrong:
             with pytest.raises(ValueError, match=r"\(N, 3, T, 18, 2\).*18 joints of layout 'openpose18'"):
-                model(x)
-    holed = good.clone()
-    holed[1, 2, 3, 4, 1] = float("inf")
-    model(holed)
-    model.check_finite = True
-    with pytest.raises(ValueError, match=r"\(N, 3, T, 18, 2\).*'openpose18'.*inf at sample 1, channel 2, frame 3, joint 4.*body 1"):
-        model(holed)
+                network_(x)
 
 
-def test_the_switch_changes_no_name_and_no_weight():
+def test_accelerating_changes_no_name_and_no_weight_and_can_be_undone():
     model = network(STF, "ntu25", 8, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.fast = False
-    assert not model.fast and not model.blocks[2].tcn.fast
-    model.fast = True
+    places = {name: p.data_ptr() for name, p in model.named_parameters()}
+    assert accelerate(model) is model and accelerate(model) is model and is_fast(model) and isinstance(model, STF)
     assert list(before) == list(model.state_dict()) and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert list(MSG3D(4, LAYOUTS["ntu25"], fast=False).state_dict()) == list(MSG3D(4, LAYOUTS["ntu25"]).state_dict())
+    assert {name: p.data_ptr() for name, p in model.named_parameters()} == places
+    with reference_path(model):
+        assert type(model) is STF
+    assert is_fast(model) and is_fast(copy.deepcopy(model))
 
 
-def test_a_norm_of_another_kind_is_refused_in_training():
-    "Statistics over several processes are not computed here: better an error than other numbers."
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(network(MSG3D, "ntu25", 8, 1)).train()
-    with pytest.raises(TypeError, match="SyncBatchNorm.*model.fast = False"):
-        model(torch.randn(2, 3, 8, 25, 1))
+def test_what_the_cheaper_order_does_not_compute_stays_on_the_reference_path():
+    "Statistics over several processes, another way for G to enter: better slower than other numbers."
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(network(MSG3D, "ntu25", 8, 1))
+    assert not is_fast(accelerate(synced)) and not is_fast(accelerate(network(STF, "ntu25", 8, 1, join=multiply)))
 
 
 def test_weights_go_to_the_original_and_back():
@@ -309,13 +315,13 @@ def test_weights_go_to_the_original_and_back():
 @pytest.mark.parametrize("kind", [MSG3D, STF])
 def test_the_exported_program_agrees(kind):
     model = network(kind, "openpose18", 9, 2, windows=(3,)).float().train()
-    program = exported(model, torch.randn(2, 3, 9, 18, 2, dtype=torch.float32))
-    assert model.training and model.fast
+    program = export_program(accelerate(model), torch.randn(2, 3, 9, 18, 2, dtype=torch.float32))
+    assert model.training and is_fast(model)
     x = torch.randn(3, 3, 9, 18, 2, dtype=torch.float32)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model.eval()(x), rtol=1e-3, atol=1e-5)  # fp32, two orders of summation
     with pytest.raises(ValueError, match="at least 2"):
-        exported(model, x[:1])
+        export_program(model, x[:1])
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter warns about packages it could also use
@@ -324,7 +330,7 @@ def test_onnx_agrees(kind, tmp_path):
     import onnxruntime
 
     model = network(kind, "ntu25", 9, 2, windows=(3,)).float().eval()
-    program = exported(model, torch.randn(2, 3, 9, 25, 2, dtype=torch.float32))
+    program = export_program(model, torch.randn(2, 3, 9, 25, 2, dtype=torch.float32))
     torch.onnx.export(program, dynamo=True, verbose=False).save(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     x = torch.randn(3, 3, 9, 25, 2, dtype=torch.float32)
@@ -339,8 +345,7 @@ def test_reduced_precision(training):
     model = network(MSG3D, "ntu25", 8, 2).float().train(training)
     x = torch.randn(4, 3, 8, 25, 2, dtype=torch.float32)
     off = {}
-    for path in (True, False):
-        model.fast = path
+    for path, model in zip((True, False), both(model)):
         exact = copy.deepcopy(model).double()(x.double())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(x)

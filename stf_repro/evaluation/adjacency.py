@@ -6,7 +6,6 @@
 __all__ = ['between_share', 'ModuleAdjacency', 'class_adjacency']
 
 # %% ../../nbs/45_evaluation.adjacency.ipynb #51a8a102
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Clips
-from ..model.msg3d import MSG3D, WindowGraphConv
+from ..model.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.epoch import make_batch
 
@@ -44,10 +43,10 @@ class ModuleAdjacency:
     chance: float  # the same if the class did not matter
 
 
-def _fixed(block, pathway: str, window: int | None = None) -> float:
-    "Size of the static matrices of a pathway, or of one of its windows."
-    convs = [block.gcn] if pathway == "gcn" else [m for m in block.modules() if isinstance(m, WindowGraphConv) and window in (None, m.window)]
-    sizes = [(c.adjacency + c.residual).abs().sum((0, 2)).mean() for c in convs]
+def _fixed(model: MSG3D, module: str) -> float:
+    "Size of the static matrices of a pathway, e.g. g3d2."
+    block = model.blocks[int(module[-1]) - 1]
+    sizes = [(unit.A + unit.residual).abs().sum((0, 2)).mean() for unit in {"gcn": [block.gcn], "g3d": block.g3d}[module[:-1]]]
     return float(torch.stack(sizes).mean())
 
 # %% ../../nbs/45_evaluation.adjacency.ipynb #39c34ac2
@@ -65,18 +64,16 @@ def class_adjacency(
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
         out = model.run(x)
-        first = torch.arange(len(x)) * present.shape[1]  # rows of the main bodies
-        for name, G in out.adjacency.items():
-            rows = first.to(G.device) if out.rows is None else out.rows.to(G.device)[first.to(G.device)]
-            found.setdefault(name, []).append(G[rows].cpu())
+        for name, G in out.G.items():
+            found.setdefault(name, []).append(G[:: present.shape[1]].cpu())  # the main bodies
     labels, modules = clips.labels.cpu()[indices].numpy(), {}
     for name, parts in found.items():
         G = torch.cat(parts).double()  # (n, K, V, V)
         summed = G.sum(1).numpy()
         nothing = np.full(summed.shape[1:], np.nan)
         by_class = np.stack([summed[labels == c].mean(0) if (labels == c).any() else nothing for c in range(classes)])
-        size, (kind, number, window) = float(G.abs().sum((1, 3)).mean()), re.fullmatch(r"(gcn|g3d)(\d)(?:w(\d+))?", name).groups()
+        size = float(G.abs().sum((1, 3)).mean())
         share = between_share(G.flatten(1).numpy(), labels)
         chance = (len(np.unique(labels)) - 1) / (len(labels) - 1)
-        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), size, _fixed(model.blocks[int(number) - 1], kind, window and int(window)), share, chance)
+        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), size, _fixed(model, name), share, chance)
     return modules

@@ -23,7 +23,7 @@ def keep_first(
 ) -> Tensor:  # (N, C, T, V, M)
     "Remove the first places of an order from a clip, or keep nothing else."
     chosen = (rank < count[:, None, None, None]).permute(0, 2, 3, 1).unsqueeze(1)  # (N, 1, T, V, M)
-    return x * chosen if insert else x - chosen * x
+    return torch.where(chosen if insert else ~chosen, x, 0.0)
 
 
 def ranks(

@@ -25,12 +25,14 @@ from tqdm import tqdm
 from ..data.batches import Clips
 from ..data.benchmarks import get_benchmark, subset
 from ..data.clips import ClipStore
-from ..model.losses import Losses, Objective
 from ..model.msg3d import MSG3D
+from ..model.objective import Losses, Objective
+from ..model.weights import load_part
 from .checkpoint import clear_checkpoints, load_checkpoint, other_checkpoints, save_checkpoint
-from .config import RunConfig, code_hash, fingerprint
-from .distributed import Group, Step, cut, distribute, join_group
-from .epoch import TrainingError, build_model, learning_rate, predict, score_figures, train_epoch
+from .config import RunConfig
+from .distributed import Group, Step, distribute, join_group, split_batch
+from .epoch import TrainingError, build_model, build_objective, learning_rate, predict, score_figures, train_epoch
+from .fingerprint import code_hash, fingerprint
 from .record import finished, origin, write_results
 
 # %% ../../nbs/34_training.trainer.ipynb #3f1971f6
@@ -88,13 +90,10 @@ def take_over(
     config: RunConfig,
 ) -> None:
     "Put these weights into a network, and freeze them. Raises `TrainingError` naming what does not fit."
-    ours = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    shapes = lambda state: {k: tuple(v.shape) for k, v in state.items()}
-    if odd := sorted(shapes(ours).items() ^ shapes(weights).items()):
-        name = odd[0][0]
-        there, here = (shapes(state).get(name, "absent") for state in (weights, ours))
-        raise TrainingError(f"the network of {config.start!r} does not fit: {name} is {there} there and {here} here; both runs need the same model and input")
-    model.load_state_dict(weights, strict=False)
+    try:
+        load_part(model, weights, without=("head.",))
+    except (KeyError, ValueError) as error:
+        raise TrainingError(f"the network of {config.start!r} does not fit: {error.args[0]}. Both runs need the same model and input") from None
     for name, p in model.named_parameters():
         p.requires_grad_(name.startswith("head."))
 
@@ -169,12 +168,8 @@ def prepare(
         take_over(model, weights, config)
     model.to(device)
     learned = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(learned, lr=o.lr, momentum=o.momentum, nesterov=o.momentum > 0, weight_decay=o.weight_decay)
-    c = config.objective
-    objective = Objective(
-        shares=dict(c.shares), warmup=c.warmup, cap=c.cap, balance=c.balance, separation=c.separation, only_correct=c.only_correct, choices=c.choices
-    )
-    return Job(config, Clips(store, device, benchmark.num_persons), parts, model, optimiser, objective, group)
+    optimiser = torch.optim.SGD(learned, lr=o.lr, momentum=o.momentum, nesterov=o.momentum > 0, weight_decay=o.weight_decay, fused=True)
+    return Job(config, Clips(store, device, benchmark.num_persons), parts, model, optimiser, build_objective(config), group)
 
 # %% ../../nbs/34_training.trainer.ipynb #ab77debe
 class _Progress:
@@ -242,7 +237,7 @@ def identify(
         raise TrainingError(f"{config.label}: config.start is {config.start!r}, and the folder to start from {str(start)!r}; both or none are needed")
     hash_, weights = read_start(config, start) if start else (None, None)
     platform = f"torch {torch.__version__} on {device.type}" + (f", {group.size} processes" if group.size > 1 else "")
-    code, data = code_hash(), _content(store)
+    code, data = code_hash(config), _content(store)
     mark = fingerprint(config, data, code, platform, hash_)
     return {"fingerprint": mark, "data": data, "code": code, "start": hash_, "processes": group.size}, weights
 
@@ -295,7 +290,7 @@ def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device,
         return done["metrics"]
     job = prepare(config, store, device, weights, group)
     try:
-        cut(config.optim.batch_size, config.optim.accumulate, group)
+        split_batch(config.optim.batch_size, config.optim.accumulate, group)
     except ValueError as error:
         raise TrainingError(f"{config.label}: {error}") from None
     bar = _Progress(progress, config, len(job.parts["train"]))
@@ -330,7 +325,7 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
 
 def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: dict) -> dict:
     "Write the results; every process returns them."
-    if code_hash() != origins["code"]:
+    if code_hash(job.config) != origins["code"]:
         raise TrainingError("the source of stf_repro changed while this run was training, so its result cannot be told from either version: train again")
     test, metrics = job.parts["test"], None
     if job.group.rank == 0:
