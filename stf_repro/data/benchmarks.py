@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NTU_CLASSES', 'NWUCLA_CLASSES', 'SBU_CLASSES', 'KINETICS_CLASSES', 'XSUB_60', 'XVIEW_60', 'XSUB_120', 'XSET_120',
            'XVIEW_NWUCLA', 'PARTS', 'BENCHMARKS', 'Rule', 'Benchmark', 'get_benchmark', 'missing_ntu', 'ntu_samples',
-           'subset', 'count_parts']
+           'subset', 'check_labels', 'count_parts']
 
 # %% ../../nbs/04_data.benchmarks.ipynb #4bcafac2
 import difflib
@@ -279,6 +279,22 @@ def subset(
             place[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = order[np.argsort(place, kind="stable")]
     return np.sort(order[: round(len(labels) * percent / 100)]).astype(np.int64)
+
+# %% ../../nbs/04_data.benchmarks.ipynb #5f6ac3a0
+def check_labels(
+    store,  # with `names`, `labels` and `attributes(i)`, such as a clip store
+    benchmark: Benchmark,  # whose classes
+) -> None:
+    "Raise `ValueError` if a clip that trains or tests has a label that is no class of the benchmark."
+    K, labels = len(benchmark.classes), np.asarray(store.labels)
+    wrong = [i for i in np.flatnonzero((labels < 0) | (labels >= K)).tolist() if benchmark.split(store.attributes(i))]
+    if wrong:
+        said = ", ".join(f"{store.names[i]} ({'no label' if labels[i] < 0 else labels[i]})" for i in wrong[:3])
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{benchmark.key} has {K} classes, labels 0 to {K - 1}, but {len(wrong)} of its clips have others: {said}{more}. "
+            "Count classes from 0, and leave out clips that belong to none"
+        )
 
 # %% ../../nbs/04_data.benchmarks.ipynb #6d366ad4
 def count_parts(

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .folders import is_companion, new_folder
 from .formats import ntu_attributes
-from .synthetic import body, draw_person, generator, idle, new_folder, turning
+from .synthetic import body, draw_person, generator, idle, turning
 
 # %% ../../nbs/09_data.standin.ipynb #846b0ba3
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ _MARK = "standin.json"
 def _refuse_foreign(folder: Path) -> None:
     "Raise if a folder holds anything but a stand-in."
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name == _MARK and path.is_file():
+        if (path.name == _MARK and path.is_file()) or is_companion(path.name):
             continue
         ours = (
             path.name in [name for name, *_ in ARCHIVES]
@@ -354,11 +355,13 @@ def make_standin(
     "Make a stand-in of NTU RGB+D. An interrupted call leaves nothing under the final name."
     from tqdm import tqdm
 
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; expected a number of processes from 1 up")
     folder, plan = Path(folder), _plan(names, config)
     _refuse_foreign(folder)
     with (
         new_folder(folder, _MARK) as part,
-        tqdm(disable=not progress, unit="clip", total=sum(len(c) for *_, c in plan)) as bar,
+        tqdm(disable=None if progress else True, unit="clip", total=sum(len(c) for *_, c in plan)) as bar,
     ):
         for archive_name, inside, clips in plan:
             blocks = [clips[i : i + 32] for i in range(0, len(clips), 32)]

@@ -6,16 +6,14 @@
 __all__ = ['ACTIONS', 'PAIRS', 'TWO_PERSON', 'CLASSES', 'OUT', 'UP', 'FORWARD', 'LEFT', 'RIGHT', 'ARM', 'LEG', 'TRUNK', 'HEAD',
            'SHOULDERS', 'Truth', 'CAMERAS', 'REPLICATIONS', 'SyntheticConfig', 'generator', 'Subject', 'draw_person',
            'subject', 'Pose', 'turning', 'facing', 'body', 'idle', 'Clock', 'walk', 'Performance', 'perform',
-           'setup_of', 'seen_from', 'camera_view', 'noise', 'lose', 'record', 'slot_runs', 'read_truth', 'new_folder',
-           'run_tasks', 'performances', 'make_synthetic']
+           'setup_of', 'seen_from', 'camera_view', 'noise', 'lose', 'record', 'slot_runs', 'read_truth', 'run_tasks',
+           'performances', 'make_synthetic']
 
 # %% ../../nbs/06_data.synthetic.ipynb #547a8f7c
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .folders import new_folder
 from .formats import FormatError, Recording, ntu_attributes, write_ntu
 from ..skeleton import LAYOUTS
 
@@ -75,10 +74,8 @@ class SyntheticConfig:
             raise ValueError(
                 f"frames: expected 20 <= shortest <= longest, got {self.shortest} and {self.longest}"
             )
-        if min(self.jitter, self.distraction) < 0 or not all(
-            0 <= p <= 1 for p in (self.dropout, self.spurious)
-        ):
-            raise ValueError(f"jitter and distraction must be >= 0, dropout and spurious in [0, 1]: {self}")
+        if not all(0 <= v < math.inf for v in (self.jitter, self.distraction)) or not all(0 <= p <= 1 for p in (self.dropout, self.spurious)):
+            raise ValueError(f"jitter and distraction must be finite and >= 0, dropout and spurious in [0, 1]: {self}")
 
     @property
     def halves(self) -> list[tuple[range, range]]:  # (actions, subjects) from 1: one half, or two
@@ -833,6 +830,8 @@ def read_truth(
         try:
             clip = json.loads(line)
             V = len(LAYOUTS[clip.get("layout", "ntu25")])
+            if clip["name"] in truth:
+                raise ValueError(f"{clip['name']} is there twice")
             mask = _mask(clip["bodies"], clip["frames"], V)  # (performers, T, V)
             truth[clip["name"]] = mask if by == "performer" else _by_slot(mask, clip["slots"])
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -850,32 +849,6 @@ def _by_slot(mask: np.ndarray, slots: list) -> np.ndarray:
     return out
 
 # %% ../../nbs/06_data.synthetic.ipynb #b548a15b
-@contextmanager
-def new_folder(
-    folder,  # the final name; replaced if it is such a set already
-    mark: str = "truth.jsonl",  # the file by which such a set is known
-) -> Iterator[Path]:  # a temporary folder to write into
-    "Fill a folder under a temporary name, then put it in place. An interruption leaves nothing under the final name."
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).exists())):
-        raise FileExistsError(
-            f"{folder} exists and is no made data set (it has no {mark}): choose another folder"
-        )
-    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
-    for stale in (part, old):  # of a call that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def run_tasks(
     work: Callable,  # a function of one task; with several processes, one that can be sent to them
     tasks: list,
@@ -885,7 +858,9 @@ def run_tasks(
     "Do the tasks, in one or more processes; results in the order of the tasks."
     from tqdm import tqdm
 
-    bar = partial(tqdm, total=len(tasks), disable=not progress, unit="performance")
+    bar = partial(tqdm, total=len(tasks), disable=None if progress else True, unit="performance")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; expected a number of processes from 1 up")
     if (workers or 1) == 1:
         return [work(task) for task in bar(tasks)]
     with ProcessPoolExecutor(workers) as pool:

@@ -8,12 +8,14 @@ __all__ = ['OPENPOSE', 'ASPECT', 'KineticsConfig', 'openpose_joints', 'openpose_
 
 # %% ../../nbs/07_data.synthkinetics.ipynb #547a8f7c
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from .folders import new_folder
 from .formats import Recording, format_kinetics
 from stf_repro.data.synthetic import (
     ACTIONS,
@@ -26,7 +28,6 @@ from stf_repro.data.synthetic import (
     generator,
     idle,
     lose,
-    new_folder,
     noise,
     perform,
     performances,
@@ -60,7 +61,7 @@ class KineticsConfig:
             raise ValueError(
                 f"train and val are numbers of people, at least 1 each; got {self.train} and {self.val}"
             )
-        if not all(0 <= p <= 1 for p in (self.missed, self.lost, self.crowd, self.empty)) or self.noise < 0:
+        if not all(0 <= p <= 1 for p in (self.missed, self.lost, self.crowd, self.empty)) or not 0 <= self.noise < math.inf:
             raise ValueError(f"missed, lost, crowd and empty must lie in [0, 1], noise must be >= 0: {self}")
         self.performances  # refuses what no performance can have
 
