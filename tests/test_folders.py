@@ -10,10 +10,11 @@ from stf_repro.data import folders
 from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.folders import is_companion, new_folder, real, remove, walk
 from stf_repro.data.formats import Recording, format_ntu, ntu_attributes
+from stf_repro.data.made.actions import SyntheticConfig
+from stf_repro.data.made.files import make_synthetic
+from stf_repro.data.made.standin import StandinConfig, make_standin
 from stf_repro.data.preprocess import list_recordings, preprocess
 from stf_repro.data.sources import SOURCES, fetch
-from stf_repro.data.standin import StandinConfig, make_standin
-from stf_repro.data.synthetic import SyntheticConfig, make_synthetic
 from stf_repro.skeleton import LAYOUTS
 
 NTU = LAYOUTS["ntu25"]

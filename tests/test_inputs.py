@@ -24,11 +24,12 @@ from stf_repro.data.formats import (
     parse_nwucla,
     write_kinetics,
 )
+from stf_repro.data.made.actions import SyntheticConfig
+from stf_repro.data.made.files import read_truth, run_tasks
+from stf_repro.data.made.kinetics import KineticsConfig
 from stf_repro.data.pickles import read_array, read_pyskl, write_pyskl
 from stf_repro.data.preprocess import clip_of, list_recordings, preprocess, to_array
 from stf_repro.data.sources import SOURCES
-from stf_repro.data.synthetic import SyntheticConfig, read_truth, run_tasks
-from stf_repro.data.synthkinetics import KineticsConfig
 from stf_repro.skeleton import (
     LAYOUTS,
     Layout,
@@ -310,6 +311,10 @@ def test_label_files_that_contradict_each_other_or_the_folders(tmp_path):
         archive.writestr("x/kinetics_train_label.json", json.dumps({"b": {"has_skeleton": True, "label_index": 1}}))
     with pytest.raises(ValueError, match="more than one file for kinetics_train_label"):
         list_recordings(SOURCES["kinetics"], raw)
+    (raw / "labels.zip").unlink()
+    (raw / "KINETICS_TRAIN_LABEL.JSON").write_text("{}")
+    with pytest.raises(ValueError, match="two label files of one part"):
+        list_recordings(SOURCES["kinetics"], raw)
 
 
 def test_keys_that_stand_twice_in_json():
@@ -371,9 +376,11 @@ def test_a_name_that_stands_twice_is_seen_after_a_killed_writer_too(tmp_path):
 
 def test_arrays_and_truths_that_stand_twice(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((2, 17, 2)))
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        for name in ("wave.npy", "kick.npy", "wave.npy"):
-            archive.write(tmp_path / "a.npy", name)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.write(tmp_path / "a.npy", "wave.npy")
+        archive.write(tmp_path / "a.npy", "kick.npy")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.write(tmp_path / "a.npy", "wave.npy")
     with pytest.raises(FormatError, match="the array wave is there more than once"):
         read_array(tmp_path / "a.npz", "coco17")
     line = json.dumps({"name": "a", "frames": 2, "bodies": [], "slots": [[0, 2, []]]})

@@ -19,6 +19,7 @@ import numpy as np
 
 from .folders import is_companion, real
 from .formats import NTU_NAME, FormatError, Recording, ntu_attributes
+from .names import class_names
 from ..skeleton import LAYOUTS, Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/03_data.pickles.ipynb #6331f83a
@@ -160,7 +161,7 @@ def read_pickle(
         raise FormatError(path, None, f"not a pickle of arrays: {error}") from None
 
 # %% ../../nbs/03_data.pickles.ipynb #329f212e
-JHMDB_CLASSES = ("catch", "clap", "golf", "jump", "pick", "pour", "pullup", "push", "run", "sit", "stand", "throw", "walk", "wave")
+JHMDB_CLASSES = class_names("jhmdb")
 
 
 def _jhmdb_file(path: Path) -> list[tuple[str, np.ndarray]]:

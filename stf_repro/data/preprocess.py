@@ -345,10 +345,12 @@ def _setup(name: str) -> int | None:
 # %% ../../nbs/12_data.preprocess.ipynb #fa182d5c
 def _labelled(found: list[Raw]) -> list[Raw]:
     "Videos of Kinetics-Skeleton that its label files list as having a skeleton, with class and part."
-    files = {item.name.lower(): item for item in found}  # names of label files, in any case
     labels: dict[str, tuple[int, int]] = {}
     for part, name in enumerate(("kinetics_train_label", "kinetics_val_label")):
-        listed = parse_kinetics_labels(_content(files[name]), files[name]) if name in files else {}
+        files = [item for item in found if item.name.lower() == name]
+        if len(files) > 1:
+            raise ValueError(f"two label files of one part: {files[0]} and {files[1]}; keep one")
+        listed = parse_kinetics_labels(_content(files[0]), files[0]) if files else {}
         if both := sorted(labels.keys() & listed.keys()):
             raise ValueError(f"{both[0]} and {len(both) - 1} more videos are both in the training and in the validation label file")
         labels |= {name: (label, part) for name, label in listed.items()}

@@ -343,7 +343,7 @@ def _from_url(
     if not file.inside:
         download(file.url, part, progress)
         return
-    archive = download(file.url, part.with_name("download.zip"), progress)
+    archive = download(file.url, part.with_name(".download.zip"), progress)
     try:
         _repack(archive, file, part)
     except HashError:

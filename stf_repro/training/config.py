@@ -201,7 +201,7 @@ def run_configs(
     return {s: parse(section | {"seed": s}, name) for s in seeds}
 
 # %% ../../nbs/30_training.config.ipynb #a1890587
-CODE = ("skeleton.py", "data/formats.py", "data/synthetic.py", "data/pickles.py", "data/clips.py", "data/batches.py", "data/benchmarks.py", "model/*.py", "training/*.py")
+CODE = ("skeleton.py", "data/names.py", "data/formats.py", "data/pickles.py", "data/clips.py", "data/batches.py", "data/benchmarks.py", "model/*.py", "training/*.py")
 
 
 def code_hash() -> str:
