@@ -71,9 +71,10 @@ def _configure(kind, source: str, options: dict, **fixed):
 def _make(source: str, folder: Path, options: dict, root: Path) -> int:
     "Make a source that is not fetched; returns the number of recordings."
     from stf_repro.data.benchmarks import ntu_samples
-    from stf_repro.data.standin import StandinConfig, make_standin
-    from stf_repro.data.synthetic import SyntheticConfig, make_synthetic
-    from stf_repro.data.synthkinetics import KineticsConfig, make_synthkinetics
+    from stf_repro.data.made.actions import SyntheticConfig
+    from stf_repro.data.made.files import make_synthetic
+    from stf_repro.data.made.kinetics import KineticsConfig, make_synthkinetics
+    from stf_repro.data.made.standin import StandinConfig, make_standin
 
     if source == "synthkinetics":
         return make_synthkinetics(folder, _configure(KineticsConfig, source, options))

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from stf_repro.data.benchmarks import (
     subset,
 )
 from stf_repro.data.formats import NWUCLA_ACTIONS, ntu_attributes
-from stf_repro.data.synthetic import ACTIONS
+from stf_repro.data.made.actions import ACTIONS
+from stf_repro.data.names import class_names
 from stf_repro.skeleton import LAYOUTS
 
 DATA = Path(__file__).parent.parent / "data"
@@ -89,6 +91,17 @@ def test_class_names():
     assert BENCHMARKS["synth60-xsub"].classes == ACTIONS[:14] and BENCHMARKS["synth120-xsub"].classes == ACTIONS
     for benchmark in BENCHMARKS.values():
         assert len(set(benchmark.classes)) == len(benchmark.classes) and benchmark.layout in LAYOUTS
+
+
+def test_class_names_are_files_of_the_package():
+    sizes = {"ntu": 120, "kinetics": 400, "nwucla": 10, "sbu": 8, "jhmdb": 14, "synthetic": 24}
+    assert {key: len(class_names(key)) for key in sizes} == sizes
+    for key in sizes:
+        assert all(name == name.strip() != "" for name in class_names(key))
+    with pytest.raises(KeyError, match="no class names of 'ucla'; known: jhmdb, kinetics, ntu, nwucla, sbu, synthetic"):
+        class_names("ucla")
+    packaged = tomllib.loads((DATA.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert packaged["stf_repro.data"] == ["classes/*.txt"]
 
 
 def test_unknown_key_names_the_nearest():

@@ -14,7 +14,8 @@ from stf_repro.data.batches import Clips
 from stf_repro.data.clips import ClipStore
 from stf_repro.data.formats import read_ntu
 from stf_repro.data.preprocess import preprocess
-from stf_repro.data.synthetic import SyntheticConfig, make_synthetic, read_truth
+from stf_repro.data.made.actions import SyntheticConfig
+from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.evaluation.adjacency import between_share
 from stf_repro.evaluation.faithfulness import area, curve, keep_first, motion, ranks
 from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure

@@ -107,6 +107,8 @@ NTU_FAULTS = [  # line, what stands there instead, what is said
     (4, "24", 4, "24 joints; expected 25"),
     (5, "nan 0 0 0 0 0 0 0 0 0 0 2", 5, "a joint at nan"),
     (5, "0 inf 0 0 0 0 0 0 0 0 0 2", 5, "a joint at 0 inf"),
+    (5, "0.1 NaN 3.0 0 0 0 0 0 0 0 0 2", 5, "a joint at 0.1 nan 3"),  # Python's max passes over a NaN that is not first
+    (5, "0.1 3.0 NaN 0 0 0 0 0 0 0 0 2", 5, "a joint at 0.1 3 nan"),
     (5, "0 0 5000 0 0 0 0 0 0 0 0 2", 5, "5000 metres"),
     (5, "0 0", 5, "expected x y z"),
     (6, "a b c", 6, "expected x y z"),
@@ -169,7 +171,7 @@ def video_json(**changes) -> dict:
 
 KINETICS_FAULTS = [
     (lambda v: v.pop("data"), "a list `data`"),
-    (lambda v: v.update(data=[]), "at least one frame"),
+    (lambda v: v.update(data={}), "a list `data`"),
     (lambda v: v.update(label_index=400), "expected 0 to 399"),
     (lambda v: v.update(label_index=True), "expected 0 to 399"),
     (lambda v: v["data"][0].update(frame_index=-1), "frame_index -1"),

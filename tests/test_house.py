@@ -56,6 +56,13 @@ def test_no_import_runs_in_a_circle(root):
         below(module, [])
 
 
+def test_the_made_room_is_a_room_of_its_own(root):
+    "Editing a synthetic movement must not touch what real data go through."
+    inside = lambda module: module.startswith("data.made")
+    up = [(a, b) for a, targets in graph(root).items() for b in targets if inside(b) and a.startswith("data.") and not inside(a)]
+    assert up == [] and any(map(inside, graph(root)))
+
+
 def test_importing_the_package_is_light():
     "Nothing of notebooks, pipelines or plots comes with what one needs to train and to predict."
     code = "import sys, stf_repro; bare = set(sys.modules); import stf_repro.training.trainer, stf_repro.cli; print(' '.join(bare), '|', ' '.join(sys.modules))"

@@ -548,7 +548,8 @@ def test_alphas_against_their_formulas():
 def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_not(tmp_path):
     """Walking and running on the spot, a network that tells them apart, and the known truth as focus. (Not waving left and right:
     which hand is masked would tell which one waved.)"""
-    from stf_repro.data.synthetic import SyntheticConfig, make_synthetic, read_truth
+    from stf_repro.data.made.actions import SyntheticConfig
+    from stf_repro.data.made.files import make_synthetic, read_truth
     from stf_repro.data.formats import read_ntu
 
     make_synthetic(tmp_path, SyntheticConfig(seed=0, subjects=12))

@@ -83,7 +83,7 @@ def lacking(stage: str, entry: set[str], root) -> list[str]:
 @pytest.mark.parametrize(
     "stage,entry",
     [
-        ("download", {"data.sources", "data.synthetic", "data.synthkinetics", "data.standin"}),
+        ("download", {"data.sources", "data.made.files", "data.made.kinetics", "data.made.standin"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
         ("shift", {"training.trainer"}),

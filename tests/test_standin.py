@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data import standin as sta
 from stf_repro.data.benchmarks import ntu_samples
 from stf_repro.data.formats import FormatError, parse_ntu
+from stf_repro.data.made import standin as sta
 
 SMALL = sta.StandinConfig(share=0.0012)
 

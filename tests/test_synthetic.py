@@ -7,15 +7,17 @@ import json
 import numpy as np
 import pytest
 
-from stf_repro.data import synthetic as syn
 from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
+from stf_repro.data.made import actions, files
+from stf_repro.data.made import camera as cam
+from stf_repro.data.names import class_names
 from stf_repro.skeleton import LAYOUTS
 
-SMALL = syn.SyntheticConfig(subjects=1, shortest=20, longest=26)
+SMALL = actions.SyntheticConfig(subjects=1, shortest=20, longest=26)
 WIDE = dataclasses.replace(SMALL, part="120")  # subjects 1 and 9
 CLEAN = dataclasses.replace(SMALL, jitter=0.0, dropout=0.0, spurious=0.0)
 NTU = LAYOUTS["ntu25"]
-ALL = range(1, len(syn.ACTIONS) + 1)
+ALL = range(1, len(actions.ACTIONS) + 1)
 
 
 def performer(action):
@@ -34,7 +36,25 @@ def digest(folder):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "set"
     config = dataclasses.replace(WIDE, subjects=2, dropout=0.6, spurious=0.5)
-    return folder, syn.make_synthetic(folder, config, progress=False)
+    return folder, files.make_synthetic(folder, config, progress=False)
+
+
+def test_names_and_choreography_agree():
+    "The names are a text file, the movements are code: the first of a name goes with the first of a movement."
+    names = actions.ACTIONS
+    assert names == class_names("synthetic") and len(names) == len(set(names)) == actions.CLASSES["120"] == 24
+    assert sorted(c for pair in actions.PAIRS for c in pair[:2]) == list(range(24))
+    moved = {**actions._ONE, **actions._TWO, **actions._BACKWARDS}
+    assert sorted(moved) == list(range(24)) and len(moved) == len(actions._ONE) + len(actions._TWO) + len(actions._BACKWARDS)
+    left, right = set(actions.ARM[0] + actions.LEG[0]), set(actions.ARM[1] + actions.LEG[1])
+    for a, name in enumerate(names):
+        p = actions.perform(a + 1, performer(a + 1), 1, WIDE)
+        assert len(p.bodies) == (2 if any(word in name for word in ("approach", "part", "shake hands", "push", "hug", "hand over")) else 1)
+        used = set(np.flatnonzero(p.truth[0].any(0)).tolist())
+        assert "left" not in name or used <= left
+        assert "right" not in name or used <= right
+        assert not {"knee", "kick", "walk", "run"} & set(name.split()) or used & {14, 18}  # ankles
+        assert not {"wave", "punch", "clap", "point", "salute", "drink", "read"} & set(name.split()) or used & {6, 10}  # wrists
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -43,7 +63,7 @@ def test_same_seed_same_bytes(tmp_path):
         ("b", SMALL, 2),
         ("c", dataclasses.replace(SMALL, seed=1), None),
     ):
-        syn.make_synthetic(tmp_path / name, config, progress=False, workers=workers)
+        files.make_synthetic(tmp_path / name, config, progress=False, workers=workers)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     truths = [(tmp_path / x / "truth.jsonl").read_bytes() for x in "ac"]
     clips = [(tmp_path / x / "S001C001P001R001A001.skeleton").read_bytes() for x in "ac"]
@@ -65,14 +85,14 @@ def test_names_are_complete_and_files_read_back(made):
         "truth.jsonl",
         "config.json",
     }
-    truth = syn.read_truth(folder / "truth.jsonl")
-    people = syn.read_truth(folder / "truth.jsonl", by="performer")
+    truth = files.read_truth(folder / "truth.jsonl")
+    people = files.read_truth(folder / "truth.jsonl", by="performer")
     assert list(truth) == names == list(people)
     for name in names:
         recording = read_ntu(folder / f"{name}.skeleton")
         assert recording.bodies.shape[:3] == truth[name].shape
         assert not truth[name][~recording.present].any()
-        assert len(people[name]) == (2 if recording.label in syn.TWO_PERSON else 1)
+        assert len(people[name]) == (2 if recording.label in actions.TWO_PERSON else 1)
         assert people[name].any((1, 2)).all()
 
 
@@ -85,8 +105,8 @@ def test_slots_follow_the_performers(made):
         clip = json.loads(line)
         at = ntu_attributes(clip["name"])
         bodies = read_ntu(folder / f"{clip['name']}.skeleton").bodies
-        world = syn.perform(at["action"], at["subject"], at["replication"], config).bodies
-        true = syn.camera_view(world, at["camera"], at["setup"])
+        world = actions.perform(at["action"], at["subject"], at["replication"], config).bodies
+        true = cam.camera_view(world, at["camera"], at["setup"])
         for start, stop, who in clip["slots"]:
             for slot, m in enumerate(who):
                 if m >= 0:
@@ -98,7 +118,7 @@ def test_slots_follow_the_performers(made):
 
 @pytest.mark.parametrize("action", ALL)
 def test_limbs_are_rigid_and_feet_on_the_floor(action):
-    p = syn.perform(action, performer(action), 2, WIDE)
+    p = actions.perform(action, performer(action), 2, WIDE)
     bodies = p.bodies
     assert np.isfinite(bodies).all() and np.isfinite(p.faces).all()
     for child, parent in NTU.bones:
@@ -120,38 +140,38 @@ def test_limbs_are_rigid_and_feet_on_the_floor(action):
 def test_every_number_of_a_performance_counts():
     "Another seed, subject or replication is another motion, not only another noise."
     two = dataclasses.replace(SMALL, subjects=2, shortest=20, longest=20)
-    base = syn.perform(1, 1, 1, two).bodies
+    base = actions.perform(1, 1, 1, two).bodies
     for other in ((1, 1, dataclasses.replace(two, seed=1)), (2, 1, two), (1, 2, two)):
-        again = syn.perform(1, *other).bodies
+        again = actions.perform(1, *other).bodies
         gaps = [np.linalg.norm(x - x[:, :, :1], axis=-1) for x in (base, again)]  # the same from every side
         assert np.abs(gaps[0] - gaps[1]).max() > 0.02
-    drawn = [syn.perform(1, 1, 1, syn.SyntheticConfig(seed=s, subjects=1)).bodies.shape[1] for s in range(6)]
+    drawn = [actions.perform(1, 1, 1, actions.SyntheticConfig(seed=s, subjects=1)).bodies.shape[1] for s in range(6)]
     assert len(set(drawn)) > 1  # not the build alone
-    assert syn.subject(1, two) == syn.subject(1, two) != syn.subject(2, two)
+    assert actions.subject(1, two) == actions.subject(1, two) != actions.subject(2, two)
 
 
 def test_left_is_left_and_knees_bend_forward():
     for replication, camera in ((1, 2), (2, 3)):  # the camera that the person faces
-        xyz = syn.camera_view(syn.perform(5, 1, replication, SMALL).bodies[0], camera, 1)  # (T, 25, 3)
+        xyz = cam.camera_view(actions.perform(5, 1, replication, SMALL).bodies[0], camera, 1)  # (T, 25, 3)
         assert (xyz[:, 8, 0] > xyz[:, 4, 0]).all()  # facing us, right is to the camera's left, which is +x
         assert (xyz[:, 15, 2] < xyz[:, 14, 2]).all()  # toes point at the camera
     for action, shoulder, wrist in ((1, 8, 10), (2, 4, 6)):  # a hand that waves is out and up
-        joints = syn.perform(action, 1, 1, SMALL).bodies[0]
+        joints = actions.perform(action, 1, 1, SMALL).bodies[0]
         outward = joints[:, shoulder] - joints[:, 20]
         raised = joints[:, wrist, 1] > joints[:, shoulder, 1] + 0.1
         assert raised.any()
         assert ((joints[:, wrist] - joints[:, shoulder]) * outward).sum(1)[raised].min() > 0
-    world = syn.perform(5, 1, 1, SMALL).bodies[0]
+    world = actions.perform(5, 1, 1, SMALL).bodies[0]
     for hip, knee, ankle in ((12, 13, 14), (16, 17, 18)):
         forward = np.cross(world[:, 12] - world[:, 16], [0, 1, 0])  # left x up, in a right-handed frame
         assert ((world[:, knee] - (world[:, hip] + world[:, ankle]) / 2) * forward).sum(1).min() > 0
 
 
-@pytest.mark.parametrize("camera", syn.CAMERAS)
+@pytest.mark.parametrize("camera", cam.CAMERAS)
 def test_cameras_see_the_same_performance(camera):
     "Without faults, a recording is the performance up to a rigid motion: all distances between joints are kept."
-    p = syn.perform(13, 1, 1, CLEAN)
-    recording, order = syn.record(p, camera, 3, CLEAN)
+    p = actions.perform(13, 1, 1, CLEAN)
+    recording, order = cam.record(p, camera, 3, CLEAN)
     assert recording.present.all() and order == [[0, 1]] * p.bodies.shape[1]
     both = [
         x.transpose(1, 0, 2, 3).reshape(len(order), 50, 3)[::5].astype(float)
@@ -168,9 +188,9 @@ def energy(bodies):
     return np.square(np.diff(bodies, axis=1)).sum((1, 3))
 
 
-@pytest.mark.parametrize("pair", [i for i, (_, _, kind) in enumerate(syn.PAIRS) if kind == "where"])
+@pytest.mark.parametrize("pair", [i for i, (_, _, kind) in enumerate(actions.PAIRS) if kind == "where"])
 def test_where_pairs_share_the_timing_and_differ_in_the_limb(pair):
-    a, b = (syn.perform(c + 1, performer(c + 1), 1, WIDE) for c in syn.PAIRS[pair][:2])
+    a, b = (actions.perform(c + 1, performer(c + 1), 1, WIDE) for c in actions.PAIRS[pair][:2])
     assert not (a.truth & b.truth).any()  # other joints
     assert (a.truth.any(2) == b.truth.any(2)).all()  # same frames
     joints = [x.truth[0].any(0) for x in (a, b)]
@@ -183,7 +203,7 @@ def test_where_pairs_share_the_timing_and_differ_in_the_limb(pair):
 
 def test_walking_and_running_differ_in_tempo_only():
     config = dataclasses.replace(SMALL, shortest=60, longest=60, distraction=0.0)
-    a, b = (syn.perform(c, 1, 1, config) for c in (5, 6))
+    a, b = (actions.perform(c, 1, 1, config) for c in (5, 6))
     assert (a.truth == b.truth).all()
     still = ~a.truth[0].any(0)
     assert (a.bodies[:, :, still] == b.bodies[:, :, still]).all()
@@ -197,7 +217,7 @@ def test_walking_and_running_differ_in_tempo_only():
 
 def test_clapping_differs_in_tempo_only():
     config = dataclasses.replace(WIDE, shortest=60, longest=60)
-    a, b = (syn.perform(c, 9, 1, config) for c in (17, 18))
+    a, b = (actions.perform(c, 9, 1, config) for c in (17, 18))
     assert (a.truth == b.truth).all()
     still = ~a.truth[0].any(0)
     assert (a.bodies[:, :, still] == b.bodies[:, :, still]).all()
@@ -209,7 +229,7 @@ def test_clapping_differs_in_tempo_only():
 
 @pytest.mark.parametrize("forth, back", [(7, 8), (11, 12), (19, 20)])
 def test_reversed_pairs(forth, back):
-    a, b = (syn.perform(c, performer(c), 1, WIDE) for c in (forth, back))
+    a, b = (actions.perform(c, performer(c), 1, WIDE) for c in (forth, back))
     assert (a.bodies[:, ::-1] == b.bodies).all() and (a.truth[:, ::-1] == b.truth).all()
     assert (a.faces[:, ::-1] == b.faces).all()
     assert (a.truth.any(1) == b.truth.any(1)).all()  # the same joints
@@ -218,18 +238,18 @@ def test_reversed_pairs(forth, back):
 
 def test_both_pairs_of_one_person_share_what_is_outside_the_truth():
     for first, second in ((9, 10), (21, 22)):
-        a, b = (syn.perform(c, performer(c), 2, WIDE) for c in (first, second))
+        a, b = (actions.perform(c, performer(c), 2, WIDE) for c in (first, second))
         outside = ~(a.truth | b.truth)[0].any(0)
         assert outside.sum() > 10 and (a.bodies[:, :, outside] == b.bodies[:, :, outside]).all()
         assert (a.truth[0].any(0) != b.truth[0].any(0)).any()
 
 
 def test_who_sits_is_low_and_who_hugs_is_close():
-    heights = syn.perform(19, 9, 1, WIDE).bodies[0, :, 0, 1]
+    heights = actions.perform(19, 9, 1, WIDE).bodies[0, :, 0, 1]
     assert heights[-1] < 0.7 * heights[0]
     near = []
     for action in (23, 24):
-        p = syn.perform(action, 9, 1, WIDE)
+        p = actions.perform(action, 9, 1, WIDE)
         near.append(np.linalg.norm(p.bodies[0, :, 20] - p.bodies[1, :, 20], axis=1).min())
     assert near[0] < 0.5 and near[1] > 0.65  # metres from shoulders to shoulders
     meet = np.linalg.norm(
@@ -242,16 +262,16 @@ def test_who_sits_is_low_and_who_hugs_is_close():
 def test_most_motion_lies_in_the_truth(action):
     "Without distraction, a joint of the truth moves more inside the truth's frames than the rest does."
     config = dataclasses.replace(WIDE, distraction=0.0)
-    p = syn.perform(action, performer(action), 1, config)
+    p = actions.perform(action, performer(action), 1, config)
     speed = np.linalg.norm(np.diff(p.bodies, axis=1), axis=-1)  # (M, T - 1, V)
     inside = p.truth[:, 1:] & p.truth[:, :-1]
     assert speed[inside].mean() > 2 * speed[~inside].mean()
 
 
 def test_only_the_faults_that_are_asked_for():
-    p = syn.perform(11, 1, 1, SMALL)
+    p = actions.perform(11, 1, 1, SMALL)
     always = dataclasses.replace(SMALL, dropout=1.0, spurious=1.0)
-    recording, order = syn.record(p, 1, 1, always)
+    recording, order = cam.record(p, 1, 1, always)
     assert [sorted(listed) for listed in order] == [list(np.flatnonzero(x)) for x in recording.present.T]
     assert recording.bodies.shape[0] == 3 and not recording.present[:2].all(1).any()
     assert (recording.bodies[~recording.present] == 0).all()
@@ -261,9 +281,9 @@ def test_only_the_faults_that_are_asked_for():
 
 def test_a_set_is_replaced_and_foreign_folders_are_not(tmp_path, monkeypatch):
     folder = tmp_path / "set"
-    syn.make_synthetic(folder, SMALL, progress=False)
+    files.make_synthetic(folder, SMALL, progress=False)
     before = digest(folder)
-    syn.make_synthetic(folder, SMALL, progress=False)
+    files.make_synthetic(folder, SMALL, progress=False)
     assert digest(folder) == before and [f.name for f in tmp_path.iterdir()] == ["set"]
     calls = iter(range(100))
 
@@ -272,16 +292,16 @@ def test_a_set_is_replaced_and_foreign_folders_are_not(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return write(*args, **kwargs)
 
-    write = syn.write_ntu
-    monkeypatch.setattr(syn, "write_ntu", interrupted)
+    write = files.write_ntu
+    monkeypatch.setattr(files, "write_ntu", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        syn.make_synthetic(folder, dataclasses.replace(SMALL, seed=3), progress=False)
+        files.make_synthetic(folder, dataclasses.replace(SMALL, seed=3), progress=False)
     assert digest(folder) == before and [f.name for f in tmp_path.iterdir()] == ["set"]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("keep")
     with pytest.raises(FileExistsError, match="no made data set"):
-        syn.make_synthetic(mine, SMALL)
+        files.make_synthetic(mine, SMALL)
     assert (mine / "notes.txt").read_text() == "keep"
 
 
@@ -296,21 +316,21 @@ def test_bad_input_is_refused(tmp_path):
         {"part": "120", "subjects": 9},
     ):
         with pytest.raises(ValueError):
-            syn.SyntheticConfig(**bad)
+            actions.SyntheticConfig(**bad)
     with pytest.raises(ValueError, match="subject 2"):
-        syn.perform(1, 2, 1, SMALL)
+        actions.perform(1, 2, 1, SMALL)
     with pytest.raises(ValueError, match="action 1 to 14"):
-        syn.perform(15, 1, 1, SMALL)
+        actions.perform(15, 1, 1, SMALL)
     with pytest.raises(ValueError, match="subjects 1 to 1 and 9 to 9"):
-        syn.setup_of(2, WIDE)
+        cam.setup_of(2, WIDE)
     (tmp_path / "truth.jsonl").write_text('{"name": "S001C001P001R001A001"}\n')
     with pytest.raises(FormatError, match="line 1"):
-        syn.read_truth(tmp_path / "truth.jsonl")
+        files.read_truth(tmp_path / "truth.jsonl")
 
 
 def test_part_120_is_part_60_and_an_extension(tmp_path):
     for part in ("60", "120"):
-        syn.make_synthetic(tmp_path / part, dataclasses.replace(SMALL, part=part), progress=False, workers=2)
+        files.make_synthetic(tmp_path / part, dataclasses.replace(SMALL, part=part), progress=False, workers=2)
     old, new = (
         {f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120")
     )
@@ -322,9 +342,9 @@ def test_part_120_is_part_60_and_an_extension(tmp_path):
 def test_both_halves_are_split_by_subject_camera_and_setup():
     "NTU's own rules: some subjects, some cameras and the even set-ups train, in each half."
     train = {1, 2, 4, 5, 8, 9, 13, 14, 15, 16}  # the first of NTU's training subjects
-    for config in (syn.SyntheticConfig(), syn.SyntheticConfig(part="120"), syn.SyntheticConfig(subjects=40)):
+    for config in (actions.SyntheticConfig(), actions.SyntheticConfig(part="120"), actions.SyntheticConfig(subjects=40)):
         setups = {
-            number: syn.setup_of(number, config) for _, subjects in config.halves for number in subjects
+            number: cam.setup_of(number, config) for _, subjects in config.halves for number in subjects
         }
         assert set(setups.values()) == set(range(1, 4 * len(config.halves) + 1))
         if config.subjects == 8:

@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from stf_repro.data import synthkinetics as kin
 from stf_repro.data.formats import parse_kinetics_labels, read_kinetics
-from stf_repro.data.synthetic import ACTIONS, TWO_PERSON, perform, read_truth
+from stf_repro.data.made import kinetics as kin
+from stf_repro.data.made.actions import ACTIONS, TWO_PERSON, perform
+from stf_repro.data.made.files import read_truth
 from stf_repro.skeleton import LAYOUTS
 
 SMALL = kin.KineticsConfig(train=1, val=1, shortest=20, longest=26)

@@ -33,10 +33,10 @@ class Clips:
         bodies: int = 2,  # M, body slots of a batch: 1 or 2
     ):
         self.store, self.layout, self.device, self.bodies = store, store.layout, torch.device(device), bodies
-        C = store.meta["channels"]
-        planes = np.empty((C, *store.frames.shape[:2]), np.float32)
-        for c in range(C):  # (C, F, V), without a second copy of everything
-            planes[c] = store.frames[..., c]
+        C, (F, V) = store.meta["channels"], store.frames.shape[:2]
+        planes = np.zeros((C, max(F, 1), V), np.float32)  # an absent body reads some frame too, so there is always one
+        for c in range(C):  # without a second copy of everything
+            planes[c, :F] = store.frames[..., c]
         self.planes = torch.from_numpy(planes).to(self.device)
         self.offsets = torch.from_numpy(store.offsets[:, :bodies].copy()).to(self.device)  # (N, M)
         self.lengths = torch.from_numpy(store.lengths[:, :bodies].copy()).to(self.device)  # (N, M)
@@ -64,11 +64,11 @@ class Clips:
     ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M) float32, present (N, M) bool
         "Centre on the main body and rotate, as the layout wants it."
         present = self.lengths[indices] > 0  # (N, M)
-        x = x * (valid & present[..., None])[..., None]
+        x = torch.where((valid & present[..., None])[..., None], x, 0)
         if self.layout.centre is not None:
             seen = sum(x) != 0  # (N, M, T, V)
-            x = (x - x[:, :, :1, :, self.layout.centre : self.layout.centre + 1]) * seen
-        if len(x) == 3 and self.layout.name == "ntu25":
+            x = torch.where(seen, x - x[:, :, :1, :, self.layout.centre : self.layout.centre + 1], 0)
+        if len(x) == 3 and self.layout.upright is not None:
             x = _rotate(x, self.rotations[indices])
         return x.permute(1, 0, 3, 4, 2).contiguous(), present
 
@@ -124,15 +124,17 @@ def resample(
     length = self.lengths[indices, :1]  # (N, 1)
     t = torch.arange(max(int(length.max()), 1), device=self.device)
     x = self.take(indices, t)[:, :, 0]  # (C, N, L, V)
-    x = x - x[:, :, :1, 1:2]
-    if generator is not None and len(x) == 3:
+    origin = min(1, x.shape[-1] - 1)  # a layout may have a single joint
+    x = x - x[:, :, :1, origin : origin + 1]
+    if generator is not None and len(x) == 3 and not self.store.confidence:
         x = _rotate(x, _view_change(len(indices), generator).to(self.device))
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (C, N, 1, 1)
     x = torch.where(high > low, (x - low) / (high - low) * 2 - 1, 0)
     pick = _pick_frames(length[:, 0], frames, generator)
     x = x[:, torch.arange(len(indices), device=self.device)[:, None], pick]  # (C, N, T, V)
     present = length > 0
-    return (x * present[..., None]).transpose(0, 1)[..., None].contiguous(), present  # (N, C, T, V, 1)
+    x = torch.where(present[..., None], x, 0)
+    return x.transpose(0, 1)[..., None].contiguous(), present  # (N, C, T, V, 1)
 
 
 Clips.resample = resample
@@ -183,7 +185,8 @@ def resize(
     weight = (t - t.floor()).float()[..., None]
     both = (sum(first) != 0) & (sum(second) != 0)  # between a joint and nothing there is no middle
     weight = torch.where(both, weight, weight.round())
-    return self.place(first + weight * (second - first), indices, t <= length[..., None] - 1)
+    between = torch.where(weight > 0, first + weight * (second - first), first)
+    return self.place(between, indices, t <= length[..., None] - 1)
 
 
 Clips.uniform, Clips.resize = uniform, resize

@@ -16,13 +16,15 @@ import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..skeleton import LAYOUTS, Layout
+from .folders import aside, put, real, recover, refuse_foreign, remove
+from ..skeleton import Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/10_data.clips.ipynb #846b0ba3
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class Clip:
     name: str
     label: int  # class, counted from 0
     attributes: dict[str, int]  # e.g. subject, camera
-    bodies: list[np.ndarray]  # 1 or 2 arrays (T_m, V, C) float32, the main body first
+    bodies: list[np.ndarray]  # 1 or 2 arrays (T_m, V, C) float32, the main body first; one without frames if nobody is seen
     num_frames: int  # T of the recording
-    rotation: np.ndarray  # (3, 3) float64, applied after centring
+    rotation: np.ndarray  # (3, 3) float64, applied after centring if the layout is turned upright
+    confidence: bool = False  # whether the third channel says how sure a joint is, instead of its z
 
     def __post_init__(self):
         shapes = [body.shape for body in self.bodies]
@@ -48,7 +51,7 @@ class Clip:
             )
 
 # %% ../../nbs/10_data.clips.ipynb #1f17800c
-VERSION = 2  # of the folder's format
+VERSION = 3  # of the folder's format
 
 
 class StoreError(RuntimeError):
@@ -85,22 +88,24 @@ class StoreWriter:
 
     def __init__(
         self,
-        folder,  # the store; an older one there is replaced at the end
+        folder,  # the store; written through a link; an older one there is replaced at the end
         source: str,  # name of the data set
-        layout: Layout,  # of every clip
+        layout: Layout | str,  # of every clip
         plan: str = "",  # what is being written; empty: begin anew
     ):
-        self.folder, self.source, self.layout, self.plan = Path(folder), source, layout, plan
-        self.part = self.folder.with_name(self.folder.name + ".part")
-        self.frames, self.channels, self.keys = 0, None, None
+        self.folder, self.source, self.layout, self.plan = Path(folder), source, get_layout(layout), plan
+        self.target = real(self.folder)  # a link stays, and what it points to is written
+        self.part = aside(self.target, self.target.name + ".part")
+        self.frames, self.kind, self.names = 0, None, set()  # kind: what all clips share
         self.done, self.clips = 0, 0  # recordings dealt with, clips written
         self.bad: list[tuple[str, int | None, str]] = []  # file, line, reason
-        self.part.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder.with_name(f".{self.folder.name}.lock"), "w")  # stays there: removing it would let two in
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"{self.folder}: another process is writing this store; wait for it") from None
+        refuse_foreign(self.target, ("store.json", "frames.npy", "index.parquet", self.part.name), "clip store")
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        recover(self.target)
+        if self.part.is_symlink() or not self.part.is_dir():
+            remove(self.part)
+        self.part.mkdir(exist_ok=True)
         kept = self._resume() if plan else 0
         self._data = open(self.part / "frames.npy", "r+b" if kept else "wb")
         self._journal = open(self.part / "journal.jsonl", "r+b" if kept else "wb")
@@ -108,7 +113,21 @@ class StoreWriter:
         self._journal.truncate(kept)
         self._journal.seek(0, os.SEEK_END)
         if not kept:
-            self._journal.write(_line({"plan": plan, "version": VERSION}))
+            self._journal.write(self._head())
+
+    def _locked(self):
+        "The lock of this store. The file stays there: removing it would let two in."
+        lock = open(aside(self.target, f".{self.target.name}.lock"), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StoreError(f"{self.folder}: another process is writing this store; wait for it") from None
+        return lock
+
+    def _head(self) -> bytes:
+        "The first line of the journal."
+        return _line({"plan": self.plan, "version": VERSION, "layout": layout_dict(self.layout)})
 
     def __enter__(self):
         return self
@@ -128,32 +147,63 @@ class StoreWriter:
         shutil.rmtree(self.part, ignore_errors=True)
 
 # %% ../../nbs/10_data.clips.ipynb #041ad634
+_FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "length1", "rotation", "channels", "confidence", "crc")
+
+
+def _whole(clip: Clip, what: str, value) -> int:
+    "A whole number that the index can hold."
+    try:
+        number = index(value)
+    except TypeError:
+        raise ValueError(f"clip {clip.name}: {what} is {value!r}; expected a whole number") from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"clip {clip.name}: {what} is {number}; that is beyond 64 bits")
+    return number
+
+
+def _known(clip: Clip) -> dict:
+    "Name, label, number of frames and attributes. Raises `ValueError` for what the index could not hold."
+    taken = sorted({*_FIXED, "bad"} & set(clip.attributes))
+    if taken or not isinstance(clip.name, str) or not all(isinstance(key, str) for key in clip.attributes):
+        raise ValueError(f"clip {clip.name!r}: names are strings, and {taken or 'other values'} cannot name an attribute")
+    label = _whole(clip, "its label", clip.label)
+    if label < -1:
+        raise ValueError(f"clip {clip.name}: its label is {label}; classes are counted from 0, and -1 means none")
+    row = {"name": clip.name, "label": label, "num_frames": _whole(clip, "num_frames", clip.num_frames)}
+    return row | {key: _whole(clip, f"the attribute {key!r}", value) for key, value in clip.attributes.items()}
+
+
 def _add(
     self: StoreWriter,
     clip: Clip,
 ) -> None:
     "Append a clip."
-    V, C = clip.bodies[0].shape[1:]
-    if self.keys is None:
-        self.channels, self.keys = C, sorted(clip.attributes)
+    bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
+    row, (V, C) = _known(clip), bodies[0].shape[1:]
+    if clip.name in self.names:
+        raise ValueError(f"clip {clip.name}: a clip of this name is there already")
+    kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
+    if V != len(self.layout) or kind != (self.kind or kind):
+        raise ValueError(f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(self.layout)} (layout {self.layout.name!r}), {_said(self.kind or kind)}")
+    if self.kind is None:
+        self.kind = kind
         self._data.write(_npy_head(0, V, C))
-    if (V, C) != (len(self.layout), self.channels) or sorted(clip.attributes) != self.keys:
-        raise ValueError(
-            f"clip {clip.name}: joints and channels {(V, C)}, attributes {sorted(clip.attributes)}; "
-            f"expected {(len(self.layout), self.channels)} (layout {self.layout.name!r}) and {self.keys}"
-        )
-    row = {"name": clip.name, "label": clip.label, "num_frames": clip.num_frames, **clip.attributes}
-    content = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in clip.bodies)
-    offset = self.frames
+    content, offset = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies), self.frames
     for m in range(2):
-        length = len(clip.bodies[m]) if m < len(clip.bodies) else 0
+        length = len(bodies[m]) if m < len(bodies) else 0
         row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
         offset += length
-    row |= {"rotation": np.asarray(clip.rotation, np.float64).ravel().tolist(), "channels": C, "crc": zlib.crc32(content)}
+    row |= {"rotation": np.asarray(clip.rotation, np.float64).ravel().tolist(), "channels": C, "confidence": kind["confidence"], "crc": zlib.crc32(content)}
     self._data.write(content)
     self._data.flush()
     self._note(row)
     self.frames, self.clips = offset, self.clips + 1
+    self.names.add(clip.name)
+
+
+def _said(kind: dict) -> str:
+    "What clips share, in words."
+    return f"{kind['channels']} channels{', the last a confidence' if kind['confidence'] else ''}, attributes {kind['attributes']}"
 
 
 def _skip(
@@ -177,9 +227,6 @@ def _note(self: StoreWriter, row: dict) -> None:
 StoreWriter.add, StoreWriter.skip, StoreWriter._note = _add, _skip, _note
 
 # %% ../../nbs/10_data.clips.ipynb #fc3f1ee5
-_FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "length1", "rotation", "channels", "crc")
-
-
 def _resume(self: StoreWriter) -> int:
     "Take over what an earlier writer with the same plan has left; returns the bytes of its journal that hold."
     try:
@@ -188,17 +235,17 @@ def _resume(self: StoreWriter) -> int:
         return 0
     with journal, data:
         head = journal.readline()
-        if head != _line({"plan": self.plan, "version": VERSION}):
+        if head != self._head():
             return 0
         kept, V, end = len(head), len(self.layout), 0
         for line in journal:
             row = _row(line)
             if row and "bad" not in row:
-                if self.keys is None:
-                    self.channels, self.keys = row["channels"], sorted(set(row) - set(_FIXED))
-                    end = len(_npy_head(0, V, self.channels))
+                if self.kind is None:
+                    self.kind = {key: row[key] for key in ("channels", "confidence")} | {"attributes": sorted(set(row) - set(_FIXED))}
+                    end = len(_npy_head(0, V, row["channels"]))
                     data.seek(end)
-                size = (row["length0"] + row["length1"]) * V * self.channels * 4
+                size = (row["length0"] + row["length1"]) * V * row["channels"] * 4
                 content = data.read(size)
                 row = row if len(content) == size and zlib.crc32(content) == row["crc"] else None
             if row is None:  # torn off here
@@ -208,6 +255,7 @@ def _resume(self: StoreWriter) -> int:
                 self.bad.append(tuple(row["bad"]))
             else:
                 end, self.clips, self.frames = end + size, self.clips + 1, self.frames + row["length0"] + row["length1"]
+                self.names.add(row["name"])
         data.truncate(end)
     return kept
 
@@ -217,7 +265,7 @@ StoreWriter._resume = _resume
 # %% ../../nbs/10_data.clips.ipynb #9e4e0d80
 def _columns(self: StoreWriter) -> dict[str, list]:
     "The journal's rows of clips, column by column."
-    names = [*_FIXED[:3], *self.keys, *_FIXED[3:-2]]
+    names = [*_FIXED[:3], *self.kind["attributes"], *_FIXED[3:-3]]
     columns: dict[str, list] = {name: [] for name in names}
     with open(self.part / "journal.jsonl", "rb") as journal:
         journal.readline()
@@ -242,24 +290,19 @@ def _finish(
     "Complete the store and give it its name."
     if not self.clips:
         raise ValueError("no clips: there is nothing to write into a store")
-    part, V, C = self.part, len(self.layout), self.channels
+    part, V = self.part, len(self.layout)
     self._data.seek(0)
-    self._data.write(_npy_head(self.frames, V, C))
+    self._data.write(_npy_head(self.frames, V, self.kind["channels"]))
     _write_index(part / "index.parquet", self._columns())
     for file in (self._data, self._journal):
         file.flush()
         os.fsync(file.fileno())
     files = {n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)} for n in ("frames.npy", "index.parquet")}
-    meta = {"version": VERSION, "source": self.source, "layout": self.layout.name, "clips": self.clips, "frames": self.frames}
-    meta |= {"joints": V, "channels": C, "attributes": self.keys, "files": files}
-    (part / "store.json").write_text(json.dumps(meta, indent=1) + "\n")
-    old = self.folder.with_name(f".{self.folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if self.folder.exists():
-        os.replace(self.folder, old)
-    os.replace(part, self.folder)
-    (self.folder / "journal.jsonl").unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout), "clips": self.clips, "frames": self.frames}
+    (part / "store.json").write_text(json.dumps(meta | {"joints": V} | self.kind | {"files": files}, indent=1) + "\n")
+    ClipStore.open(part)  # what cannot be opened replaces nothing
+    put(part, self.target)
+    (self.target / "journal.jsonl").unlink()
     self.close()
     return ClipStore.open(self.folder)
 
@@ -268,10 +311,10 @@ StoreWriter._columns, StoreWriter.finish = _columns, _finish
 
 # %% ../../nbs/10_data.clips.ipynb #2d515174
 def write_store(
-    folder,  # the store; an older one there is replaced
+    folder,  # the store; written through a link; an older one there is replaced
     clips: Iterable[Clip],  # any number, streamed
     source: str,  # name of the data set
-    layout: Layout,  # of every clip
+    layout: Layout | str,  # of every clip: one of `LAYOUTS`, or of your own
 ) -> "ClipStore":  # the finished store, opened
     "Write a clip store."
     with StoreWriter(folder, source, layout) as writer:
@@ -296,7 +339,8 @@ class ClipStore:
     ):
         self.path, self.meta, self.frames = path, meta, frames
         self.source = meta["source"]
-        self.layout = LAYOUTS[meta["layout"]]
+        self.layout = read_layout(meta["layout"])
+        self.confidence = bool(meta["confidence"])  # whether the last channel is one
         self.names = index["name"].tolist()
         self.labels = index["label"]  # (N,) int64
         self.num_frames = index["num_frames"]  # (N,) int64

@@ -6,9 +6,7 @@
 __all__ = ['export_msg3d', 'export_pyskl']
 
 # %% ../../nbs/14_data.exports.ipynb #a57c0c78
-import os
 import pickle
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from .batches import Clips, modality
-from .benchmarks import Benchmark
+from .benchmarks import Benchmark, check_labels
 from .clips import ClipStore
+from .folders import new_folder
 from .formats import Recording
 from .pickles import write_pyskl
 
@@ -26,48 +25,50 @@ from .pickles import write_pyskl
 def export_msg3d(
     store: ClipStore,
     benchmark: Benchmark,  # whose split
-    folder,  # where the files go
+    folder,  # where the files go; an earlier export there is replaced
     frames: int = 300,  # T
     progress: bool = True,
 ) -> dict[str, int]:  # clips of "train" and "val"
     "Write the files that MS-G3D's code trains on."
-    folder, clips = Path(folder), Clips(store)
-    recipe = clips.pad if store.layout.name in ("openpose18", "coco17") else clips.replay
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    counts = {}
-    for name in ("train", "val"):
-        indices = torch.as_tensor(benchmark.indices(store, "train" if name == "train" else "test"))
-        shape = (len(indices), store.meta["channels"], frames, len(store.layout), 2)
-        open_file = lambda kind: np.lib.format.open_memmap(part / f"{name}_data_{kind}.npy", "w+", np.float32, shape)
-        joints, bones = open_file("joint"), open_file("bone")
-        for start in tqdm(range(0, len(indices), 64), desc=f"{benchmark.key} {name}", disable=None if progress else True):
-            x, _ = recipe(indices[start : start + 64], frames)
-            joints[start : start + 64] = x.numpy()
-            bones[start : start + 64] = modality(x, store.layout, "bone").numpy()
-        names = [store.names[i] for i in indices.tolist()]
-        with open(part / f"{name}_label.pkl", "wb") as file:
-            pickle.dump((names, store.labels[indices].tolist()), file)
-        counts[name] = len(indices)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
-    return counts
+    check_labels(store, benchmark)
+    parts = {name: torch.as_tensor(benchmark.indices(store, part)) for name, part in (("train", "train"), ("val", "test"))}
+    if empty := [name for name, indices in parts.items() if not len(indices)]:
+        raise ValueError(f"{benchmark.key} finds no clips for {empty[0]!r} in {store.path}: are these the clips of {benchmark.source}?")
+    clips = Clips(store)
+    with new_folder(folder, "train_label.pkl", "export for MS-G3D") as part:
+        for name, indices in parts.items():
+            _write_part(part, name, clips, indices, frames, progress)
+    return {name: len(indices) for name, indices in parts.items()}
+
+
+def _write_part(folder: Path, name: str, clips: Clips, indices: torch.Tensor, frames: int, progress: bool) -> None:
+    "Joints, bones and labels of one part."
+    store = clips.store
+    recipe = clips.pad if store.confidence else clips.replay
+    shape = (len(indices), store.meta["channels"], frames, len(store.layout), 2)
+    joints, bones = (np.lib.format.open_memmap(folder / f"{name}_data_{kind}.npy", "w+", np.float32, shape) for kind in ("joint", "bone"))
+    for start in tqdm(range(0, len(indices), 64), desc=name, disable=None if progress else True):
+        x, _ = recipe(indices[start : start + 64], frames)
+        joints[start : start + 64] = x.numpy()
+        bones[start : start + 64] = modality(x, store.layout, "bone").numpy()
+    names = [store.names[i] for i in indices.tolist()]
+    with open(folder / f"{name}_label.pkl", "wb") as file:
+        pickle.dump((names, store.labels[indices].tolist()), file)
 
 # %% ../../nbs/14_data.exports.ipynb #22a992c4
 def _recordings(store: ClipStore) -> Iterator[Recording]:
     "The clips of a store as recordings: bodies as stored, zero behind their last frame."
     V, C = store.frames.shape[1:]
     for i, name in enumerate(store.names):
-        lengths = [n for n in store.lengths[i].tolist() if n]
+        lengths = [n for n in store.lengths[i].tolist() if n] or [0]
         bodies = np.zeros((len(lengths), max(lengths), V, C), np.float32)
         for m, n in enumerate(lengths):
             bodies[m, :n] = store.frames[store.offsets[i, m] : store.offsets[i, m] + n]
         present = np.arange(max(lengths)) < np.array(lengths)[:, None]
         label, confidence = int(store.labels[i]), None
-        if store.layout.name in ("openpose18", "coco17"):  # back to parts of the image
+        if store.confidence:  # back to parts of the image
             confidence = bodies[..., 2]
-            bodies = (bodies[..., :2] * [1, -1] + [0.5, 0.5]).astype(np.float32) * (confidence != 0)[..., None]
+            bodies = np.where((confidence != 0)[..., None], bodies[..., :2] * [1, -1] + [0.5, 0.5], 0).astype(np.float32)
         yield Recording(name, bodies, present, store.layout, label, store.attributes(i), confidence)
 
 
@@ -79,7 +80,10 @@ def export_pyskl(
     "Write the annotation file that pyskl and mmaction2 read."
     split = {}
     for benchmark in benchmarks:
+        check_labels(store, benchmark)
         protocol = benchmark.key.partition("-")[2] or benchmark.key
+        if f"{protocol}_train" in split:
+            raise ValueError(f"two benchmarks have the protocol {protocol!r}, and the file has one place for it: export them one by one")
         for name, part in (("train", "train"), ("val", "test")):
             split[f"{protocol}_{name}"] = [store.names[i] for i in benchmark.indices(store, part)]
     write_pyskl(path, _recordings(store), split)

@@ -145,7 +145,7 @@ def _joint(path, lines: list[str], at: int) -> list[float]:
     if len(words) < 3 or not all(map(_NUMBER.fullmatch, words)):
         raise FormatError(path, at + 1, f"expected x y z ..., found {lines[at][:40]!r}")
     x, y, z = map(float, words)
-    if not max(abs(x), abs(y), abs(z)) < _FAR:  # NaN is not smaller either
+    if not all(abs(v) < _FAR for v in (x, y, z)):  # each by itself: NaN is not smaller, but `max` may pass over it
         raise FormatError(path, at + 1, f"a joint at {x:g} {y:g} {z:g} metres")
     return [x, y, z]
 
@@ -255,7 +255,7 @@ def parse_ntu(
     path="",  # for messages; `name` if empty
 ) -> Recording:  # layout ntu25, label = action - 1
     "Read the text of an NTU `.skeleton` file. Raises `FormatError`."
-    path, layout = path or name, LAYOUTS["ntu25"]
+    path, name, layout = path or name, name.upper(), LAYOUTS["ntu25"]
     attributes, V = ntu_attributes(name), len(LAYOUTS["ntu25"])
     first = _lines(path, text[:20].partition(b"\n")[0])
     T = _count(path, first, 0, "frames", _MOST_FRAMES)
@@ -290,7 +290,7 @@ def read_ntu(
     except ZIP_ERRORS as error:
         raise FormatError(path, None, f"damaged archive: {error}") from None
     with archive:
-        member = next((m for m in archive.namelist() if m.rpartition("/")[2] == f"{name}.skeleton"), None)
+        member = next((m for m in archive.namelist() if m.rpartition("/")[2].lower() == f"{name}.skeleton".lower()), None)
         if member is None:
             raise FormatError(path, None, f"the archive holds no {name}.skeleton")
         return parse_ntu(read_member(archive, member, f"{path}:{member}"), name, f"{path}:{member}")
@@ -330,11 +330,20 @@ def write_ntu(
     return path
 
 # %% ../../nbs/02_data.formats.ipynb #f55e9ee7
+def _once(pairs: list[tuple]) -> dict:
+    "A JSON object. A key that is there twice raises: which of the two would count?"
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there more than once")
+    return content
+
+
 def _json(path, text: bytes):
     "What a JSON text holds."
     check_size(path, len(text), _LARGEST_JSON)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise FormatError(path, None, f"not text: byte {error.start} is not UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -378,13 +387,13 @@ def parse_kinetics(
 ) -> Recording:  # layout openpose18, with confidence in float64: its sums decide who is kept
     "Read the text of a Kinetics-Skeleton video. Raises `FormatError`."
     path, video = path or name, _json(path or name, text)
-    if not isinstance(video, dict) or not isinstance(video.get("data"), list) or not video["data"]:
-        raise FormatError(path, None, "expected a JSON object with a list `data` of at least one frame")
+    if not isinstance(video, dict) or not isinstance(video.get("data"), list):
+        raise FormatError(path, None, "expected a JSON object with a list `data` of frames")
     own = video.get("label_index")
     if own is not None and (type(own) is not int or not 0 <= own < 400 or label not in (None, own)):
         raise FormatError(path, None, f"label_index is {own!r}; expected 0 to 399{f', {label} by the label file' if label is not None else ''}")
     frames = [_frame_people(path, entry) for entry in video["data"]]
-    T, M = max(t for t, _ in frames) + 1, max(1, *(len(people) for _, people in frames))
+    T, M = max((t + 1 for t, _ in frames), default=0), max([1, *(len(people) for _, people in frames)])
     if M * T * 18 * 16 > _LARGEST:
         raise FormatError(path, None, f"{M} people in {T} frames: no video is that large")
     bodies, confidence = np.zeros((M, T, 18, 2), np.float32), np.zeros((M, T, 18))
@@ -429,6 +438,8 @@ def write_kinetics(
     folder, labels = Path(folder), {}
     (folder / f"kinetics_{part}").mkdir(parents=True, exist_ok=True)
     for r in recordings:
+        if r.name in labels or r.name in (without_skeleton or {}):
+            raise ValueError(f"two videos of the name {r.name!r}: one would overwrite the other")
         (folder / f"kinetics_{part}" / f"{r.name}.json").write_text(format_kinetics(r, classes[r.label]))
         labels[r.name] = {"has_skeleton": True, "label": classes[r.label], "label_index": r.label}
     for name, label in (without_skeleton or {}).items():
@@ -448,6 +459,8 @@ def parse_kinetics_labels(
     content, labels = _json(path, text), {}
     try:
         for name, entry in content.items():
+            if type(entry["has_skeleton"]) is not bool:
+                raise FormatError(path, None, f"{name} has has_skeleton {entry['has_skeleton']!r}; expected true or false")
             if entry["has_skeleton"]:
                 labels[name] = entry["label_index"]
                 if type(labels[name]) is not int or not 0 <= labels[name] < 400:
@@ -475,7 +488,8 @@ def parse_nwucla(
     path="",  # for messages; `name` if empty
 ) -> Recording:  # layout kinect20, one body
     "Read the text of a Northwestern-UCLA JSON file. Raises `FormatError`."
-    path, match = path or name, _NWUCLA_NAME.fullmatch(name)
+    path, name = path or name, name.lower()
+    match = _NWUCLA_NAME.fullmatch(name)
     if not match or int(match[1]) not in NWUCLA_ACTIONS:
         raise FormatError(path, None, "not an NW-UCLA name such as a01_s02_e03_v01 with an action of " + str(NWUCLA_ACTIONS))
     attributes = dict(zip(("action", "subject", "replication", "camera"), map(int, match.groups())))
@@ -506,7 +520,8 @@ def parse_sbu(
     path="",  # for messages; `name` if empty
 ) -> Recording:  # layout sbu15, two bodies, metres, y up
     "Read the text of an SBU clip. Raises `FormatError`."
-    path, match = path or name, _SBU_NAME.fullmatch(name)
+    path, name = path or name, name.lower()
+    match = _SBU_NAME.fullmatch(name)
     if not match or not 1 <= int(match[3]) <= 8:
         raise FormatError(path, None, "not an SBU clip such as s01s02_03_001 with a class from 01 to 08")
     first, second, action, take = map(int, match.groups())

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .folders import is_companion, real
 from .formats import NTU_NAME, FormatError, Recording, ntu_attributes
-from ..skeleton import LAYOUTS, Layout
+from .names import class_names
+from ..skeleton import LAYOUTS, Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/03_data.pickles.ipynb #6331f83a
 _PLAIN_TYPES = {f"{order}{kind}{size}" for order in ("", "<", ">", "|", "=") for kind, sizes in (("f", "248"), ("i", "1248"), ("u", "1248"), ("b", "1")) for size in sizes}
@@ -159,7 +161,7 @@ def read_pickle(
         raise FormatError(path, None, f"not a pickle of arrays: {error}") from None
 
 # %% ../../nbs/03_data.pickles.ipynb #329f212e
-JHMDB_CLASSES = ("catch", "clap", "golf", "jump", "pick", "pour", "pullup", "push", "run", "sit", "stand", "throw", "walk", "wave")
+JHMDB_CLASSES = class_names("jhmdb")
 
 
 def _jhmdb_file(path: Path) -> list[tuple[str, np.ndarray]]:
@@ -188,10 +190,11 @@ def read_jhmdb(
     for split in (1, 2, 3):
         for part, name in enumerate(("train", "test")):
             path = Path(folder) / f"GT_{name}_{split}.pkl"
-            for label, pose in _jhmdb_file(path):
+            for i, (label, pose) in enumerate(_jhmdb_file(path)):
                 places = clips.setdefault((label, pose.shape[0], pose.astype("<f8").tobytes()), {})
-                if places.setdefault(f"split{split}", part) != part:
-                    raise FormatError(path, None, f"a clip of {label!r} is both in the training and in the test file")
+                if f"split{split}" in places:
+                    raise FormatError(path, None, f"clip {i}, of {label!r}, is there twice, or both in the training and in the test file")
+                places[f"split{split}"] = part
     counts: dict[str, int] = {}
     recordings = []
     for (label, T, content), places in clips.items():
@@ -208,9 +211,13 @@ _PYSKL_LAYOUTS = {(25, 3): "ntu25", (17, 2): "coco17", (18, 2): "openpose18"}  #
 
 
 def _pyskl_layout(entry: dict, keypoint: np.ndarray) -> Layout | None:
-    "The layout: by number of joints and coordinates, or the one that our own export names."
-    named = entry.get("layout")
-    layout = LAYOUTS.get(named) if isinstance(named, str) else LAYOUTS.get(_PYSKL_LAYOUTS.get(keypoint.shape[2:]))
+    "The layout: the one that our own export wrote down (an older one: its name), else by number of joints and coordinates."
+    given = entry.get("layout", _PYSKL_LAYOUTS.get(keypoint.shape[2:]))
+    if isinstance(given, dict):
+        joints = given.get("joints")
+        layout = read_layout(given) if isinstance(joints, list | tuple) and len(joints) == keypoint.shape[2] < 1000 else None
+    else:
+        layout = LAYOUTS.get(given) if isinstance(given, str) else None
     return layout if layout and keypoint.shape[2] == len(layout) and keypoint.shape[3] in (2, 3) else None
 
 
@@ -219,9 +226,13 @@ def _pyskl_shape(path, entry) -> tuple[str, np.ndarray, np.ndarray | None]:
     if not isinstance(entry, dict) or not isinstance(entry.get("frame_dir"), str):
         raise FormatError(path, None, "an annotation without a name in `frame_dir`")
     name, keypoint, score = entry["frame_dir"], entry.get("keypoint"), entry.get("keypoint_score")
-    if not isinstance(keypoint, np.ndarray) or keypoint.ndim != 4 or 0 in keypoint.shape or _pyskl_layout(entry, keypoint) is None:
+    try:
+        known = isinstance(keypoint, np.ndarray) and keypoint.ndim == 4 and 0 not in keypoint.shape and _pyskl_layout(entry, keypoint)
+    except ValueError as error:
+        raise FormatError(path, None, f"{name}: {error}") from None
+    if not known:
         shape = getattr(keypoint, "shape", type(keypoint).__name__)
-        raise FormatError(path, None, f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}")
+        raise FormatError(path, None, f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}, or of the layout that it names")
     if type(entry.get("label")) is not int or not 0 <= entry["label"] < 10_000:
         raise FormatError(path, None, f"{name}: label is {entry.get('label')!r}; expected a class number")
     score = score if keypoint.shape[3] == 2 else None  # 3D joints have none that anybody uses
@@ -247,7 +258,8 @@ def pyskl_recording(
         bodies = bodies / np.array([width, height], np.float32)
     attributes = ntu_attributes(name) if NTU_NAME.fullmatch(name) else {}
     attributes |= parts.get(name, {})
-    return Recording(name, bodies * present[..., None, None], present, layout, entry["label"], attributes, score)
+    bodies = np.where(present[..., None, None], bodies, np.float32(0))
+    return Recording(name, bodies, present, layout, entry["label"], attributes, score)
 
 
 def _image_shape(path, name: str, entry: dict) -> tuple[int, int]:
@@ -264,22 +276,41 @@ def pyskl_annotations(
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list) or not isinstance(content.get("split", {}), dict):
         raise FormatError(path, None, "expected a dict with `split` and a list `annotations`")
-    parts: dict[str, dict[str, int]] = {}
-    for split, names in content.get("split", {}).items():
-        protocol, _, part = str(split).rpartition("_")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise FormatError(path, None, f"split {split!r} is no list of names")
-        for name in names:
-            parts.setdefault(name, {})[protocol or "split"] = int(not part.startswith("train"))
+    names = [str(entry.get("frame_dir")) for entry in content["annotations"] if isinstance(entry, dict)]
+    if twice := _repeated(names):
+        raise FormatError(path, None, f"the clip {_some(twice)} is there more than once")
+    parts = _parts(path, content.get("split", {}), set(names))
     protocols = sorted({protocol for places in parts.values() for protocol in places})
-    names = [entry.get("frame_dir") for entry in content["annotations"] if isinstance(entry, dict)]
     for name in names:  # a clip that a protocol leaves out is in no part of it
-        if isinstance(name, str):
-            parts[name] = {protocol: -1 for protocol in protocols} | parts.get(name, {})
-    twice = next((name for name, n in Counter(map(str, names)).items() if n > 1), None)
-    if twice:
-        raise FormatError(path, None, f"the clip {twice} is there more than once")
+        parts[name] = {protocol: -1 for protocol in protocols} | parts.get(name, {})
     return content["annotations"], parts
+
+
+def _parts(path, split: dict, known: set[str]) -> dict[str, dict[str, int]]:
+    "Name -> protocol -> 0 train, 1 val or test. Raises `FormatError` for lists that contradict each other or the annotations."
+    parts: dict[str, dict[str, int]] = {}
+    for key, names in split.items():
+        protocol, _, part = str(key).rpartition("_")
+        protocol, value = protocol or "split", int(not part.startswith("train"))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise FormatError(path, None, f"split {key!r} is no list of names")
+        if twice := _repeated(names):
+            raise FormatError(path, None, f"split {key!r} names {_some(twice)} more than once")
+        if unknown := [name for name in names if name not in known]:
+            raise FormatError(path, None, f"split {key!r} names {_some(unknown)}, of which there is no annotation")
+        if both := [name for name in names if parts.setdefault(name, {}).setdefault(protocol, value) != value]:
+            raise FormatError(path, None, f"{_some(both)} is both in the training and in the test part of {protocol!r}")
+    return parts
+
+
+def _repeated(names: list[str]) -> list[str]:
+    "Names that stand in a list more than once."
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
+def _some(names: list[str]) -> str:
+    "The first three names, and how many more there are."
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_pyskl(
@@ -290,21 +321,35 @@ def read_pyskl(
     return (pyskl_recording(path, entry, parts) for entry in annotations)
 
 # %% ../../nbs/03_data.pickles.ipynb #248bccc1
+def _annotation(r: Recording, layout: dict, image_shape: tuple[int, int]) -> dict:
+    "One entry of `annotations`."
+    if r.label is None or r.label < 0:
+        raise ValueError(f"{r.name} has no label; an annotation file gives one to every clip, counted from 0")
+    M, T, V, C = r.bodies.shape
+    bodies = r.bodies if T else np.zeros((M, 1, V, C), np.float32)  # a clip without frames: other readers want one
+    entry = {"frame_dir": r.name, "label": int(r.label), "total_frames": max(T, 1), "keypoint": bodies, "layout": layout}
+    if r.confidence is not None:
+        score = r.confidence if T else np.zeros((M, 1, V), np.float32)
+        entry |= {"keypoint": bodies * np.array(image_shape[::-1], np.float32), "keypoint_score": score}
+        entry |= {"img_shape": image_shape, "original_shape": image_shape}
+    return entry
+
+
 def write_pyskl(
     path,  # the pickle to write
     recordings: Iterable[Recording],  # with labels
     split: dict[str, list[str]],  # e.g. {"xsub_train": [...names], "xsub_val": [...]}
     image_shape: tuple[int, int] = (1080, 1920),  # height and width for 2D joints
 ) -> int:  # annotations written
-    "Write an annotation file that pyskl and mmaction2 read."
-    annotations = []
-    for r in recordings:
-        keypoint = r.bodies if r.confidence is None else r.bodies * np.array(image_shape[::-1], np.float32)
-        entry = {"frame_dir": r.name, "label": int(r.label), "total_frames": r.bodies.shape[1], "keypoint": keypoint, "layout": r.layout.name}
-        if r.confidence is not None:
-            entry |= {"keypoint_score": r.confidence, "img_shape": image_shape, "original_shape": image_shape}
-        annotations.append(entry)
-    part = Path(f"{path}.part")
+    "Write an annotation file that pyskl and mmaction2 read. Raises `ValueError` for what could not be read again."
+    layouts: dict[Layout, dict] = {}
+    annotations = [_annotation(r, layouts.setdefault(r.layout, layout_dict(r.layout)), image_shape) for r in recordings]
+    names = [entry["frame_dir"] for entry in annotations]
+    if twice := _repeated(names):
+        raise ValueError(f"the clip {_some(twice)} is there more than once")
+    _parts(path, split, set(names))
+    path = real(path)
+    part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         pickle.dump({"split": split, "annotations": annotations}, file, protocol=4)
     os.replace(part, path)
@@ -332,11 +377,7 @@ def read_array(
     layout: Layout | str,  # a layout, or the name of one
 ) -> list[Recording]:
     "Read skeletons of your own. Raises `FormatError`."
-    path = Path(path)
-    if isinstance(layout, str):
-        if layout not in LAYOUTS:
-            raise KeyError(f"no layout {layout!r}; known: {', '.join(LAYOUTS)}; or give a Layout of your own")
-        layout = LAYOUTS[layout]
+    path, layout = Path(path), get_layout(layout)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -346,7 +387,10 @@ def read_array(
         if isinstance(content, np.ndarray):
             return [_own(path, path.stem, content, layout, None)]
         with content:
-            arrays = {name: content[name] for name in content.files}
+            names = [name for name in content.files if not any(map(is_companion, name.split("/")))]
+            if twice := _repeated(names):
+                raise ValueError(f"the array {_some(twice)} is there more than once")
+            arrays = {name: content[name] for name in names}
     except (FileNotFoundError, FormatError):
         raise
     except Exception as error:  # a damaged header can make numpy raise almost anything
@@ -354,4 +398,8 @@ def read_array(
     labels = arrays.pop("labels", None)
     if labels is not None and (labels.shape != (len(arrays),) or labels.dtype.kind not in "iu"):
         raise FormatError(path, None, f"labels has shape {labels.shape} of {labels.dtype}; expected {len(arrays)} whole numbers")
+    if labels is not None and len(labels) and labels.min() < 0:
+        raise FormatError(path, None, f"labels holds {labels.min()}; classes are counted from 0, and without labels there is no `labels`")
+    if not arrays:
+        raise FormatError(path, None, "no arrays of clips")
     return [_own(path, name, array, layout, None if labels is None else int(labels[i])) for i, (name, array) in enumerate(arrays.items())]

@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from tqdm import tqdm
 import stf_repro
 from .benchmarks import missing_ntu, ntu_samples
 from .clips import Clip, StoreWriter
+from .folders import is_companion, walk
 from stf_repro.data.formats import (
     ZIP_ERRORS,
     FormatError,
@@ -49,8 +49,8 @@ from ..skeleton import LAYOUTS, Layout
 def _seen(
     body: np.ndarray,  # (T, V, C)
 ) -> np.ndarray:  # (T,) bool
-    "Frames that hold a body: their coordinates do not sum to zero."
-    return body.reshape(len(body), -1).sum(1, dtype=np.float64) != 0
+    "Frames that hold a body: some coordinate is not zero."
+    return body.any((1, 2))
 
 
 def energy(
@@ -119,12 +119,9 @@ def centre(
     "Put a joint of the main body at the origin, frame by frame."
     if joint is None:
         return bodies
-    return (bodies - bodies[:1, :, joint : joint + 1]) * (bodies.sum(-1, keepdims=True) != 0)
+    return np.where(bodies.sum(-1, keepdims=True) != 0, bodies - bodies[:1, :, joint : joint + 1], 0)
 
 # %% ../../nbs/12_data.preprocess.ipynb #4c456d54
-_ALIGNED = {"ntu25": ((0, 1), (4, 8))}  # layout: (hip, spine) onto z, (left, right shoulder) onto x
-
-
 def _turn(
     u: np.ndarray,  # (3,) float32
     e: tuple[float, float, float],  # a unit vector
@@ -153,11 +150,11 @@ def _turn(
 def alignment(
     frame: np.ndarray,  # (V, 3) float32: the main body's first frame, centred
     layout: Layout,
-) -> np.ndarray:  # (3, 3) float64; the identity for a layout without a rule
+) -> np.ndarray:  # (3, 3) float64; the identity for a layout that names no bones to turn, or has no depth
     "One rotation for both turns."
-    if layout.name not in _ALIGNED:
+    if layout.upright is None or frame.shape[-1] != 3:
         return np.eye(3)
-    (hip, spine), (left, right) = _ALIGNED[layout.name]
+    (hip, spine), (left, right) = layout.upright  # onto z, and onto x
     upright = _turn(frame[spine] - frame[hip], (0, 0, 1))
     frame = (frame @ upright.T).astype(np.float32)
     return _turn(frame[right] - frame[left], (1, 0, 0)) @ upright
@@ -167,19 +164,30 @@ def clip_of(
     recording: Recording,
 ) -> Clip:
     "The compact form of a recording: up to two bodies and one rotation."
+    _finite(recording)
     if recording.confidence is not None:
         return _image_clip(recording)
-    chosen = recording.layout.name == "ntu25" or len(recording.bodies) > 2
-    bodies = [close_up(recording.bodies[m]) for m in (body_order(recording) if chosen else range(len(recording.bodies)))]
-    if not bodies or not len(bodies[0]):
-        raise FormatError(recording.name, None, "no body in any frame")
-    first = centre(bodies[0][None, :1])[0, 0]  # (V, C)
-    return _clip(recording, bodies, alignment(first, recording.layout))
+    chosen = recording.layout == LAYOUTS["ntu25"] or len(recording.bodies) > 2
+    order = body_order(recording) if chosen else range(len(recording.bodies))
+    bodies = [body for body in (close_up(recording.bodies[m]) for m in order) if len(body)]
+    first = centre(bodies[0][None, :1], recording.layout.centre)[0, 0] if bodies else None  # (V, C)
+    return _clip(recording, bodies, alignment(first, recording.layout) if bodies else np.eye(3))
 
 
 def _clip(recording: Recording, bodies: list[np.ndarray], rotation: np.ndarray) -> Clip:
+    "A clip of the bodies that are seen; of nobody, if nobody is."
     label = -1 if recording.label is None else recording.label
-    return Clip(recording.name, label, recording.attributes, [b for b in bodies if len(b)], recording.bodies.shape[1], rotation)
+    _, T, V, C = recording.bodies.shape
+    nobody = np.zeros((0, V, C + (recording.confidence is not None)), np.float32)
+    return Clip(recording.name, label, recording.attributes, bodies or [nobody], T, rotation, recording.confidence is not None)
+
+
+def _finite(recording: Recording) -> None:
+    "Raise `FormatError` for NaN or infinity, from whatever source."
+    for what, values in (("bodies", recording.bodies), ("confidence", recording.confidence)):
+        if values is not None and not (fine := np.isfinite(values)).all():
+            m, t = np.argwhere(~fine)[0, :2]
+            raise FormatError(recording.name, None, f"NaN or infinity in {what}, body {m}, frame {t}; a joint that is not seen is zero")
 
 # %% ../../nbs/12_data.preprocess.ipynb #938bf984
 def _image_clip(
@@ -187,18 +195,17 @@ def _image_clip(
     max_read: int = 5,  # people looked at, the first ones of a frame
 ) -> Clip:
     "The compact form of poses estimated in images: x, y, confidence."
-    score = recording.confidence[:max_read] * recording.present[:max_read, :, None]  # (M, T, V)
-    xy = (recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])) * (score != 0)[..., None]  # (M, T, V, 2)
+    score = np.where(recording.present[:max_read, :, None], recording.confidence[:max_read], 0)  # (M, T, V)
+    xy = recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])  # (M, T, V, 2)
+    xy = np.where((score != 0)[..., None], xy, 0)
     x = np.concatenate([xy, score[..., None]], -1).astype(np.float32)
     rank = np.ascontiguousarray(score.transpose(1, 2, 0)).sum(1)  # (T, M), joint by joint; in float64 for Kinetics, as the original: ties decide
-    if recording.layout.name != "openpose18":
+    if recording.layout != LAYOUTS["openpose18"]:
         rank = np.broadcast_to(rank.sum(0), rank.shape)
     best = np.argsort(-rank, 1, kind="stable")[:, :2]  # (T, at most 2)
     bodies = [x[best[:, m], np.arange(len(best))] for m in range(best.shape[1])]  # (T, V, 3) each
     ends = [int(np.flatnonzero(b.any((1, 2)))[-1]) + 1 if b.any() else 0 for b in bodies]
-    if not ends[0]:
-        raise FormatError(recording.name, None, "no person in any frame")
-    return _clip(recording, [b[:end] for b, end in zip(bodies, ends)], np.eye(3))
+    return _clip(recording, [b[:end] for b, end in zip(bodies, ends) if end], np.eye(3))
 
 
 def to_array(
@@ -260,12 +267,13 @@ class Raw:
         return self.path if self.member is None else f"{self.path}:{self.member}"
 
 
-_ENDINGS = {"ntu": ".skeleton", "nwucla": ".json", "sbu": "skeleton_pos.txt", "kinetics": ".json"}
+_ENDINGS = {"ntu": ".skeleton", "nwucla": ".json", "sbu": "skeleton_pos.txt", "kinetics": ".json"}  # in any case
+_CASES = {"ntu": str.upper, "nwucla": str.lower, "sbu": str.lower, "kinetics": str}  # YouTube's names tell large from small
 
 
 def _name(format: str, path: str) -> str:
     "The name of a recording, from its path."
-    return "_".join(Path(path).parts[-4:-1]) if format == "sbu" else Path(path).stem
+    return _CASES[format]("_".join(Path(path).parts[-4:-1]) if format == "sbu" else Path(path).stem)
 
 # %% ../../nbs/12_data.preprocess.ipynb #28458cf5
 def list_recordings(
@@ -274,10 +282,9 @@ def list_recordings(
 ) -> list[Raw]:  # sorted by name
     "All recordings of a source in its raw folder, one a file."
     raw, ending = Path(raw), _ENDINGS[source.format]
-    found = [Raw(_name(source.format, path), str(path)) for path in raw.rglob(f"*{ending}")]
-    for archive in sorted(raw.glob("*.zip")):
-        found += [Raw(_name(source.format, member), str(archive), member) for member in _members(archive) if member.endswith(ending)]
+    found = [Raw(_name(source.format, path), *place) for path, *place in _files(raw) if path.lower().endswith(ending)]
     if source.format == "kinetics":
+        _refuse_twice(source, raw, found)  # before the label files are looked at: a dictionary of names would keep one of two
         found = _labelled(found)
     if source.key in ("ntu60", "ntu120"):
         missing = missing_ntu(project_root() / "data" / "ntu")
@@ -285,12 +292,19 @@ def list_recordings(
     if source.setups is not None:
         found = [item for item in found if _setup(item.name) in source.setups | {None}]
     found.sort(key=lambda item: (item.name, str(item)))
-    twice = next((a for a, b in pairwise(found) if a.name == b.name), None)
-    if twice:
-        raise ValueError(f"{source.key}: more than one file for {twice.name} below {raw}; keep the zip or the loose files, not both")
+    _refuse_twice(source, raw, found)
     if not found:
         raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `stf download {source.key}`")
     return found
+
+
+def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
+    "Raise `ValueError` if two files have the name of one recording."
+    where: dict[str, Raw] = {}
+    for item in found:
+        if item.name in where:
+            raise ValueError(f"{source.key}: more than one file for {item.name} below {raw}, {where[item.name]} and {item}; keep one, such as the zip or the loose files")
+        where[item.name] = item
 
 # %% ../../nbs/12_data.preprocess.ipynb #8232eb21
 def _absent(source: Source, found: list[Raw]) -> list[str]:
@@ -301,11 +315,22 @@ def _absent(source: Source, found: list[Raw]) -> list[str]:
     return [name for name in ntu_samples(project_root() / "data" / "ntu") if name not in here and _setup(name) in source.setups]
 
 
+def _files(raw: Path) -> Iterator[tuple[str, ...]]:
+    "Path as a name, then where it lies: (file,), or (zip, member)."
+    for path in walk(raw) if raw.exists() or raw.is_symlink() else ():
+        if path.suffix.lower() == ".zip":
+            yield from ((member.replace("\\", "/"), str(path), member) for member in _members(path))
+        elif path.suffix or path.exists():
+            yield str(path), str(path)
+        else:
+            raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which is not there: mount that disk, or remove the link")
+
+
 def _members(archive: Path) -> list[str]:
-    "The names in a zip, without what macOS adds."
+    "The names in a zip, without companions."
     try:
         with zipfile.ZipFile(archive) as file:
-            return [m for m in file.namelist() if not m.startswith("__MACOSX/") and not m.rpartition("/")[2].startswith("._")]
+            return [m for m in file.namelist() if not any(map(is_companion, m.replace("\\", "/").split("/")))]
     except ZIP_ERRORS as error:
         raise FormatError(archive, None, f"damaged archive: {error}") from None
 
@@ -320,15 +345,23 @@ def _setup(name: str) -> int | None:
 # %% ../../nbs/12_data.preprocess.ipynb #fa182d5c
 def _labelled(found: list[Raw]) -> list[Raw]:
     "Videos of Kinetics-Skeleton that its label files list as having a skeleton, with class and part."
-    labels = {}
-    for item in found:
-        if item.name in ("kinetics_train_label", "kinetics_val_label"):
-            part = int(item.name == "kinetics_val_label")
-            labels |= {name: (label, part) for name, label in parse_kinetics_labels(_content(item), item).items()}
+    labels: dict[str, tuple[int, int]] = {}
+    for part, name in enumerate(("kinetics_train_label", "kinetics_val_label")):
+        files = [item for item in found if item.name.lower() == name]
+        if len(files) > 1:
+            raise ValueError(f"two label files of one part: {files[0]} and {files[1]}; keep one")
+        listed = parse_kinetics_labels(_content(files[0]), files[0]) if files else {}
+        if both := sorted(labels.keys() & listed.keys()):
+            raise ValueError(f"{both[0]} and {len(both) - 1} more videos are both in the training and in the validation label file")
+        labels |= {name: (label, part) for name, label in listed.items()}
     if not labels:
         raise FileNotFoundError("no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes")
     here = {item.name: replace(item, label=labels[item.name][0], part=labels[item.name][1]) for item in found if item.name in labels}
-    return [here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()]  # what is not there is told when it is read
+    for item in here.values():
+        other = ("kinetics_val", "kinetics_train")[item.part]
+        if Path((item.member or item.path).replace("\\", "/")).parent.name.lower() == other:
+            raise ValueError(f"{item} lies in {other}, but is in the label file of the other part")
+    return [here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()]  # what is not there is reported when it is read
 
 # %% ../../nbs/12_data.preprocess.ipynb #3d218124
 def _parse(format: str, item: Raw, text: bytes) -> Recording:
@@ -373,12 +406,13 @@ def _from_pickles(
     denoised: bool,
 ) -> tuple[int, Iterator[Clip | tuple[str, int | None, str]]]:  # how many, and the results
     "Clips out of pickles that hold many."
+    absent = [file.name for file in source.files if not (raw / file.name).is_file()]
+    if absent:
+        raise FileNotFoundError(f"no {raw / absent[0]}; bring it with `stf download {source.key}`")
     if source.format == "jhmdb":
         recordings = read_jhmdb(raw)
         return len(recordings), map(clip_of, recordings)
     path = raw / source.files[0].name
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}; bring it with `stf download {source.key}`")
     annotations, parts = pyskl_annotations(path)
 
     def clips():
@@ -404,6 +438,8 @@ def _in_order(
     workers: int | None,  # processes; None: one a core
 ) -> Iterator[Iterator]:
     "Results of all jobs, in order of the jobs."
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; expected a number of processes from 1 up")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or cores, len(jobs) // 200 + 1)
     if workers == 1:
@@ -471,8 +507,8 @@ def _complaint(source: Source, total: int, bad: list[tuple[str, int | None, str]
 def _plan(source: Source, denoised: bool, found: Iterable) -> str:
     "A hash of what a store is made of."
     digest = hashlib.sha256(f"{source.key} {denoised}".encode())
-    for module in ("preprocess", "formats", "pickles", "clips"):
-        digest.update((Path(stf_repro.__file__).parent / "data" / f"{module}.py").read_bytes())
+    for module in ("skeleton", "data/preprocess", "data/formats", "data/pickles", "data/clips"):
+        digest.update((Path(stf_repro.__file__).parent / f"{module}.py").read_bytes())
     stats = {}
     for item in found:
         if item.path not in stats:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .folders import real, walk
 from .formats import ZIP_ERRORS
 
 # %% ../../nbs/08_data.sources.ipynb #1d57b403
@@ -342,7 +343,7 @@ def _from_url(
     if not file.inside:
         download(file.url, part, progress)
         return
-    archive = download(file.url, part.with_name("download.zip"), progress)
+    archive = download(file.url, part.with_name(".download.zip"), progress)
     try:
         _repack(archive, file, part)
     except HashError:
@@ -361,7 +362,10 @@ def _bring(
     progress: bool,
 ) -> None:
     "Bring one file from the mirror or the address."
-    path, part = into / file.name, into / f".{file.name}.new"
+    path = into / file.name
+    target = real(path)  # a link stays, and what it points to is written
+    part = target.with_name(f".{file.name}.new")
+    part.parent.mkdir(parents=True, exist_ok=True)
     copy = mirror / source.key / file.name if mirror else None
     recorded = _recorded(path).read_text().split()[0] if _recorded(path).is_file() else ""
     try:
@@ -373,7 +377,7 @@ def _bring(
             _verify(part, file, file.url, recorded)
         if not (file.sha256 or file.content_sha256 or recorded):
             _recorded(path).write_text(f"{file_sha256(part)}  {file.name}\n")
-        os.replace(part, path)
+        os.replace(part, target)
     except HashError as error:
         noted = f" (the hash of an earlier download stands in {_recorded(path)})" if recorded else ""
         raise HashError(f"{error}{noted}. What was copied has been removed") from None
@@ -390,6 +394,14 @@ def _ask_for(source: Source, missing: list[str], into: Path) -> FileNotFoundErro
     )
 
 
+def _lies(file: RawFile, into: Path) -> Path:
+    "Where a file lies: in the raw folder or, if somebody had to bring it, anywhere below, through links and in any case."
+    path = into / file.name
+    if file.url or path.is_file():
+        return path
+    return next((p for p in walk(into) if p.name.lower() == file.name.lower()), path)
+
+
 def fetch(
     source: Source | str,  # what
     into,  # its raw folder, e.g. raw/nwucla
@@ -404,15 +416,15 @@ def fetch(
     if mirror and not Path(mirror).is_dir():
         raise NotADirectoryError(f"the mirror {mirror} is no folder; correct STF_MIRROR, or unset it")
     mirror = Path(mirror) if mirror else None
-    into.mkdir(parents=True, exist_ok=True)
-    absent = [file for file in source.files if not (into / file.name).is_file()]
+    real(into).mkdir(parents=True, exist_ok=True)
+    absent = [file for file in source.files if not _lies(file, into).is_file()]
     asked = [f.name for f in absent if f.url is None and not (mirror and (mirror / source.key / f.name).is_file())]
-    if asked and source.loose and next(into.rglob(source.loose), None):
+    if asked and source.loose and any(fnmatch.fnmatchcase(path.name.lower(), source.loose) for path in walk(into)):
         return into  # somebody has unpacked the archives
     if asked:
         raise _ask_for(source, asked, into)
     for file in source.files:
-        path = into / file.name
+        path = _lies(file, into)
         if file in absent:
             _bring(source, file, into, mirror, progress)
             continue

@@ -21,8 +21,9 @@ from torch import Tensor
 from ..data.batches import Clips
 from ..data.benchmarks import get_benchmark
 from ..data.formats import read_ntu
+from ..data.made.actions import PAIRS
+from ..data.made.files import read_truth
 from ..data.preprocess import body_order, kept_frames
-from ..data.synthetic import PAIRS, read_truth
 from ..model.focus import focus, stretch, top_scores
 from ..model.msg3d import MSG3D
 from ..training.config import InputConfig, RunConfig, parse
