@@ -251,11 +251,11 @@ def test_scales_and_forms_of_a_focus():
     torch.testing.assert_close(elementwise(g, X), by_hand)
 
 
-def test_a_hinge_asks_for_half_of_the_largest_distance_and_no_more():
+def test_a_hinge_asks_for_a_quarter_of_the_largest_distance_and_no_more():
     near, far = torch.full((1, 4, 9), 0.1), torch.ones(1, 4, 9)
     nothing = torch.zeros(1, 4, 9)
     torch.testing.assert_close(hinged(near, nothing), norm(near, nothing))
-    assert hinged(far, nothing).item() == 3.0  # half of the root of 36
+    assert hinged(far, nothing).item() == 1.5  # a quarter of the root of 36
 
 
 def test_a_choice_that_does_not_exist_names_the_nearest():

@@ -89,8 +89,8 @@ def squared(a: Tensor, b: Tensor) -> Tensor:  # (B, T, V) twice -> (B,)
 
 
 def hinged(a: Tensor, b: Tensor) -> Tensor:
-    "The 2-norm, up to half of its maximum."
-    return norm(a, b).clamp(max=a[0].numel() ** 0.5 / 2)
+    "The 2-norm, up to a quarter of the largest that two foci in [0, 1] can have."
+    return norm(a, b).clamp(max=a[0].numel() ** 0.5 / 4)
 
 # %% ../../nbs/29_model.variants.ipynb #db3337e5
 def relu_predictor(channels: int) -> nn.Module:  # (B, C, T, V) -> (B, 1, T, V)
@@ -214,7 +214,7 @@ CHOICES: dict[str, Choice] = {
     "mask_modules": _choice("C9", "exploration", "modules", last=slice(-1, None), last_two=slice(-2, None), all=slice(None), first=slice(0, 1)),
     "mask_gradient": _choice("C14", "exploration", "mask", attached=attached, detached=Tensor.detach),
     "exploration_of": _choice("C15", "exploration", "survival", probability=probability, logit=logit_of, log=log_survival),
-    "exploration_clips": _choice("C15", "exploration", "counted", right=right, every=every),
+    "exploration_clips": _choice("C30", "exploration", "counted", right=right, every=every),
     "distance": _choice("C18", "divergence adjacency coherence", "distance", norm=norm, squared=squared),
     "divergence_bound": _choice("C20", "divergence", "distance", scale=norm, hinge=hinged),
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),

@@ -93,7 +93,7 @@ def take_over(
     try:
         load_part(model, weights, without=("head.",))
     except (KeyError, ValueError) as error:
-        raise TrainingError(f"the network of {config.start!r} does not fit: {error.args[0]}. Both runs need the same model and input") from None
+        raise TrainingError(f"the network of {config.start!r} does not fit: {error.args[0]}") from None
     for name, p in model.named_parameters():
         p.requires_grad_(name.startswith("head."))
 
