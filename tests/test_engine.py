@@ -1,5 +1,6 @@
 "The engine: exact resume, several processes, mixed precision, shares of the clips, new last layers."
 
+import dataclasses
 import json
 import os
 import shutil
@@ -391,3 +392,34 @@ def test_take_over_freezes_all_but_the_last_layer():
     take_over(model, weights, config)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     assert all(torch.equal(model.state_dict()[k], v) for k, v in weights.items())
+
+
+@pytest.mark.parametrize("label,said", [(60, "60"), (-1, "no label")])
+def test_a_label_that_is_no_class_is_named_before_the_first_epoch(tmp_path, label, said):
+    "Also when only the test part has it; nothing is trained, nothing is written."
+    config, store = quick(tmp_path)
+    test = split_clips(config, store)["test"]
+    store.labels = store.labels.copy()
+    store.labels[test[0]] = label
+    with pytest.raises(TrainingError, match=rf"has \d+ classes.*{store.names[test[0]]} \({said}\)"):
+        train(config, store, tmp_path / "out", "cpu", progress=False)
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_a_store_of_other_bones_does_not_train_a_benchmark(tmp_path):
+    config, store = quick(tmp_path)
+    store.layout = dataclasses.replace(store.layout, bones=store.layout.bones[::-1][:-1] + ((store.layout.bones[0][0], 3),))
+    with pytest.raises(TrainingError, match="joints or bones differ"):
+        split_clips(config, store)
+
+
+def test_divergence_with_one_class_ends_before_the_first_epoch(tmp_path, monkeypatch):
+    from stf_repro.data.benchmarks import BENCHMARKS
+
+    config, store = quick(tmp_path)
+    store.labels = 0 * store.labels
+    monkeypatch.setitem(BENCHMARKS, config.benchmark, dataclasses.replace(BENCHMARKS[config.benchmark], classes=("all",)))
+    wanted = config.model_copy(update={"objective": config.objective.model_copy(update={"shares": {"divergence": 0.1}})})
+    with pytest.raises(TrainingError, match="two best classes.*has 1"):
+        train(wanted, store, tmp_path / "out", "cpu", progress=False)
+    assert train(config, store, tmp_path / "out", "cpu", progress=False)["top1_last"] == 100  # without the term, one class trains

@@ -1,6 +1,8 @@
 """Preprocessing and clip stores against the original's output and against plain loops."""
 
+import functools
 import json
+import operator
 import math
 import shutil
 import subprocess
@@ -579,7 +581,8 @@ def loop_kinetics(r, frames=300):
     data[1][data[2] == 0] = 0
     out = np.zeros((3, frames, V, 2))
     for t in range(frames):
-        order = sorted(range(5), key=lambda m: -sum(data[2, t, :, m].tolist()))  # stable
+        # stable; added one by one as numpy does along joints: Python's own sum carries a correction since 3.12, and ties decide here
+        order = sorted(range(5), key=lambda m: -functools.reduce(operator.add, data[2, t, :, m].tolist()))
         for place, m in enumerate(order[:2]):
             out[:, t, :, place] = data[:, t, :, m]
     return out.astype(np.float32)

@@ -23,11 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.batches import Clips
-from ..data.benchmarks import get_benchmark, subset
+from ..data.benchmarks import check_labels, get_benchmark, subset
 from ..data.clips import ClipStore
 from ..model.msg3d import MSG3D
 from ..model.objective import Losses, Objective
 from ..model.weights import load_part
+from ..skeleton import LAYOUTS
 from .checkpoint import clear_checkpoints, load_checkpoint, other_checkpoints, save_checkpoint
 from .config import RunConfig
 from .distributed import Group, Step, distribute, join_group, split_batch
@@ -141,10 +142,19 @@ def split_clips(
     config: RunConfig,
     store: ClipStore,
 ) -> dict[str, Tensor]:  # "train" and "test": places in the store
-    "Which clips train and which test. Raises `TrainingError` if they are too few."
+    "Which clips train and which test. Raises `TrainingError` if they are too few, or not those of the benchmark."
+    benchmark = get_benchmark(config.benchmark)
     if store.source != config.source:
         raise TrainingError(f"{config.label} needs the clips of {config.source!r}; {store.path} holds {store.source!r}")
-    parts = {part: get_benchmark(config.benchmark).indices(store, part) for part in ("train", "test")}
+    if store.layout != LAYOUTS[benchmark.layout]:
+        raise TrainingError(f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and {config.benchmark!r} is of {benchmark.layout!r}: joints or bones differ")
+    if config.objective.shares.get("divergence") and len(benchmark.classes) < 2:
+        raise TrainingError(f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has {len(benchmark.classes)}: leave the term out")
+    try:
+        check_labels(store, benchmark)
+        parts = {part: benchmark.indices(store, part) for part in ("train", "test")}
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"{store.path}: {error.args[0]}") from None
     if config.percent is not None:
         parts["train"] = parts["train"][subset(store.labels[parts["train"]], config.percent, config.seed)]
     if len(parts["train"]) < config.optim.batch_size or len(parts["test"]) == 0:
