@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import STF
 
@@ -173,7 +174,7 @@ def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, sm
     [
         (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
         (["download", "nwulca"], "did you mean 'nwucla'"),
-        (["train", "M1", "--device", "gpu"], "device 'gpu' cannot be used"),
+        *((["train", "M1", "--device", name], f"device {name!r} cannot be used") for name in ("gpu", "meta", "cuda:99", "hpu", "cuda:-1")),
         (["train", "M1", "--seed", "7"], "runs.M1 has no seed 7; its seeds are 0"),
         (["render", "table9"], "table9"),
     ],
@@ -183,6 +184,37 @@ def test_mistakes_on_the_command_line_are_one_sentence(project, monkeypatch, cap
     assert main(argv) == 1
     error = capsys.readouterr().err
     assert expected in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_record_says_whether_git_could_be_asked(clone, tmp_path, monkeypatch):
+    "Clean, changed, and the ways in which git does not answer: not there, refusing, no repository, the package not in it."
+    from stf_repro.training import record
+
+    asked = lambda: [record.origin(torch.device("cpu"))[name] for name in ("commit", "uncommitted_changes")]
+    monkeypatch.setattr(record.stf_repro, "__file__", str(clone / "stf_repro" / "__init__.py"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
+    assert asked() == [head, False]
+    (clone / "conf" / "config.yaml").write_text("# changed")
+    assert asked() == [head, True]
+    with monkeypatch.context() as inside:
+        inside.setenv("PATH", str(tmp_path / "empty"))
+        assert asked() == ["unknown", None]
+        (tmp_path / "git").write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+        (tmp_path / "git").chmod(0o755)
+        inside.setenv("PATH", str(tmp_path))
+        assert asked() == ["unknown", None]
+    shutil.rmtree(clone / ".git")
+    assert asked() == ["unknown", None]
+
+
+def test_making_data_writes_no_bar_into_a_log(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    sources = {"synth60": {"subjects": 1}, "standin60": {"share": 0.0005}, "synthkinetics": {"train": 1, "val": 1}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": sources, "runs": {"M1": {}}}))
+    (tmp_path / "data").symlink_to(Path(__file__).parents[1] / "data")
+    for source in sources:
+        result = stf(tmp_path, "download", source)
+        assert result.returncode == 0 and result.stderr == "" and result.stdout.count("\n") == 1, result.stderr
 
 
 def test_training_without_clips_says_what_to_do(project, monkeypatch, capsys):
@@ -223,8 +255,6 @@ MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "s
 @pytest.mark.parametrize("source", MADE)
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
-    import torch
-
     from stf_repro.cli import main
     from stf_repro.data.batches import Clips
     from stf_repro.data.benchmarks import BENCHMARKS

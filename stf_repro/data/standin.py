@@ -358,7 +358,7 @@ def make_standin(
     _refuse_foreign(folder)
     with (
         new_folder(folder, _MARK) as part,
-        tqdm(disable=not progress, unit="clip", total=sum(len(c) for *_, c in plan)) as bar,
+        tqdm(disable=None if progress else True, unit="clip", total=sum(len(c) for *_, c in plan)) as bar,
     ):
         for archive_name, inside, clips in plan:
             blocks = [clips[i : i + 32] for i in range(0, len(clips), 32)]

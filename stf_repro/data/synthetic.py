@@ -885,7 +885,7 @@ def run_tasks(
     "Do the tasks, in one or more processes; results in the order of the tasks."
     from tqdm import tqdm
 
-    bar = partial(tqdm, total=len(tasks), disable=not progress, unit="performance")
+    bar = partial(tqdm, total=len(tasks), disable=None if progress else True, unit="performance")
     if (workers or 1) == 1:
         return [work(task) for task in bar(tasks)]
     with ProcessPoolExecutor(workers) as pool:

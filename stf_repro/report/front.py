@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from .tables import commit_text
 from ..training.checkpoint import write_atomic
 
 # %% ../../nbs/56_report.front.ipynb #8f3b4613
@@ -50,8 +51,10 @@ def _date(root: Path, made: dict) -> str:
         return made["dates"][-1][:10]
     days = []
     for commit in made["commits"]:
-        result = subprocess.run(["git", "show", "-s", "--format=%cs", commit], cwd=root, capture_output=True, text=True)
-        days += [result.stdout.strip()] if result.returncode == 0 else []
+        try:
+            days.append(subprocess.run(["git", "show", "-s", "--format=%cs", commit], cwd=root, capture_output=True, text=True, check=True).stdout.strip())
+        except (OSError, subprocess.SubprocessError):  # no git, no repository, or a commit that it does not have
+            continue
     return f"{max(days)} (commit)" if days else "unknown"
 
 
@@ -84,7 +87,7 @@ def _rows(root: Path, profile: str, results: dict, default: str) -> list[str]:
         head = f"[{name}]({profile}/{name}/{name}.ipynb)" if made else name
         cells = [f"{head}: {title}", state(made, published, profile == "paper")]
         if made:
-            commits = ", ".join(c[:12] for c in made["commits"]) + (" with uncommitted changes" if made["uncommitted_changes"] else "")
+            commits = commit_text(made["commits"], made["uncommitted_changes"])
             runs = f"{len(made['runs'])}, {made['seconds']:.0f} s" if made["runs"] else "" if made["missing"] else "none needed"
             cells += [runs, _date(root, made) if made["runs"] else "", "; ".join(made["hardware"]), commits]
         else:

@@ -9,8 +9,11 @@ __all__ = ['NotebookError', 'execute', 'own_parameters', 'render']
 import difflib
 import inspect
 import json
+import logging
 import os
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 # %% ../../nbs/54_report.notebooks.ipynb #052bc998
@@ -18,15 +21,43 @@ class NotebookError(RuntimeError):
     "A results notebook cannot be executed, or failed."
 
 
+def _sources(path: Path, tag: str) -> list[str]:
+    "The code cells of a notebook that have this tag, as text."
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        return ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and tag in c["metadata"].get("tags", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotebookError(f"{path} is not a notebook of format 4 ({type(error).__name__}: {error}); restore it, or open and save it in JupyterLab") from None
+
+
 def _check(path: Path, parameters: dict) -> None:
     "The notebook has one parameters cell, and it knows every parameter."
-    cells = [c for c in json.loads(path.read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cells = _sources(path, "parameters")
     if len(cells) != 1:
         raise NotebookError(f"{path} has {len(cells)} cells tagged `parameters`; papermill needs exactly one")
-    lines = "".join(cells[0]["source"]).splitlines()
+    lines = cells[0].splitlines()
     known = {line.split("=")[0].split(":")[0].strip() for line in lines if "=" in line and not line.startswith("#")}
     if unknown := set(parameters) - known:
         raise NotebookError(f"{path} knows no parameter {sorted(unknown)}; it has {sorted(known)}")
+
+# %% ../../nbs/54_report.notebooks.ipynb #8a1929d8
+def _own_kernel():
+    "The class of a kernel manager that starts the Python which runs this."
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = KernelSpec(argv=command, display_name="Python 3", language="python", metadata={"debugger": False})
+    return type("OwnKernel", (AsyncKernelManager,), {"kernel_spec": spec})
+
+
+def _options(cwd, empty: str) -> dict:
+    "How papermill shall execute: in silence, in this environment."
+    quiet = "--IPKernelApp.log_level=CRITICAL"  # else a kernel writes about its transport, and that it was stopped
+    own = [f"--ipython-dir={empty}", "--IPKernelApp.exec_PYTHONSTARTUP=False"]
+    options = {"kernel_manager_class": _own_kernel(), "extra_arguments": [quiet, *own]}
+    options |= {"kernel_name": "python3", "language": "python", "start_timeout": 300}
+    return options | {"progress_bar": False, "log_output": False, "cwd": str(cwd)}
 
 # %% ../../nbs/54_report.notebooks.ipynb #c20266d6
 def _clean(path: Path) -> bytes:
@@ -43,7 +74,7 @@ def _clean(path: Path) -> bytes:
             cell["id"] = "injected-parameters"
     return nb2str(notebook).encode()
 
-
+# %% ../../nbs/54_report.notebooks.ipynb #4ff143dc
 def execute(
     notebook,  # nbs/results/<name>.ipynb
     out,  # where the executed copy goes
@@ -53,34 +84,51 @@ def execute(
 ) -> None:
     "Execute a results notebook. Raises `NotebookError`; needs the extra `dev`."
     try:
+        import nbformat
         import papermill
+        from nbclient.exceptions import DeadKernelError
     except ImportError:
         raise NotebookError("executing notebooks needs papermill and nbdev: pip install 'stf_repro[dev]'") from None
     notebook, out, failed = Path(notebook), Path(out), Path(failed)
     _check(notebook, parameters)
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # what went wrong is in the exception
     part = out.with_suffix(".part.ipynb")
-    options = {"kernel_name": "python3", "progress_bar": False, "log_output": False, "cwd": str(cwd)}
-    options["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL"]  # else a kernel writes about its transport, and that it was stopped
     try:
-        papermill.execute_notebook(str(notebook), str(part), parameters, **options)
+        nbformat.validate(json.loads(notebook.read_bytes()))
+        with tempfile.TemporaryDirectory() as empty:
+            papermill.execute_notebook(str(notebook), str(part), parameters, **_options(cwd, empty))
+        part.write_bytes(_clean(part))
+        os.replace(part, out)
+        failed.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
-        os.replace(part, failed)
-        raise NotebookError(f"{notebook} failed; see {failed}\n{error}") from None
-    except BaseException:
+        shutil.move(part, failed)  # which may be another disk
+        raise NotebookError(f"{notebook} failed ({error.ename}: {error.evalue}); the traceback is in {failed}") from None
+    except DeadKernelError:
+        shutil.move(part, failed)
+        raise NotebookError(f"{notebook}: its Python process died, perhaps for want of memory; free some and call it again. What it had done is in {failed}") from None
+    except Exception as error:
+        raise NotebookError(f"{notebook} cannot be executed ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from error
+    finally:
         part.unlink(missing_ok=True)
-        raise
-    part.write_bytes(_clean(part))
-    os.replace(part, out)
-    failed.unlink(missing_ok=True)
 
 # %% ../../nbs/54_report.notebooks.ipynb #5e24b660
+def _mapping(name: str, value) -> dict:
+    "A section of params.yaml, which may be empty."
+    if not isinstance(value, dict | None):
+        raise NotebookError(f"{name} in params.yaml is {value!r}; expected `name: value` pairs, or nothing")
+    return value or {}
+
+
 def own_parameters(
     root,  # the project
     params: dict,  # of params.yaml: profile, results, ...
     name: str,  # of a result, e.g. "table5_ablation"
 ) -> dict:
     "What params.yaml says about a result. Raises `NotebookError`, with the nearest known name."
-    known = {n: own or {} for group in (params.get("results") or {}).values() for n, own in (group or {}).items()}
+    known = {}
+    for group, results in (params.get("results") or {}).items():
+        for n, own in _mapping(f"results.{group}", results).items():
+            known[n] = _mapping(f"results.{group}.{n}", own)
     notebooks = sorted(p.stem for p in (Path(root) / "nbs" / "results").glob("*.ipynb"))
     if name not in notebooks:
         near = difflib.get_close_matches(name, notebooks, 1, 0.3)
@@ -92,6 +140,14 @@ def own_parameters(
     return known[name]
 
 # %% ../../nbs/54_report.notebooks.ipynb #778f105c
+def _remove(path: Path) -> None:
+    "Remove whatever has this name; of a link, the link."
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def render(
     root,  # the project
     params: dict,  # of params.yaml
@@ -102,10 +158,14 @@ def render(
 
     root, parameters = Path(root).absolute(), own_parameters(root, params, name)
     results = root / "results" / params["profile"]
-    out, part, old = results / name, results / f".{name}.part", results / f".{name}.old"
+    out = (results / name).resolve()  # of a link to another disk, the folder there
+    if out.exists() and not out.is_dir():
+        raise NotebookError(f"{out} is a file, where the result's folder should be; move it away")
+    part, old = (out.with_name(f".{name}.{end}") for end in ("part", "old"))
     for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
     part.mkdir(parents=True)
+    results.mkdir(parents=True, exist_ok=True)
     try:
         notebook, failed = root / "nbs" / "results" / f"{name}.ipynb", results / f"{name}.failed.ipynb"
         execute(notebook, part / f"{name}.ipynb", {"profile": params["profile"], "out": "."} | parameters, part, failed)
@@ -114,6 +174,6 @@ def render(
         os.replace(part, out)
     finally:
         for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
     write_front_page(root)
-    return out
+    return results / name

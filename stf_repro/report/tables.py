@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NOT_RUN', 'SETTINGS', 'MODALITIES', 'SOURCE_MARKS', 'LEGEND', 'PAIR', 'TERM_COLUMNS', 'FULL_SIZE', 'Run', 'read_runs',
-           'arm', 'scores_of', 'setting', 'is_made', 'counterpart', 'focus_benchmark', 'read_published', 'cell',
-           'step_cell', 'p_text', 'p_cell', 'columns', 'datasets', 'published_cell', 'comparison_published', 'stream',
-           'Row', 'comparison', 'comparison_table', 'comparison_long', 'with_ours', 'shift', 'scarce', 'ablation',
-           'ablation_people', 'provenance', 'write_made', 'markdown', 'latex', 'write_table']
+           'arm', 'scores_of', 'setting', 'is_made', 'counterpart', 'focus_benchmark', 'needed', 'read_published',
+           'cell', 'step_cell', 'p_text', 'p_cell', 'columns', 'datasets', 'published_cell', 'comparison_published',
+           'stream', 'Row', 'comparison', 'comparison_table', 'comparison_long', 'with_ours', 'shift', 'scarce',
+           'ablation', 'ablation_people', 'commit_text', 'provenance', 'write_made', 'markdown', 'latex', 'write_table']
 
 # %% ../../nbs/50_report.tables.ipynb #1efd5125
 import json
@@ -115,6 +115,18 @@ def focus_benchmark(
 ) -> str | None:
     "The benchmark that ablation and figures speak of: NTU 60 cross-subject or its counterpart, else the profile's only one."
     return counterpart(runs, "NTU60", "xsub") or next((r.config["benchmark"] for r in runs), None)
+
+
+def needed(
+    runs: list[Run],
+    *labels: str,  # e.g. "M1", "M5"
+) -> tuple[str, dict[str, list[Run]]]:  # `focus_benchmark`, and the arm of each label on it
+    "The runs that a figure cannot do without. Raises `ValueError` naming those that are not there."
+    benchmark = focus_benchmark(runs)
+    arms = {label: arm(runs, label, benchmark) for label in labels}
+    if lacking := [label for label, own in arms.items() if not own]:
+        raise ValueError(f"there is no finished run of {', '.join(lacking)}{f' on {benchmark}' if benchmark else ''}; `stf runs` lists what is still to be trained")
+    return benchmark, arms
 
 # %% ../../nbs/50_report.tables.ipynb #0e0c28e7
 def read_published(
@@ -422,6 +434,16 @@ def _same(values) -> str:
     return "; ".join(dict.fromkeys(str(v) for v in values))
 
 
+def commit_text(
+    commits: Iterable[str],
+    changed: bool | None,  # None: git could not be asked
+) -> str:
+    "Commits, and whether files were changed after them."
+    known = [str(c)[:12] for c in commits]
+    unsure = " perhaps with uncommitted changes" if known != ["unknown"] else ""
+    return ", ".join(known) + {True: " with uncommitted changes", None: unsure}.get(changed, "")
+
+
 FULL_SIZE = {"width": 96, "num_gcn_scales": 13, "num_g3d_scales": 6, "windows": [3, 5]}  # of the paper, for NTU
 
 
@@ -445,7 +467,7 @@ def provenance(
         "seeds": ", ".join(map(str, seeds)),
         "hardware": _same(run.record["hardware"] for run in runs),
         "torch": _same(run.record["versions"]["torch"] for run in runs),
-        "commit": _same(str(run.record["commit"])[:12] + (" with uncommitted changes" if run.record["uncommitted_changes"] else "") for run in runs),
+        "commit": _same(commit_text([run.record["commit"]], run.record["uncommitted_changes"]) for run in runs),
         "training time": f"{sum(run.record['seconds'] for run in runs):.0f} s for {len(runs)} trainings",
     }
     return "".join(f"- {name}: {value}\n" for name, value in lines.items())
@@ -458,6 +480,7 @@ def write_made(
     made: bool | None = None,  # whether the data are synthetic; default: what the runs say
 ) -> None:
     "Write down from what a result was made."
+    changed = {r.record["uncommitted_changes"] for r in runs}
     facts = {
         "made": all(is_made(r.config["benchmark"]) for r in runs) if made is None else made,
         "benchmarks": sorted({r.config["benchmark"] for r in runs}),
@@ -465,7 +488,7 @@ def write_made(
         "missing": sorted(missing),
         "hardware": sorted({r.record["hardware"] for r in runs}),
         "commits": sorted({str(r.record["commit"]) for r in runs}),
-        "uncommitted_changes": any(r.record["uncommitted_changes"] for r in runs),
+        "uncommitted_changes": True if True in changed else None if None in changed else False,
         "dates": sorted({r.record["date"] for r in runs if "date" in r.record}),
         "seconds": round(sum(r.record["seconds"] for r in runs), 1),
     }
