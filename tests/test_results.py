@@ -14,7 +14,11 @@ import yaml
 from stf_repro.cli import main
 from stf_repro.report.front import TITLES, front_page, state
 from stf_repro.report.notebooks import NotebookError, _check, own_parameters, render
-from stf_repro.report.tables import LEGEND, NOT_RUN, ablation, arm, comparison, comparison_published, counterpart, is_made, latex, provenance, read_published, read_runs, setting, with_ours
+from stf_repro.report.tables.ablation import ablation
+from stf_repro.report.tables.cells import NOT_RUN, read_published
+from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
+from stf_repro.report.tables.files import latex, provenance
+from stf_repro.report.tables.runs import arm, counterpart, is_made, read_runs, setting
 
 SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
 
