@@ -268,12 +268,15 @@ def test_bf16_gradients_of_each_term_point_where_those_of_fp32_do(term):
     assert torch.cosine_similarity(one, two, dim=0) > (0.99 if term == "adjacency" else 0.8)
 
 
-def test_the_schedules_are_those_of_the_released_configurations(root):
-    "METHOD: epochs, decays, batch, rate and weight decay of NTU 60, NTU 120 and Kinetics."
+def test_the_schedules_are_those_of_the_released_configurations(root, tmp_path):
+    "Epochs, decays, batch, rate and weight decay of NTU 60, NTU 120 and Kinetics."
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", ["profile=paper"])
+    params = read_params(tmp_path / "params.yaml")
     expected = {"xsub60": (50, [30, 40], 32, 2, 0.05, 5e-4), "xset120": (60, [30, 50], 32, 2, 0.05, 5e-4), "kinetics": (65, [45, 55], 128, 2, 0.1, 3e-4)}
     for protocol, (epochs, milestones, batch, passes, lr, decay) in expected.items():
-        section = yaml.safe_load((root / "conf" / "protocol" / f"paper-{protocol}.yaml").read_text())
-        config = parse({"table": "t", "label": "M1"} | section)
+        config = run_configs(params, f"msg3d-{protocol}-joint")[0]
         o = config.optim
         assert (o.epochs, list(o.milestones), o.batch_size, o.accumulate, o.lr, o.weight_decay, o.momentum) == (epochs, milestones, batch, passes, lr, decay, 0.9)
         rates = [round(learning_rate(config, e) / lr, 9) for e in range(epochs)]

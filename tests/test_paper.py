@@ -9,6 +9,7 @@ import yaml
 
 from stf_repro.cli import main
 from stf_repro.report.notebooks import render
+from stf_repro.training.params import find_run
 
 STANDIN = {"ntu60": "standin60", "ntu120": "standin120", "kinetics": "synthkinetics"}
 
@@ -17,7 +18,10 @@ def compose(root, path: Path) -> dict:
     from dvc.utils.hydra import compose_and_dump
 
     compose_and_dump(path, str(root / "conf"), None, "config", "", ["profile=paper"])
-    return yaml.safe_load(path.read_text())
+    params = yaml.safe_load(path.read_text())
+    for kind in ("runs", "shifts"):  # written out, as a whole
+        params[kind] = {key: find_run(params, key)[1] for key in params[kind]}
+    return params
 
 
 def test_every_stage_of_the_paper_resolves(clone):

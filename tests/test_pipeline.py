@@ -5,27 +5,41 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import STF
 
 from stf_repro.cli import main
-from stf_repro.training.config import ConfigError, parse
+from stf_repro.training.config import ConfigError, parse, run_configs
+from stf_repro.training.params import find_run, leaves, lookup, run_folder
 
 
 def stf(folder: Path, *args: str, **kwargs):
     return subprocess.run([*STF, *args], cwd=folder, capture_output=True, text=True, **kwargs)
 
 
-def parameters_of(root, stage: str) -> list[str]:
-    "The parameters that a stage depends on."
+def parameters_by_stage(root) -> dict[str, list[str]]:
+    "The parameters that each stage depends on."
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
-        found = next(s for s in repo.index.stages if s.addressing == stage)
-        return sorted(p for d in found.deps if hasattr(d, "params") for p in d.params)
+        return {s.addressing: sorted(p for d in s.deps if hasattr(d, "params") for p in d.params) for s in repo.index.stages}
+
+
+def parameters_of(root, stage: str) -> list[str]:
+    return parameters_by_stage(root)[stage]
+
+
+def compose(root, path: Path, *overrides: str) -> dict:
+    "params.yaml as `dvc exp run -S ...` composes it."
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(path, str(root / "conf"), None, "config", "", list(overrides))
+    return yaml.safe_load(path.read_text())
 
 
 def test_a_run_depends_on_its_own_parameters_only(root):
@@ -33,7 +47,191 @@ def test_a_run_depends_on_its_own_parameters_only(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
     for kind, stage in (("runs", "train"), ("shifts", "shift")):
         for key in list(params[kind])[:2]:
-            assert parameters_of(root, f"{stage}@{key}") == ["profile", f"{kind}.{key}"]
+            protocol, terms = (params[kind][key][name] for name in ("protocol", "terms"))
+            assert parameters_of(root, f"{stage}@{key}") == sorted(["profile", "base", f"protocols.{protocol}", f"terms.{terms}", f"{kind}.{key}"])
+
+
+@pytest.mark.parametrize(
+    "override,stages",
+    [
+        ("terms.M3.objective.shares.divergence=0.2", {"train@M3"}),
+        ("++protocols.kinetics.optim.epochs=9", {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")}),
+        ("++runs.M2.optim.lr=0.1", {"train@M2"}),
+        ("protocols.scarce.optim.epochs=9", {f"train@{n}-p{p}" for n in ("msg3d", "stf") for p in (10, 20, 25)}),
+    ],
+)
+def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, override, stages):
+    "Composed as `dvc exp run -S` does; which stages depend on a parameter that differs, and which runs look different."
+    before, after = yaml.safe_load((root / "params.yaml").read_text()), compose(root, tmp_path / "params.yaml", override)
+    changed = {stage for stage, names in parameters_by_stage(root).items() if any(lookup(before, n.split(".")) != lookup(after, n.split(".")) for n in names)}
+    assert changed == stages
+    configs = [{key: run_configs(params, key) for kind in ("runs", "shifts") for key in params[kind]} for params in (before, after)]
+    assert {f"train@{key}" for key in configs[0] if configs[0][key] != configs[1][key]} == stages
+
+
+# what a run is made of
+
+
+@pytest.mark.parametrize(
+    "profile,key,expected",
+    [
+        ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "table": "main", "model.name": "stf", "model.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.shares.coherence": 0.1}),
+        ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "model.num_gcn_scales": 8, "model.num_g3d_scales": 8, "model.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
+        ("paper", "stf-p20", {"table": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
+        ("synthetic", "msg3d-p10", {"seeds": [0, 1], "table": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 12, "optim.milestones": [8, 10], "objective.warmup": 0.6}),
+        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 7, "input.every": 4, "input.frames": 60}),
+        ("synthetic", "stf-shift", {"table": "shift", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 5}),
+        ("synthetic", "C7-norm", {"table": "choices", "label": "C7 scale=norm", "objective.choices.scale": "norm", "model.name": "stf"}),
+        ("sbu", "M4", {"table": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
+        ("nwucla", "stf-joint", {"table": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
+        ("jhmdb", "msg3d-joint", {"benchmark": "jhmdb-1", "model.width": 24, "input.recipe": "resample", "input.frames": 40}),
+    ],
+)  # fmt: skip
+def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expected):
+    "A few of each profile, written out: the schedules of MS-G3D's released configurations, and what is special about a run."
+    params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
+    section = find_run(params, key)[1]
+    assert {path: lookup(section, path.split(".")) for path in expected} == expected
+    assert len(params["runs"]) + len(params["shifts"]) == {"paper": 31, "synthetic": 34}.get(profile, 5)
+
+
+def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_are():
+    base, protocol = {"optim": {"lr": 1, "epochs": 1, "milestones": [1, 2]}, "seeds": [0, 1]}, {"optim": {"lr": 2, "milestones": [3]}}
+    params = {"profile": "p", "base": base, "protocols": {"x": protocol}, "terms": {"M1": {"optim": {"lr": 3}, "label": "M1"}}}
+    params["runs"] = {"a": {"table": "t", "protocol": "x", "terms": "M1", "label": "own"}, "b": {"table": "t", "protocol": "x"}}
+    before = json.dumps(params)
+    assert find_run(params, "a") == ("runs.a", {"optim": {"lr": 3, "epochs": 1, "milestones": [3]}, "seeds": [0, 1], "label": "own", "table": "t"})
+    assert find_run(params, "b")[1]["optim"] == {"lr": 2, "epochs": 1, "milestones": [3]}
+    assert json.dumps(params) == before
+
+
+@pytest.mark.parametrize("change,reason", [
+    ({"protocol": "xsab"}, "runs.M1.protocol is 'xsab', which params.yaml does not have under `protocols`; did you mean 'xsub'?"),
+    ({"terms": "M9"}, "runs.M1.terms is 'M9'"),
+    ({"protocol": ["xsub"]}, "runs.M1.protocol is ['xsub']"),
+    ({"table": "../x"}, "runs.M1.table in params.yaml is '../x'"),
+    ({"table": None}, "runs.M1.table in params.yaml is None"),
+])  # fmt: skip
+def test_parts_that_are_not_there_are_named(change, reason):
+    params = {"profile": "p", "protocols": {"xsub": {}}, "terms": {"M1": {}}, "runs": {"M1": {"table": "t", "protocol": "xsub", "terms": "M1"} | change}}
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        find_run(params, "M1")
+
+
+@pytest.mark.parametrize("content,reason", [
+    (b"a: [1\nb: }", "is not YAML"),
+    (b"\xff\xfe\x00", "is not YAML"),
+    (b"", "has no section `profile`"),
+    (b"- 1", "has no section `profile`"),
+    (b"{profile: 3, sources: {a: {}}, runs: {a: {}}}", "`profile` in"),
+    (b"{profile: ../x, sources: {a: {}}, runs: {a: {}}}", "expected a name"),
+    (b"{profile: x, sources: {a: {}}, runs: [a]}", "`runs` in"),
+    (b"{profile: x, sources: [a], runs: {a: {}}}", "`sources` in"),
+    (b"{profile: x, sources: {a: {}}, runs: {a: {}}, shfits: {}}", "unknown section 'shfits'; did you mean 'shifts'?"),
+])  # fmt: skip
+def test_a_params_file_that_cannot_be_used_is_one_sentence(tmp_path, monkeypatch, capsys, content, reason):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    for command in (["runs"], ["show", "a"], ["train", "a"], ["download", "synth60"], ["render", "table5_ablation"]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert reason in error and error.count("\n") == 1 and "params.yaml" in error
+
+
+def test_a_params_file_that_is_a_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs"]) == 1 and "params.yaml cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["synthetic", "paper", "sbu"])
+def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys, profile):
+    "And the value stands in it: read again here, by its own path."
+    for name in ("conf", "dvc.yaml"):
+        (tmp_path / name).symlink_to(root / name)
+    params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
+    monkeypatch.chdir(tmp_path)
+    files = set()
+    for key in (*list(params["runs"])[:5], *params["shifts"]):
+        assert main(["show", key]) == 0
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert head == f"runs/{profile}/{find_run(params, key)[1]['table']}/{key}"
+        shown = {line.split()[0]: line for line in lines}
+        config = next(iter(run_configs(params, key).values())).model_dump(mode="json")
+        assert len(shown) == len(lines) == sum(1 for _ in leaves(config))  # seeds for seed
+        for path, line in shown.items():
+            if not line.endswith(" default"):
+                rest, _, file = line.partition(" in ")
+                part = rest.split()[-1]
+                files.add(file)
+                written = lookup(yaml.safe_load((root / file).read_text()), (*part.split(".", 1), *path.split(".")))
+                value = params["runs" if key in params["runs"] else "shifts"][key]["source"] if path == "source" else written
+                assert (value if isinstance(value, str) else json.dumps(value)) in line, line
+    assert {"conf/terms.yaml", f"conf/profile/{profile}.yaml"} <= files <= {"conf/terms.yaml", f"conf/profile/{profile}.yaml", "conf/paper/runs.yaml"}
+
+
+def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monkeypatch, capsys):
+    for name in ("conf", "dvc.yaml"):
+        (tmp_path / name).symlink_to(root / name)
+    params = compose(root, tmp_path / "params.yaml", "terms.M2.objective.shares.exploration=0.7")
+    params["runs"]["M2"]["optim"] = {"momentum": 0.5}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "M2"]) == 0
+    text = re.sub(" +", " ", capsys.readouterr().out)
+    assert "objective.shares.exploration 0.7 terms.M2 in params.yaml\n" in text and "optim.momentum 0.5 runs.M2 in params.yaml\n" in text
+    assert "optim.lr 0.05 base in conf/profile/synthetic.yaml\n" in text and "optim.accumulate 1 default\n" in text
+
+
+# what is still to be trained
+
+
+def finish(project, key: str, seed: int) -> None:
+    "What a training leaves, as far as it is looked at."
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    folder = run_folder(project, params, key, seed)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(run_configs(params, key, seed)[seed].model_dump(mode="json")))
+    (folder / "metrics.json").write_text("{}")
+
+
+def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, capsys):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["runs"] = {key: params["runs"][key] for key in ("M2", "stf-xsub60-joint", "C7-norm")}
+    params["shifts"] = {"stf-shift": params["shifts"]["stf-shift"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+
+    def listed(*options):
+        assert main(["runs", *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    everything = [f"{key} --seed {seed}" for key, n in (("M2", 2), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-shift", 2)) for seed in range(n)]
+    assert listed() == listed("--all") == everything and listed("--ready") == everything[:-2]
+    for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("C7-norm", 0), ("stf-shift", 0)):
+        finish(tmp_path, key, seed)
+    left = [line for line in everything if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "C7-norm --seed 0", "stf-shift --seed 0")]
+    assert listed() == left and listed("--ready") == left[:-1] and listed("--all") == everything
+    params["terms"]["M2"]["objective"]["shares"]["exploration"] = 0.2  # then what was trained with another number is not what is wanted
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert listed() == ["M2 --seed 0", "M2 --seed 1", *left[1:]]
+    (run_folder(tmp_path, params, "C7-norm", 0) / "metrics.json").unlink()
+    assert "C7-norm --seed 0" in listed()
+
+
+def test_listing_waits_for_no_heavy_library(root):
+    code = "import sys; from stf_repro.cli import main; main(['runs']); sys.exit(any(n in sys.modules for n in ('torch', 'pydantic', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True).returncode == 0
+
+
+def test_nothing_to_do_is_nothing_to_say(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    for key in ("M1", "M5"):
+        finish(project, key, 0)
+    assert main(["runs"]) == 0 and capsys.readouterr().out == ""
 
 
 def test_a_shift_waits_for_the_run_it_starts_from(root):
@@ -52,7 +250,7 @@ def test_dvc_shows_the_figures_and_the_curve_of_every_run(root):
 
     params = yaml.safe_load((root / "params.yaml").read_text())
     folder = f"runs/{params['profile']}"
-    sections = [(key, section["table"]) for kind in ("runs", "shifts") for key, section in params[kind].items()]
+    sections = [(key, find_run(params, key)[1]["table"]) for kind in ("runs", "shifts") for key, section in params[kind].items()]
     with Repo(str(root)) as repo:
         figures, curves = ({str(out) for stage in repo.index.stages for out in stage.outs if getattr(out, kind)} for kind in ("metric", "plot"))
     assert figures == {f"{folder}/metrics/{table}/{key}.json" for key, table in sections}
@@ -173,7 +371,7 @@ def test_nan_stops_training_with_the_clips_named_and_nothing_written(project, sm
     [
         (["train", "M6"], "no run 'M6'; did you mean 'M5'"),
         (["download", "nwulca"], "did you mean 'nwucla'"),
-        (["train", "M1", "--device", "gpu"], "device 'gpu' cannot be used"),
+        *((["train", "M1", "--device", name], f"device {name!r} cannot be used") for name in ("gpu", "meta", "cuda:99", "hpu", "cuda:-1")),
         (["train", "M1", "--seed", "7"], "runs.M1 has no seed 7; its seeds are 0"),
         (["render", "table9"], "table9"),
     ],
@@ -183,6 +381,37 @@ def test_mistakes_on_the_command_line_are_one_sentence(project, monkeypatch, cap
     assert main(argv) == 1
     error = capsys.readouterr().err
     assert expected in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_record_says_whether_git_could_be_asked(clone, tmp_path, monkeypatch):
+    "Clean, changed, and the ways in which git does not answer: not there, refusing, no repository, the package not in it."
+    from stf_repro.training import record
+
+    asked = lambda: [record.origin(torch.device("cpu"))[name] for name in ("commit", "uncommitted_changes")]
+    monkeypatch.setattr(record.stf_repro, "__file__", str(clone / "stf_repro" / "__init__.py"))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
+    assert asked() == [head, False]
+    (clone / "conf" / "config.yaml").write_text("# changed")
+    assert asked() == [head, True]
+    with monkeypatch.context() as inside:
+        inside.setenv("PATH", str(tmp_path / "empty"))
+        assert asked() == ["unknown", None]
+        (tmp_path / "git").write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+        (tmp_path / "git").chmod(0o755)
+        inside.setenv("PATH", str(tmp_path))
+        assert asked() == ["unknown", None]
+    shutil.rmtree(clone / ".git")
+    assert asked() == ["unknown", None]
+
+
+def test_making_data_writes_no_bar_into_a_log(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    sources = {"synth60": {"subjects": 1}, "standin60": {"share": 0.0005}, "synthkinetics": {"train": 1, "val": 1}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": sources, "runs": {"M1": {}}}))
+    (tmp_path / "data").symlink_to(Path(__file__).parents[1] / "data")
+    for source in sources:
+        result = stf(tmp_path, "download", source)
+        assert result.returncode == 0 and result.stderr == "" and result.stdout.count("\n") == 1, result.stderr
 
 
 def test_training_without_clips_says_what_to_do(project, monkeypatch, capsys):
@@ -223,8 +452,6 @@ MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "s
 @pytest.mark.parametrize("source", MADE)
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
-    import torch
-
     from stf_repro.cli import main
     from stf_repro.data.batches import Clips
     from stf_repro.data.benchmarks import BENCHMARKS
@@ -258,7 +485,7 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
         ({"synth60": 3}, "sources.synth60 in params.yaml is 3"),
         ({"synth60": {"denoise": "no"}}, "expected true or false"),
         ({"synth60": {"subjects": 99}}, "subjects must be 1 to 40"),
-        ([1], "sources.synth60 in params.yaml is [1]"),
+        ([1], "params.yaml is [1]; expected a mapping"),
     ],
 )
 def test_options_of_sources_are_checked(tmp_path, monkeypatch, capsys, sources, reason):

@@ -4,15 +4,21 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from stf_repro.cli import main
 from stf_repro.report.front import TITLES, front_page, state
 from stf_repro.report.notebooks import NotebookError, _check, own_parameters, render
-from stf_repro.report.tables import LEGEND, NOT_RUN, ablation, arm, comparison, comparison_published, counterpart, is_made, latex, provenance, read_published, read_runs, setting, with_ours
+from stf_repro.report.tables.ablation import ablation
+from stf_repro.report.tables.cells import NOT_RUN, read_published
+from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
+from stf_repro.report.tables.files import latex, provenance
+from stf_repro.report.tables.runs import arm, counterpart, is_made, read_runs, setting
 
 SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
 
@@ -242,6 +248,127 @@ def test_a_notebook_that_fails_leaves_the_last_result(project, params, rendered,
     (results / "table3_shift.failed.ipynb").unlink()
 
 
+# the runner
+
+
+def notebook(*sources: str, metadata=None) -> str:
+    "A notebook; its first cell takes the parameters."
+    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": text} for i, text in enumerate(("profile = 'x'\nout = '.'", *sources))]
+    cells[0]["metadata"] = {"tags": ["parameters"]}
+    return json.dumps({"cells": cells, "metadata": metadata or {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, capfd):
+    "Puts a results notebook into a project of its own, and calls `stf render` there."
+    root = tmp_path / "tiny"
+    (root / "nbs" / "results").mkdir(parents=True)
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "params.yaml").write_text(yaml.safe_dump({"profile": "p", "sources": {"s": {}}, "runs": {"M1": {}}, "results": {"main": {"tiny": {}}}}))
+
+    monkeypatch.chdir(root)
+
+    def call(text: str, **environment: str) -> tuple[int, str]:  # exit code, stderr
+        (root / "nbs" / "results" / "tiny.ipynb").write_text(text)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return main(["render", "tiny"]), capfd.readouterr().err
+
+    call.root, call.out = root, root / "results" / "p" / "tiny"
+    return call
+
+
+def test_the_kernel_is_that_of_this_python(tiny, tmp_path):
+    "Whatever is called python3 on JUPYTER_PATH, and whatever IPython and Python would run at their start."
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    for path in (startup / "00.py", tmp_path / "start.py"):
+        path.write_text("foreign = True")
+    places = {"JUPYTER_PATH": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONSTARTUP": str(tmp_path / "start.py")}
+    code, error = tiny(notebook("import sys; open('said', 'w').write(f\"{sys.executable} {'foreign' in globals()}\")"), **places)
+    assert code == 0, error
+    assert (tiny.out / "said").read_text() == f"{sys.executable} False"
+
+
+def test_a_process_that_dies_in_a_cell_is_one_sentence(tiny):
+    assert tiny(notebook("open('good', 'w')"))[0] == 0
+    code, error = tiny(notebook("import os; os._exit(9)"))
+    assert code == 1 and error.count("\n") == 1
+    assert "tiny.ipynb" in error and "died" in error and "memory" in error and "tiny.failed.ipynb" in error
+    assert (tiny.out / "good").exists() and (tiny.out.parent / "tiny.failed.ipynb").exists() and not list(tiny.out.parent.glob(".*"))
+
+
+def test_a_cell_that_fails_is_one_sentence(tiny):
+    code, error = tiny(notebook("raise ValueError('no clips here')"))
+    assert code == 1 and error.count("\n") == 1
+    assert "tiny.ipynb failed (ValueError: no clips here)" in error
+    assert "raise ValueError" in (tiny.out.parent / "tiny.failed.ipynb").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"cells": null}', '{"cells": [{}]}', '{"worksheets": [], "nbformat": 3}', notebook("1").replace('{"cell_type": "code", "id": "c1"', '{"cell_type": "cod", "id": "c1"'), notebook("1").replace('"code"', '"raw"')])
+def test_a_broken_notebook_is_named(tiny, text):
+    code, error = tiny(text)
+    assert code == 1 and error.count("\n") == 1 and "nbs/results/tiny.ipynb" in error, error
+
+
+def test_a_result_that_is_a_link_is_written_through(tiny, tmp_path):
+    elsewhere = tmp_path / "disk" / "tiny"
+    elsewhere.mkdir(parents=True)
+    tiny.out.parent.mkdir(parents=True)
+    tiny.out.symlink_to(elsewhere)
+    for text in ("one", "two"):
+        assert tiny(notebook(f"open('{text}', 'w')"))[0] == 0
+    assert tiny.out.is_symlink() and sorted(p.name for p in elsewhere.iterdir()) == ["tiny.ipynb", "two"]
+    assert tiny(notebook("1 / 0"))[0] == 1 and (tiny.out / "two").exists()
+    assert [p.name for p in elsewhere.parent.iterdir()] == ["tiny"] and not list(tiny.out.parent.glob(".*"))
+
+
+def test_what_an_older_rendering_left_does_not_stand_in_the_way(tiny, tmp_path):
+    "A link, a file or a folder under one of the names that a rendering uses for itself."
+    tiny.out.parent.mkdir(parents=True)
+    for end in ("part", "old"):
+        (tiny.out.parent / f".tiny.{end}").symlink_to(tmp_path)
+    assert tiny(notebook("1"))[0] == 0 and tmp_path.exists()
+    (tiny.out.parent / ".tiny.old").write_text("a file")
+    assert tiny(notebook("2"))[0] == 0 and not list(tiny.out.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("results, reason", [
+    (["a"], "results.main in params.yaml is ['a']"),
+    ({"tiny": 3}, "results.main.tiny in params.yaml is 3"),
+    ({"tiny": {"clases": [1]}}, "knows no parameter ['clases']"),
+    (None, "has no result 'tiny'; it has: none"),
+])  # fmt: skip
+def test_results_in_params_are_checked(tiny, results, reason):
+    params = yaml.safe_load((tiny.root / "params.yaml").read_text())
+    (tiny.root / "params.yaml").write_text(yaml.safe_dump(params | {"results": {"main": results}}))
+    code, error = tiny(notebook("1"))
+    assert code == 1 and reason in error and error.count("\n") == 1
+
+
+FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "sensitivity", "table_similarity"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_without_runs_says_which(root, tmp_path, monkeypatch, name):
+    "The cells of the notebook, one after the other, in a project where nothing was trained."
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(tmp_path)
+    cells = [c for c in json.loads((root / "nbs" / "results" / f"{name}.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    names = {}
+    with pytest.raises(ValueError, match="there is no finished run of M.*; `stf runs` lists what is still to be trained"):
+        for cell in cells:
+            exec("".join(cell["source"]), names)
+
+
+def test_every_notebook_that_needs_runs_is_tested_without(root):
+    tables = {f"table{n}" for n in range(1, 6)}  # these show `not run`
+    assert {p.stem for p in (root / "nbs" / "results").glob("*.ipynb") if p.stem.split("_")[0] not in tables} == set(FIGURES)
+
+
 def test_unknown_results_are_told_with_the_nearest(project, params):
     with pytest.raises(NotebookError, match="no results notebook 'table5_ablaton'; did you mean 'table5_ablation'"):
         render(project, params, "table5_ablaton")
@@ -284,6 +411,34 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
     assert "1 not run" in row and "2026-01-02" in row and "a made-up machine" in row and "`dvc repro results_ablation@table5_ablation`" in row and "0" * 12 in row
     paper = page.split("## Profile `paper`")[1].split("## Profile")[0]
     assert paper.count("published only, not run here") == 5 and "profile=paper results_main@table2_comparison" in paper
+
+
+def test_a_commit_that_git_did_not_say_is_not_called_clean(project, params):
+    folder = project / "runs" / "synthetic" / "shift" / "stf-shift" / "seed-0"
+    record = json.loads((folder / "record.json").read_text())
+    known = {"unknown": "unknown", "1" * 40: "1" * 12 + " perhaps with uncommitted changes"}
+    try:
+        for commit, text in known.items():
+            (folder / "record.json").write_text(json.dumps(record | {"commit": commit, "uncommitted_changes": None}))
+            out = render(project, params, "table3_shift")
+            made = json.loads((out / "made.json").read_text())
+            assert made["uncommitted_changes"] is None and f"- commit: 000000000000; {text}\n" in (out / "table.md").read_text()
+            row = next(line for line in (project / "results" / "README.md").read_text().splitlines() if line.startswith("| [table3_shift]"))
+            assert "perhaps with uncommitted changes |" in row
+    finally:
+        (folder / "record.json").write_text(json.dumps(record))
+        render(project, params, "table3_shift")
+
+
+def test_the_front_page_needs_no_git(project, params, rendered, monkeypatch):
+    path = rendered["table5_ablation"] / "made.json"
+    whole = path.read_text()
+    try:
+        path.write_text(json.dumps(json.loads(whole) | {"dates": []}))
+        monkeypatch.setenv("PATH", "")
+        assert "| unknown |" in front_page(project)
+    finally:
+        path.write_text(whole)
 
 
 def test_states():

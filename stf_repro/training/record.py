@@ -97,12 +97,13 @@ def origin(
 ) -> dict:  # part of record.json
     "Hardware, memory, commit and versions."
     packages = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
+    changes = _git("status", "--porcelain", "--", "stf_repro", "conf")
     return {
         "hardware": hardware(device),
         "peak_memory_bytes": int(peak_memory(device)),
         "date": date.today().isoformat(),
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "stf_repro", "conf")),
+        "uncommitted_changes": None if changes is None else changes != "",
         "versions": {"python": platform.python_version(), "stf_repro": version("stf_repro"), **{p: version(p) for p in packages}},
     }
 

@@ -46,9 +46,9 @@ def find_device(
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise TrainingError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # in the precision of the figures; and `meta` holds no value
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        raise TrainingError(f"device {name!r} cannot be used: {str(error).splitlines()[0].partition('. ')[0]}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
