@@ -184,7 +184,7 @@ def _watch_parent() -> None:
 
 # %% ../nbs/60_cli.ipynb #cc9f26b0
 def runs(root: Path, args) -> str:
-    "List the trainings of the profile that are still to be done: a line holds the arguments of one `stf train`. Runs come first, then the shifts that start from them."
+    "List the trainings of the profile that are still to be done: a line holds the arguments of one `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.params import trainings
 
     return "\n".join(f"{key} --seed {seed}" for key, seed in trainings(root, _params(root), args.all, args.ready))
@@ -212,7 +212,7 @@ def render(root: Path, args) -> str:
     "Execute a results notebook with the parameters of the profile."
     from stf_repro.report.notebooks import render
 
-    return f"{render(root, _params(root), args.notebook)}: executed"
+    return f"{render(root, _params(root), args.notebook)}: complete"
 
 # %% ../nbs/60_cli.ipynb #27804358
 def _expected() -> tuple[type[Exception], ...]:
@@ -256,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
     p.set_defaults(do=export)
     p = commands.add_parser("train", help="train the run RUN into runs/, with all its seeds", description=train.__doc__)
-    p.add_argument("run", help="a key below `runs` or `shifts` in params.yaml, e.g. stf-xsub60-joint")
+    p.add_argument("run", help="a key below `runs` or `transfers` in params.yaml, e.g. stf-xsub60-joint")
     p.add_argument("--seed", type=int, help="one of its seeds (default: all)")
     p.add_argument("--jobs", type=_positive, default=1, help="how many seeds go side by side (default: 1)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")
@@ -267,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ready", action="store_true", help="only those that need not wait for the network of another")
     p.set_defaults(do=runs)
     p = commands.add_parser("show", help="print the configuration of the run RUN, and where it is written", description=show.__doc__)
-    p.add_argument("run", help="a key below `runs` or `shifts` in params.yaml")
+    p.add_argument("run", help="a key below `runs` or `transfers` in params.yaml")
     p.set_defaults(do=show)
     p = commands.add_parser("render", help="execute nbs/results/NOTEBOOK.ipynb into results/", description=render.__doc__)
     p.add_argument("notebook", help="e.g. table5_ablation")

@@ -38,7 +38,7 @@ def small_params() -> dict:
     "Runs that train in seconds."
     model = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
     optim = {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]}
-    base = {"table": "ablation", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
+    base = {"group": "ablation", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
     shares = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
     return {
         "profile": "synthetic",
@@ -47,7 +47,7 @@ def small_params() -> dict:
             "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}, "seeds": [0]},
             "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}, "seeds": [0]},
         },
-        "shifts": {},
+        "transfers": {},
     }
 
 

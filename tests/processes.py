@@ -22,7 +22,7 @@ from stf_repro.training.distributed import Step, distribute, join_group
 
 SHARES = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
 TRAINING = {
-    "table": "t",
+    "group": "t",
     "label": "M5",
     "source": "synth60",
     "benchmark": "synth60-xsub",

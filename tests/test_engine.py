@@ -311,18 +311,18 @@ def test_a_share_of_the_training_clips(tmp_path):
 def test_a_new_last_layer_moves_nothing_else_and_fits_its_network(tmp_path):
     config, store = quick(tmp_path)
     train(config, store, tmp_path / "whole", "cpu", progress=False)
-    shift = config.model_copy(update={"table": "shift", "start": "whole"})
-    train(shift, store, tmp_path / "shift", "cpu", progress=False, start=tmp_path / "whole")
-    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "shift"))
+    shift = config.model_copy(update={"group": "transfer", "start": "whole"})
+    train(shift, store, tmp_path / "transfer", "cpu", progress=False, start=tmp_path / "whole")
+    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "transfer"))
     assert {name for name in old if not torch.equal(old[name], new[name])} == {"head.weight", "head.bias"}
-    record = json.loads((tmp_path / "shift" / "record.json").read_text())
+    record = json.loads((tmp_path / "transfer" / "record.json").read_text())
     assert record["start"] == json.loads((tmp_path / "whole" / "record.json").read_text())["files"]["model.safetensors"]
     wide = parse(shift.model_dump() | {"model": shift.model.model_dump() | {"width": 12}})
     with pytest.raises(TrainingError, match=r"the network of 'whole' does not fit: blocks\.\S+ has shape \(\d.*in these weights"):
         train(wide, store, tmp_path / "wide", "cpu", progress=False, start=tmp_path / "whole")
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(TrainingError, match="holds no finished training: stf train whole --seed 0"):
-        train(shift, store, tmp_path / "shift", "cpu", progress=False, start=tmp_path / "whole")
+        train(shift, store, tmp_path / "transfer", "cpu", progress=False, start=tmp_path / "whole")
 
 
 def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
@@ -347,9 +347,9 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
     "kind,change,reason",
     [
         ("runs", {"start": "M1"}, "runs.X cannot have `start`"),
-        ("shifts", {}, "shifts.X needs `start`"),
-        ("shifts", {"start": "M2"}, "shifts.X.start: there is no run 'M2'; did you mean 'M1'?"),
-        ("shifts", {"start": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
+        ("transfers", {}, "transfers.X needs `start`"),
+        ("transfers", {"start": "M2"}, "transfers.X.start: there is no run 'M2'; did you mean 'M1'?"),
+        ("transfers", {"start": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
         ("runs", {"seeds": []}, "runs.X.seeds is []"),
         ("runs", {"seed": 1}, "runs.X.seed is unknown; did you mean 'seeds'?"),
         ("runs", {"percent": 101}, "runs.X.percent: Input should be less than or equal to 100"),
@@ -360,8 +360,8 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
     ],
 )
 def test_runs_and_shifts_are_checked(kind, change, reason):
-    base = {"table": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub"}
-    params = {"profile": "p", "runs": {"M1": base}, "shifts": {}}
+    base = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub"}
+    params = {"profile": "p", "runs": {"M1": base}, "transfers": {}}
     params[kind]["X"] = base | change
     with pytest.raises(ConfigError) as error:
         run_configs(params, "X")
@@ -370,7 +370,7 @@ def test_runs_and_shifts_are_checked(kind, change, reason):
 
 def test_a_shift_has_the_network_of_its_row_and_no_terms(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
-    for key, section in params["shifts"].items():
+    for key, section in params["transfers"].items():
         for seed, config in run_configs(params, key).items():
             base = run_configs(params, section["start"], seed)[seed]
             assert config.model == base.model and config.input == base.input and not config.objective.shares

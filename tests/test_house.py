@@ -123,12 +123,12 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", [f"profile={profile}"])
     params = read_params(tmp_path / "params.yaml")
     assert params["profile"] == profile
-    runs = {key: run_configs(params, key) for key in (*params["runs"], *params["shifts"])}
+    runs = {key: run_configs(params, key) for key in (*params["runs"], *params["transfers"])}
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] and c.model.width == PROFILES[profile] for c in configs)
     assert {"M1", "M2", "M3", "M4", "M5"} <= {c.label for c in configs}
     if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need
-        assert len([key for key, seeds in runs.items() if all(c.table != "choices" for c in seeds.values())]) == 31
+        assert len([key for key, seeds in runs.items() if all(c.group != "choices" for c in seeds.values())]) == 31
     assert all(c.start in runs for c in configs if c.start)
     named = {name for group in params["results"].values() for name in group}
     assert named and all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)

@@ -302,7 +302,7 @@ def test_a_term_of_ones_own_is_a_function_and_a_row(monkeypatch, root):
         Q, bodies = scene.focus(scene.modules[-1]), scene.bodies()
         return mean(Q.mean((1, 2)), bodies), bodies.sum()
 
-    section = {"table": "t", "label": "own", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
+    section = {"group": "t", "label": "own", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
     section |= {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}, "objective": {"shares": {"concise": 0.5}, "warmup": 0.0}}
     with pytest.raises(ValueError, match="concise"):
         parse(section)

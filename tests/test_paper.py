@@ -19,27 +19,27 @@ def compose(root, path: Path) -> dict:
 
     compose_and_dump(path, str(root / "conf"), None, "config", "", ["profile=paper"])
     params = yaml.safe_load(path.read_text())
-    for kind in ("runs", "shifts"):  # written out, as a whole
+    for kind in ("runs", "transfers"):  # written out, as a whole
         params[kind] = {key: find_run(params, key)[1] for key in params[kind]}
     return params
 
 
 def test_every_stage_of_the_paper_resolves(clone):
-    "`dvc repro --dry` lists downloads, preprocessing, 29 runs and 2 shifts, and its results."
+    "`dvc repro --dry` lists downloads, preprocessing, 29 runs and 2 transfers, and its results."
     params = compose(clone, clone / "params.yaml")
     for source in params["sources"]:
         for folder in ("raw", "clips"):
             (clone / folder / source).mkdir(parents=True)
-    for section in (*params["runs"].values(), *params["shifts"].values()):  # a dry run, too, looks at dependencies
-        (clone / "runs" / "paper" / section["table"]).mkdir(parents=True, exist_ok=True)
+    for section in (*params["runs"].values(), *params["transfers"].values()):  # a dry run, too, looks at dependencies
+        (clone / "runs" / "paper" / section["group"]).mkdir(parents=True, exist_ok=True)
         if "start" in section:
             (clone / "runs" / "paper" / "main" / section["start"]).mkdir(parents=True, exist_ok=True)
     dvc = Path(sys.executable).parent / "dvc"
     result = subprocess.run([str(dvc), "repro", "--dry"], cwd=clone, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     ran = {line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")}
-    assert {f"train@{key}" for key in params["runs"]} | {f"shift@{key}" for key in params["shifts"]} <= ran
-    assert len(params["runs"]) + len(params["shifts"]) == 31
+    assert {f"train@{key}" for key in params["runs"]} | {f"transfer@{key}" for key in params["transfers"]} <= ran
+    assert len(params["runs"]) + len(params["transfers"]) == 31
     assert {f"results_{group}@{name}" for group, names in params["results"].items() for name in names} <= ran
 
 
@@ -57,7 +57,7 @@ def small(section: dict) -> dict:
 def paper(root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("paper")
     params = compose(root, folder / "params.yaml")
-    for kind in ("runs", "shifts"):
+    for kind in ("runs", "transfers"):
         params[kind] = {key: small(section) for key, section in params[kind].items()}
     params["sources"] = {"standin60": {"share": 0.0012}, "standin120": {"share": 0.0006}, "synthkinetics": {"train": 2, "val": 1}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -71,10 +71,10 @@ def test_the_paper_runs_end_to_end_on_a_stand_in(paper, monkeypatch):
     params = yaml.safe_load((paper / "params.yaml").read_text())
     for source in params["sources"]:
         assert main(["download", source]) == 0 and main(["preprocess", source, "--workers", "1"]) == 0
-    for key in (*params["runs"], *params["shifts"]):
+    for key in (*params["runs"], *params["transfers"]):
         assert main(["train", key, "--device", "cpu"]) == 0, key
     assert len(list((paper / "runs" / "paper").glob("*/*/seed-0/scores.npz"))) == 31
-    for name in ("table3_shift", "table5_ablation"):
+    for name in ("table3_transfer", "table5_ablation"):
         folder = render(paper, params, name)
         text = (folder / "table.md").read_text()
         assert "not run" not in text and "synthetic" in text  # ours are said to be made, under every name

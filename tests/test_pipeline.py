@@ -45,7 +45,7 @@ def compose(root, path: Path, *overrides: str) -> dict:
 def test_a_run_depends_on_its_own_parameters_only(root):
     "So a changed loss weight re-trains the runs that use it, and no other."
     params = yaml.safe_load((root / "params.yaml").read_text())
-    for kind, stage in (("runs", "train"), ("shifts", "shift")):
+    for kind, stage in (("runs", "train"), ("transfers", "transfer")):
         for key in list(params[kind])[:2]:
             protocol, terms = (params[kind][key][name] for name in ("protocol", "terms"))
             assert parameters_of(root, f"{stage}@{key}") == sorted(["profile", "base", f"protocols.{protocol}", f"terms.{terms}", f"{kind}.{key}"])
@@ -65,7 +65,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
     before, after = yaml.safe_load((root / "params.yaml").read_text()), compose(root, tmp_path / "params.yaml", override)
     changed = {stage for stage, names in parameters_by_stage(root).items() if any(lookup(before, n.split(".")) != lookup(after, n.split(".")) for n in names)}
     assert changed == stages
-    configs = [{key: run_configs(params, key) for kind in ("runs", "shifts") for key in params[kind]} for params in (before, after)]
+    configs = [{key: run_configs(params, key) for kind in ("runs", "transfers") for key in params[kind]} for params in (before, after)]
     assert {f"train@{key}" for key in configs[0] if configs[0][key] != configs[1][key]} == stages
 
 
@@ -75,15 +75,15 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
 @pytest.mark.parametrize(
     "profile,key,expected",
     [
-        ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "table": "main", "model.name": "stf", "model.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.shares.coherence": 0.1}),
+        ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "group": "main", "model.name": "stf", "model.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.shares.coherence": 0.1}),
         ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "model.num_gcn_scales": 8, "model.num_g3d_scales": 8, "model.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
-        ("paper", "stf-p20", {"table": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
-        ("synthetic", "msg3d-p10", {"seeds": [0, 1], "table": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 12, "optim.milestones": [8, 10], "objective.warmup": 0.6}),
+        ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
+        ("synthetic", "msg3d-p10", {"seeds": [0, 1], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 12, "optim.milestones": [8, 10], "objective.warmup": 0.6}),
         ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 7, "input.every": 4, "input.frames": 60}),
-        ("synthetic", "stf-shift", {"table": "shift", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 5}),
-        ("synthetic", "C7-norm", {"table": "choices", "label": "C7 scale=norm", "objective.choices.scale": "norm", "model.name": "stf"}),
-        ("sbu", "M4", {"table": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
-        ("nwucla", "stf-joint", {"table": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
+        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 5}),
+        ("synthetic", "C7-norm", {"group": "choices", "label": "C7 scale=norm", "objective.choices.scale": "norm", "model.name": "stf"}),
+        ("sbu", "M4", {"group": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
+        ("nwucla", "stf-joint", {"group": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
         ("jhmdb", "msg3d-joint", {"benchmark": "jhmdb-1", "model.width": 24, "input.recipe": "resample", "input.frames": 40}),
     ],
 )  # fmt: skip
@@ -92,15 +92,15 @@ def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expec
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
     section = find_run(params, key)[1]
     assert {path: lookup(section, path.split(".")) for path in expected} == expected
-    assert len(params["runs"]) + len(params["shifts"]) == {"paper": 31, "synthetic": 34}.get(profile, 5)
+    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 34}.get(profile, 5)
 
 
 def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_are():
     base, protocol = {"optim": {"lr": 1, "epochs": 1, "milestones": [1, 2]}, "seeds": [0, 1]}, {"optim": {"lr": 2, "milestones": [3]}}
     params = {"profile": "p", "base": base, "protocols": {"x": protocol}, "terms": {"M1": {"optim": {"lr": 3}, "label": "M1"}}}
-    params["runs"] = {"a": {"table": "t", "protocol": "x", "terms": "M1", "label": "own"}, "b": {"table": "t", "protocol": "x"}}
+    params["runs"] = {"a": {"group": "t", "protocol": "x", "terms": "M1", "label": "own"}, "b": {"group": "t", "protocol": "x"}}
     before = json.dumps(params)
-    assert find_run(params, "a") == ("runs.a", {"optim": {"lr": 3, "epochs": 1, "milestones": [3]}, "seeds": [0, 1], "label": "own", "table": "t"})
+    assert find_run(params, "a") == ("runs.a", {"optim": {"lr": 3, "epochs": 1, "milestones": [3]}, "seeds": [0, 1], "label": "own", "group": "t"})
     assert find_run(params, "b")[1]["optim"] == {"lr": 2, "epochs": 1, "milestones": [3]}
     assert json.dumps(params) == before
 
@@ -109,11 +109,11 @@ def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_ar
     ({"protocol": "xsab"}, "runs.M1.protocol is 'xsab', which params.yaml does not have under `protocols`; did you mean 'xsub'?"),
     ({"terms": "M9"}, "runs.M1.terms is 'M9'"),
     ({"protocol": ["xsub"]}, "runs.M1.protocol is ['xsub']"),
-    ({"table": "../x"}, "runs.M1.table in params.yaml is '../x'"),
-    ({"table": None}, "runs.M1.table in params.yaml is None"),
+    ({"group": "../x"}, "runs.M1.group in params.yaml is '../x'"),
+    ({"group": None}, "runs.M1.group in params.yaml is None"),
 ])  # fmt: skip
 def test_parts_that_are_not_there_are_named(change, reason):
-    params = {"profile": "p", "protocols": {"xsub": {}}, "terms": {"M1": {}}, "runs": {"M1": {"table": "t", "protocol": "xsub", "terms": "M1"} | change}}
+    params = {"profile": "p", "protocols": {"xsub": {}}, "terms": {"M1": {}}, "runs": {"M1": {"group": "t", "protocol": "xsub", "terms": "M1"} | change}}
     with pytest.raises(ConfigError, match=re.escape(reason)):
         find_run(params, "M1")
 
@@ -127,7 +127,7 @@ def test_parts_that_are_not_there_are_named(change, reason):
     (b"{profile: ../x, sources: {a: {}}, runs: {a: {}}}", "expected a name"),
     (b"{profile: x, sources: {a: {}}, runs: [a]}", "`runs` in"),
     (b"{profile: x, sources: [a], runs: {a: {}}}", "`sources` in"),
-    (b"{profile: x, sources: {a: {}}, runs: {a: {}}, shfits: {}}", "unknown section 'shfits'; did you mean 'shifts'?"),
+    (b"{profile: x, sources: {a: {}}, runs: {a: {}}, shfits: {}}", "unknown section 'shfits'; did you mean 'transfers'?"),
 ])  # fmt: skip
 def test_a_params_file_that_cannot_be_used_is_one_sentence(tmp_path, monkeypatch, capsys, content, reason):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
@@ -154,10 +154,10 @@ def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys,
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
     monkeypatch.chdir(tmp_path)
     files = set()
-    for key in (*list(params["runs"])[:5], *params["shifts"]):
+    for key in (*list(params["runs"])[:5], *params["transfers"]):
         assert main(["show", key]) == 0
         head, *lines = capsys.readouterr().out.splitlines()
-        assert head == f"runs/{profile}/{find_run(params, key)[1]['table']}/{key}"
+        assert head == f"runs/{profile}/{find_run(params, key)[1]['group']}/{key}"
         shown = {line.split()[0]: line for line in lines}
         config = next(iter(run_configs(params, key).values())).model_dump(mode="json")
         assert len(shown) == len(lines) == sum(1 for _ in leaves(config))  # seeds for seed
@@ -167,7 +167,7 @@ def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys,
                 part = rest.split()[-1]
                 files.add(file)
                 written = lookup(yaml.safe_load((root / file).read_text()), (*part.split(".", 1), *path.split(".")))
-                value = params["runs" if key in params["runs"] else "shifts"][key]["source"] if path == "source" else written
+                value = params["runs" if key in params["runs"] else "transfers"][key]["source"] if path == "source" else written
                 assert (value if isinstance(value, str) else json.dumps(value)) in line, line
     assert {"conf/terms.yaml", f"conf/profile/{profile}.yaml"} <= files <= {"conf/terms.yaml", f"conf/profile/{profile}.yaml", "conf/paper/runs.yaml"}
 
@@ -201,7 +201,7 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["runs"] = {key: params["runs"][key] for key in ("M2", "stf-xsub60-joint", "C7-norm")}
-    params["shifts"] = {"stf-shift": params["shifts"]["stf-shift"]}
+    params["transfers"] = {"stf-transfer": params["transfers"]["stf-transfer"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     monkeypatch.chdir(tmp_path)
 
@@ -209,11 +209,11 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
         assert main(["runs", *options]) == 0
         return capsys.readouterr().out.splitlines()
 
-    everything = [f"{key} --seed {seed}" for key, n in (("M2", 2), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-shift", 2)) for seed in range(n)]
+    everything = [f"{key} --seed {seed}" for key, n in (("M2", 2), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-transfer", 2)) for seed in range(n)]
     assert listed() == listed("--all") == everything and listed("--ready") == everything[:-2]
-    for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("C7-norm", 0), ("stf-shift", 0)):
+    for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("C7-norm", 0), ("stf-transfer", 0)):
         finish(tmp_path, key, seed)
-    left = [line for line in everything if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "C7-norm --seed 0", "stf-shift --seed 0")]
+    left = [line for line in everything if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "C7-norm --seed 0", "stf-transfer --seed 0")]
     assert listed() == left and listed("--ready") == left[:-1] and listed("--all") == everything
     params["terms"]["M2"]["objective"]["shares"]["exploration"] = 0.2  # then what was trained with another number is not what is wanted
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -239,8 +239,8 @@ def test_a_shift_waits_for_the_run_it_starts_from(root):
 
     params = yaml.safe_load((root / "params.yaml").read_text())
     with Repo(str(root)) as repo:
-        for key, section in params["shifts"].items():
-            stage = next(s for s in repo.index.stages if s.addressing == f"shift@{key}")
+        for key, section in params["transfers"].items():
+            stage = next(s for s in repo.index.stages if s.addressing == f"transfer@{key}")
             assert f"runs/{params['profile']}/main/{section['start']}" in {str(d.def_path) for d in stage.deps}
 
 
@@ -250,7 +250,7 @@ def test_dvc_shows_the_figures_and_the_curve_of_every_run(root):
 
     params = yaml.safe_load((root / "params.yaml").read_text())
     folder = f"runs/{params['profile']}"
-    sections = [(key, find_run(params, key)[1]["table"]) for kind in ("runs", "shifts") for key, section in params[kind].items()]
+    sections = [(key, find_run(params, key)[1]["group"]) for kind in ("runs", "transfers") for key, section in params[kind].items()]
     with Repo(str(root)) as repo:
         figures, curves = ({str(out) for stage in repo.index.stages for out in stage.outs if getattr(out, kind)} for kind in ("metric", "plot"))
     assert figures == {f"{folder}/metrics/{table}/{key}.json" for key, table in sections}
@@ -284,7 +284,7 @@ def lacking(stage: str, entry: set[str], root) -> list[str]:
         ("download", {"data.sources", "data.made.files", "data.made.kinetics", "data.made.standin"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
-        ("shift", {"training.trainer"}),
+        ("transfer", {"training.trainer"}),
     ],
 )
 def test_stages_depend_on_every_module_they_import(root, stage, entry):
@@ -301,11 +301,15 @@ def test_results_depend_on_every_module_their_notebook_imports(root):
 
 
 def test_training_stages_list_the_modules_that_they_fingerprint(root):
-    from stf_repro.training.config import CODE
+    "DVC calls a training when a module changes that it may depend on; the trainer then looks closer."
+    from stf_repro.training.fingerprint import _TRAINER, reached
 
-    deps = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["train"]["do"]["deps"]
-    for pattern in CODE:
-        assert f"stf_repro/{pattern.removesuffix('/*.py')}" in deps
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    used = {module.replace(".", "/") + ".py" for module, _ in reached([*_TRAINER, ("stf_repro.model.variants", "elementwise")])}
+    assert len(used) > 15 and "stf_repro/data/batches.py" in used
+    for stage in ("train", "transfer"):
+        deps = stages[stage]["do"]["deps"]
+        assert [path for path in used if not any(path == d or path.startswith(f"{d}/") for d in deps)] == []
 
 
 def test_the_seed_is_part_of_a_training(project, small_params):
@@ -440,7 +444,7 @@ def test_help_names_every_command(capsys):
 
 
 def test_several_mistakes_are_told_at_once():
-    section = {"table": "a", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "sead": 1, "optim": {"epochs": 0}}
+    section = {"group": "a", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "sead": 1, "optim": {"epochs": 0}}
     with pytest.raises(ConfigError) as error:
         parse(section, "runs.M1")
     assert "did you mean 'seed'" in str(error.value) and "runs.M1.optim.epochs" in str(error.value)

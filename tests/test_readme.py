@@ -68,7 +68,7 @@ for i in $(seq $last); do SLURM_ARRAY_TASK_ID=$i sh -c "$word"; done
 def loop(project, small_params, tmp_path):
     "Runs a loop of CONTRIBUTING in a small project with a shift; returns the trainings that it called."
     base = small_params["runs"]["M1"] | {"seeds": [0, 1], "percent": 50, "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1, "milestones": []}}
-    small_params |= {"runs": {"M1": base | {"table": "main"}}, "shifts": {"S": base | {"table": "shift", "start": "M1"}}}
+    small_params |= {"runs": {"M1": base | {"group": "main"}}, "transfers": {"S": base | {"group": "transfer", "start": "M1"}}}
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
 
     def run(text: str, trains: bool) -> list[str]:
@@ -129,7 +129,7 @@ def test_no_figure_of_a_run_is_repeated():
 
 
 def test_the_tables_of_the_paper_are_linked():
-    for table in ("table1_datasets", "table2_comparison", "table3_shift", "table4_scarce", "table5_ablation"):
+    for table in ("table1_datasets", "table2_comparison", "table3_transfer", "table4_scarce", "table5_ablation"):
         assert f"](results/synthetic/{table}/table.md)" in TEXT["README.md"]
 
 

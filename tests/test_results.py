@@ -32,7 +32,7 @@ def write_run(root, table, key, seed, label, benchmark, modality="joint", percen
     logits = (rng.normal(size=(n, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
     np.savez(folder / "scores.npz", logits=logits, labels=labels, names=np.arange(n).astype(str))
     model = {"name": "stf" if label in ("M4", "M5") else "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
-    config = {"table": table, "label": label, "source": benchmark.split("-")[0], "benchmark": benchmark, "model": model, "seed": seed, "percent": percent, "start": start}
+    config = {"group": table, "label": label, "source": benchmark.split("-")[0], "benchmark": benchmark, "model": model, "seed": seed, "percent": percent, "start": start}
     config |= {"input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality}, "optim": {"epochs": 8}}
     record = {"hardware": "a made-up machine", "seconds": 2.5, "commit": "0" * 40, "uncommitted_changes": False, "versions": {"torch": "0"}, "date": "2026-01-02"}
     for name, content in (("config", config), ("record", record), ("metrics", {"top1_best": 50.0})):
@@ -57,7 +57,7 @@ def project(root, tmp_path_factory):
             write_run(folder, "ablation", label, seed, label, "synth60-xsub")
     for name, label in (("msg3d", "M1"), ("stf", "M5")):
         write_run(folder, "scarce", f"{name}-p10", 0, label, "synth60-xsub", percent=10)
-        write_run(folder, "shift", f"{name}-shift", 0, label, "synth120-xsub", start=f"{name}-xsub60-joint")
+        write_run(folder, "transfer", f"{name}-shift", 0, label, "synth120-xsub", start=f"{name}-xsub60-joint")
     return folder
 
 
@@ -68,7 +68,7 @@ def params(root):
 
 @pytest.fixture(scope="module")
 def rendered(project, params):
-    return {name: render(project, params, name) for name in ("table1_datasets", "table2_comparison", "table3_shift", "table4_scarce", "table5_ablation")}
+    return {name: render(project, params, name) for name in ("table1_datasets", "table2_comparison", "table3_transfer", "table4_scarce", "table5_ablation")}
 
 
 def read(folder) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def test_published_cells_of_table_2_are_those_of_the_reference(root, rendered):
 
 
 @pytest.mark.parametrize("name, source, keys, columns", [
-    ("table3_shift", "table3_shift", ["method"], ["train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source"]),
+    ("table3_transfer", "table3_shift", ["method"], ["train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source"]),
     ("table4_scarce", "table4_scarce", ["percent", "method"], ["train_sequences", "dataset", "protocol", "modality", "top1", "gain", "source"]),
     ("table5_ablation", "table5_ablation", ["model"], ["dataset", "protocol", "modality", "top1", "delta", "source"]),
 ])  # fmt: skip
@@ -234,18 +234,18 @@ def test_the_same_input_gives_the_same_bytes(project, params, rendered):
 
 
 def test_a_notebook_that_fails_leaves_the_last_result(project, params, rendered, tmp_path):
-    before = digest(rendered["table3_shift"])
-    path = project / "nbs" / "results" / "table3_shift.ipynb"
+    before = digest(rendered["table3_transfer"])
+    path = project / "nbs" / "results" / "table3_transfer.ipynb"
     good = path.read_text()
     try:
         path.write_text(good.replace("read_published(root,", "undefined_name(root,"))
-        with pytest.raises(NotebookError, match="table3_shift.failed.ipynb"):
-            render(project, params, "table3_shift")
+        with pytest.raises(NotebookError, match="table3_transfer.failed.ipynb"):
+            render(project, params, "table3_transfer")
     finally:
         path.write_text(good)
     results = project / "results" / "synthetic"
-    assert digest(rendered["table3_shift"]) == before and (results / "table3_shift.failed.ipynb").exists() and not list(results.glob(".*"))
-    (results / "table3_shift.failed.ipynb").unlink()
+    assert digest(rendered["table3_transfer"]) == before and (results / "table3_transfer.failed.ipynb").exists() and not list(results.glob(".*"))
+    (results / "table3_transfer.failed.ipynb").unlink()
 
 
 # the runner
@@ -414,20 +414,20 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
 
 
 def test_a_commit_that_git_did_not_say_is_not_called_clean(project, params):
-    folder = project / "runs" / "synthetic" / "shift" / "stf-shift" / "seed-0"
+    folder = project / "runs" / "synthetic" / "transfer" / "stf-transfer" / "seed-0"
     record = json.loads((folder / "record.json").read_text())
     known = {"unknown": "unknown", "1" * 40: "1" * 12 + " perhaps with uncommitted changes"}
     try:
         for commit, text in known.items():
             (folder / "record.json").write_text(json.dumps(record | {"commit": commit, "uncommitted_changes": None}))
-            out = render(project, params, "table3_shift")
+            out = render(project, params, "table3_transfer")
             made = json.loads((out / "made.json").read_text())
             assert made["uncommitted_changes"] is None and f"- commit: 000000000000; {text}\n" in (out / "table.md").read_text()
-            row = next(line for line in (project / "results" / "README.md").read_text().splitlines() if line.startswith("| [table3_shift]"))
+            row = next(line for line in (project / "results" / "README.md").read_text().splitlines() if line.startswith("| [table3_transfer]"))
             assert "perhaps with uncommitted changes |" in row
     finally:
         (folder / "record.json").write_text(json.dumps(record))
-        render(project, params, "table3_shift")
+        render(project, params, "table3_transfer")
 
 
 def test_the_front_page_needs_no_git(project, params, rendered, monkeypatch):

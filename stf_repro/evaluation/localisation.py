@@ -36,7 +36,7 @@ def best_device() -> str:
 
 
 def load_run(
-    folder,  # of a finished run: runs/<profile>/<table>/<key>/seed-<n>
+    folder,  # of a finished run: runs/<profile>/<group>/<key>/seed-<n>
     device="cpu",
 ) -> tuple[MSG3D, RunConfig]:  # the network in evaluation mode, and its configuration
     "The network that a run trained. Weights are read as safetensors, nothing is unpickled."

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses
-from .focus import class_score, focus, foci, grad_cam, normalise, stretch, top_scores
+from .focus import focus, foci, grad_cam, normalise, stretch, top_scores
 
 # %% ../../nbs/26_model.objective.ipynb #154e49fb
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ __all__ = ['CHOICES', 'logit', 'log_softmax', 'softmax', 'elementwise', 'raw', '
 
 # %% ../../nbs/29_model.variants.ipynb #f02ae55a
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch

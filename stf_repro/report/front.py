@@ -19,7 +19,7 @@ from ..training.checkpoint import write_atomic
 TITLES = {  # name -> (what it is, the published table in data/reference, or where the paper has it)
     "table1_datasets": ("Data sets, counted", "table1_datasets"),
     "table2_comparison": ("Comparison: five protocols, joints, bones and both", "table2_sota"),
-    "table3_shift": ("Shift: a new last layer on another data set", "table3_shift"),
+    "table3_transfer": ("Transfer: a new last layer on another data set", "table3_shift"),
     "table4_scarce": ("Few training clips", "table4_scarce"),
     "table5_ablation": ("Ablation: the loss terms one by one", "table5_ablation"),
     "figure_focus": ("Where the networks look, on skeletons over time", None),

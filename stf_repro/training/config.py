@@ -99,7 +99,7 @@ class OptimConfig(Part):
 class RunConfig(Part):
     "One training: a run with one of its seeds."
 
-    table: str  # folder of the run: runs/<profile>/<table>/<key>
+    group: str  # folder of the run, with others that some tables read together: runs/<profile>/<group>/<key>
     label: str  # what tables call it, e.g. "M1"
     source: str  # whose clips, e.g. "ntu60": DVC must know it too
     benchmark: str  # key of `BENCHMARKS`
@@ -167,9 +167,9 @@ def run_configs(
     seeds = find_seeds(name, section, seed)
     if "seed" in section:
         raise ConfigError(f"{name}.seed is unknown; did you mean 'seeds'?")
-    shift, start = name.startswith("shifts."), section.get("start")
+    shift, start = name.startswith("transfers."), section.get("start")
     if shift != (start is not None):
-        raise ConfigError(f"{name} {'needs' if shift else 'cannot have'} `start`: what starts from another network stands in `shifts`, all else in `runs`")
+        raise ConfigError(f"{name} {'needs' if shift else 'cannot have'} `start`: what starts from another network stands in `transfers`, all else in `runs`")
     if shift:
         if start not in params["runs"]:
             near = difflib.get_close_matches(str(start), params["runs"], 1, 0)[0]

@@ -20,7 +20,7 @@ class ConfigError(ValueError):
     "A configuration that cannot be used, and why."
 
 
-MAPPINGS = ("sources", "clips", "base", "protocols", "terms", "runs", "shifts", "results")  # sections by name
+MAPPINGS = ("sources", "clips", "base", "protocols", "terms", "runs", "transfers", "results")  # sections by name
 SECTIONS = {"profile": str, "launcher": str, "jobs": int, **dict.fromkeys(MAPPINGS, dict)}
 
 
@@ -71,11 +71,11 @@ def _nearest(name, known) -> str:
 def run_parts(
     params: dict,  # from `read_params`
     key: str,  # name of a run
-) -> list[tuple[str, dict]]:  # "base", "protocols.<name>", "terms.<name>", "runs.<key>" or "shifts.<key>": each with what it says
+) -> list[tuple[str, dict]]:  # "base", "protocols.<name>", "terms.<name>", "runs.<key>" or "transfers.<key>": each with what it says
     "What a run is made of; the later overrules the earlier. Raises `ConfigError` naming the nearest key."
-    known = {name: kind for kind in ("runs", "shifts") for name in params.get(kind) or {}}
+    known = {name: kind for kind in ("runs", "transfers") for name in params.get(kind) or {}}
     if key not in known:
-        raise ConfigError(f"profile {params['profile']!r} has no run {key!r}{_nearest(key, known)} All are in params.yaml, under runs and shifts")
+        raise ConfigError(f"profile {params['profile']!r} has no run {key!r}{_nearest(key, known)} All are in params.yaml, under runs and transfers")
     own = f"{known[key]}.{key}"
     section = params[known[key]][key]
     if not isinstance(section, dict):
@@ -102,13 +102,13 @@ def merge(
 def find_run(
     params: dict,  # from `read_params`
     key: str,  # name of a run
-) -> tuple[str, dict]:  # "runs.<key>" or "shifts.<key>", and the whole configuration
+) -> tuple[str, dict]:  # "runs.<key>" or "transfers.<key>", and the whole configuration
     "The section of a run, put together. Raises `ConfigError`."
     parts, section = run_parts(params, key), {}
     for _, part in parts:
         section = merge(section, part)
     _check_name(f"the key of {parts[-1][0]} in params.yaml", key)
-    _check_name(f"{parts[-1][0]}.table in params.yaml", section.get("table"))
+    _check_name(f"{parts[-1][0]}.group in params.yaml", section.get("group"))
     return parts[-1][0], section
 
 
@@ -132,9 +132,9 @@ def run_folder(
     params: dict,
     key: str,  # of a run
     seed: int | None = None,
-) -> Path:  # runs/<profile>/<table>/<key>, or the folder of one seed in it
+) -> Path:  # runs/<profile>/<group>/<key>, or the folder of one seed in it
     "Where a run is kept."
-    folder = Path(root) / "runs" / params["profile"] / find_run(params, key)[1]["table"] / key
+    folder = Path(root) / "runs" / params["profile"] / find_run(params, key)[1]["group"] / key
     return folder if seed is None else folder / f"seed-{seed}"
 
 # %% ../../nbs/28_training.params.ipynb #8e882f5f
@@ -209,9 +209,9 @@ def trainings(
     params: dict,  # from `read_params`
     everything: bool = False,  # finished ones, too
     ready: bool = False,  # only those that need not wait for another
-) -> Iterator[tuple[str, int]]:  # run and seed; runs first, then shifts
+) -> Iterator[tuple[str, int]]:  # run and seed; runs first, then transfers
     "The trainings of a profile that are still to be done. Raises `ConfigError`."
-    for kind in ("runs", "shifts"):
+    for kind in ("runs", "transfers"):
         for key in params.get(kind) or {}:
             name, section = find_run(params, key)
             for seed in find_seeds(name, section):

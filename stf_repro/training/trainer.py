@@ -255,7 +255,7 @@ def identify(
 def train(
     config: RunConfig,
     store,  # a clip store, or its folder
-    out,  # folder of the training: runs/<profile>/<table>/<key>/seed-<n>
+    out,  # folder of the training: runs/<profile>/<group>/<key>/seed-<n>
     device: str | None = None,  # default: the GPU if there is one
     progress: bool = True,
     start=None,  # folder of the finished training that config.start names

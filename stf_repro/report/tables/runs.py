@@ -41,7 +41,7 @@ def read_runs(
             folder = path.parent
             config, record, metrics = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "record", "metrics"))
             runs.append(Run(folder.parent.name, config["seed"], folder, config, metrics, record, read_scores(folder / "scores.npz")))
-    return sorted(runs, key=lambda r: (tables.index(r.config["table"]), r.key, r.seed))
+    return sorted(runs, key=lambda r: (tables.index(r.config["group"]), r.key, r.seed))
 
 # %% ../../../nbs/50_report.tables.runs.ipynb #35570814
 def arm(
@@ -82,7 +82,7 @@ def invent(
     rng = np.random.default_rng([len(label), ord(label[-1]), seed, len(benchmark), len(modality)])
     labels = np.arange(n) % classes
     logits = rng.normal(size=(n, classes)) + push * np.eye(classes)[labels]  # (n, classes)
-    config = {"table": "main", "label": label, "seed": seed, "source": benchmark.split("-")[0], "benchmark": benchmark, "percent": None, "start": None}
+    config = {"group": "main", "label": label, "seed": seed, "source": benchmark.split("-")[0], "benchmark": benchmark, "percent": None, "start": None}
     config["model"] = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
     config |= {"input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality}, "optim": {"epochs": 8}} | extra
     record = {"seconds": 1.0, "hardware": "none", "versions": {"torch": "-"}, "commit": "invented", "uncommitted_changes": False}

@@ -1,0 +1,64 @@
+"What retrains what: edits in a copy of the package, and the code hash of the runs that they touch."
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SHARES = {"M1": {}, "M2": {"exploration": 0.1}, "M3": {"exploration": 0.1, "divergence": 0.1}}
+SHARES["M5"] = SHARES["M3"] | {"adjacency": 0.1, "coherence": 0.1}
+PROBE = """
+import json, sys
+from stf_repro.training.config import parse
+from stf_repro.training.fingerprint import code_hash
+base = {"group": "t", "label": "M", "source": "ntu60", "benchmark": "ntu60-xsub"}
+runs = {m: base | {"model": {"name": "stf" if m == "M5" else "msg3d"}, "objective": {"shares": s}} for m, s in json.loads(sys.argv[1]).items()}
+runs["gram"] = runs["M5"] | {"choices": {"stf_alpha": "gram"}}
+runs["sbu"] = runs["M1"] | {"source": "sbu", "benchmark": "sbu-1"}
+print(json.dumps({name: code_hash(parse(run)) for name, run in runs.items()}))
+"""
+
+
+@pytest.fixture
+def package(root, tmp_path):
+    shutil.copytree(root / "stf_repro", tmp_path / "stf_repro", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "stf_repro"
+
+
+def hashes(package):
+    environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run([sys.executable, "-c", PROBE, json.dumps(SHARES)], capture_output=True, text=True, cwd=package.parent, env=environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+EVERY = {*SHARES, "gram", "sbu"}
+
+
+@pytest.mark.parametrize(
+    "file,old,new,touched",
+    [
+        ("model/losses.py", '"L_c: modules with the same input', "# a remark\n    'L_c: other words, modules with the same input", None),
+        ("data/made/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", set()),
+        ("evaluation/scores.py", "import numpy as np", "import numpy as np\n\nX = 1", set()),
+        ("model/losses.py", "return mean(distance(Q_i, stretch(Q_j, Q_i.shape[1])), present)", "return 2 * mean(distance(Q_i, stretch(Q_j, Q_i.shape[1])), present)", {"M5", "gram"}),
+        ("model/losses.py", "return mean(-distance(Q_1, Q_2), present)", "return mean(-2 * distance(Q_1, Q_2), present)", {"M3", "M5", "gram"}),
+        ("model/objective.py", "return losses.exploration(again.logits", "return losses.exploration(2 * again.logits", {"M2", "M3", "M5", "gram"}),
+        ("model/variants.py", "return self.scale * together", "return 2 * self.scale * together", {"gram"}),
+        ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)", set()),
+        ("model/fast/passes.py", "for unit in block.gcn_tcn:", "for unit in list(block.gcn_tcn):", EVERY),
+        ("data/batches.py", "t < length[..., None])", "t <= length[..., None])", EVERY),
+        ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
+        ("training/checkpoint.py", "[:-2]", "[:-3]", EVERY),
+    ],
+)
+def test_an_edit_touches_the_runs_that_use_it(package, file, old, new, touched):
+    before, path = hashes(package), package / file
+    text = path.read_text()
+    assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
+    path.write_text(text.replace(old, new, 1) if touched is not None else text.replace(old, '"Other words, ', 1) + "\n\n# and a remark\n")
+    after = hashes(package)
+    assert {name for name in before if before[name] != after[name]} == (touched or set())
