@@ -81,7 +81,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("synthetic", "msg3d-p10", {"seeds": [0, 1], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 12, "optim.milestones": [8, 10], "objective.warmup": 0.6}),
         ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 7, "input.every": 4, "input.frames": 60}),
         ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 5}),
-        ("synthetic", "C7-norm", {"group": "choices", "label": "C7 scale=norm", "objective.choices.scale": "norm", "model.name": "stf"}),
+        ("synthetic", "C7-norm", {"group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf"}),
         ("sbu", "M4", {"group": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
         ("nwucla", "stf-joint", {"group": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
         ("jhmdb", "msg3d-joint", {"benchmark": "jhmdb-1", "model.width": 24, "input.recipe": "resample", "input.frames": 40}),
@@ -127,7 +127,7 @@ def test_parts_that_are_not_there_are_named(change, reason):
     (b"{profile: ../x, sources: {a: {}}, runs: {a: {}}}", "expected a name"),
     (b"{profile: x, sources: {a: {}}, runs: [a]}", "`runs` in"),
     (b"{profile: x, sources: [a], runs: {a: {}}}", "`sources` in"),
-    (b"{profile: x, sources: {a: {}}, runs: {a: {}}, shfits: {}}", "unknown section 'shfits'; did you mean 'transfers'?"),
+    (b"{profile: x, sources: {a: {}}, runs: {a: {}}, transfres: {}}", "unknown section 'transfres'; did you mean 'transfers'?"),
 ])  # fmt: skip
 def test_a_params_file_that_cannot_be_used_is_one_sentence(tmp_path, monkeypatch, capsys, content, reason):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

@@ -57,7 +57,7 @@ def project(root, tmp_path_factory):
             write_run(folder, "ablation", label, seed, label, "synth60-xsub")
     for name, label in (("msg3d", "M1"), ("stf", "M5")):
         write_run(folder, "scarce", f"{name}-p10", 0, label, "synth60-xsub", percent=10)
-        write_run(folder, "transfer", f"{name}-shift", 0, label, "synth120-xsub", start=f"{name}-xsub60-joint")
+        write_run(folder, "transfer", f"{name}-transfer", 0, label, "synth120-xsub", start=f"{name}-xsub60-joint")
     return folder
 
 
