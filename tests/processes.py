@@ -84,7 +84,7 @@ def kills(folder: Path) -> None:
     import torch._dynamo  # noqa: F401  the first optimiser would import it, in every child anew
 
     store, rng = toy_store(folder / "clips"), random.Random(0)
-    changes = ({}, {"precision": "bf16", "accumulate": 1})
+    changes = ({}, {"precision": "bf16", "accumulate": 1, "recipe": "adamw", "lr": 0.005})
     for number, change in enumerate(changes):
         section = TRAINING | {"optim": TRAINING["optim"] | change, "seed": number}
         config = parse(section | ({"choices": {"separation": "steps", "balance": "frozen"}} if number else {}))

@@ -72,14 +72,15 @@ class ObjectiveConfig(Part):
 
 
 class OptimConfig(Part):
-    "SGD with Nesterov momentum, and a step schedule."
+    "How a network is trained: by MS-G3D's recipe, or by one that small networks converge with."
 
+    recipe: Literal["sgd", "adamw"] = "sgd"  # SGD with Nesterov momentum and a step schedule; or AdamW with a one-cycle rate
     epochs: int = Field(50, ge=1)
-    milestones: tuple[int, ...] = (30, 40)  # the rate falls to a tenth after these epochs
+    milestones: tuple[int, ...] = (30, 40)  # sgd: the rate falls to a tenth after these epochs
     batch_size: int = Field(32, ge=1)  # clips a step, over all passes and processes
     accumulate: int = Field(1, ge=1)  # passes a step: the gradients of batch_size / accumulate clips at a time are averaged
-    lr: float = Field(0.05, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    lr: float = Field(0.05, gt=0)  # sgd: at the start; adamw: at the peak
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd
     weight_decay: float = Field(5e-4, ge=0)
     precision: Literal["fp32", "bf16"] = "fp32"  # C22; bf16: mixed, by autocast; weights and momentum stay fp32
 

@@ -32,7 +32,7 @@ from ..skeleton import LAYOUTS
 from .checkpoint import clear_checkpoints, load_checkpoint, other_checkpoints, save_checkpoint
 from .config import RunConfig
 from .distributed import Group, Step, distribute, join_group, split_batch
-from .epoch import TrainingError, build_model, build_objective, learning_rate, predict, score_figures, train_epoch
+from .epoch import TrainingError, build_model, build_objective, learning_rate, make_optimiser, predict, score_figures, train_epoch
 from .fingerprint import code_hash, fingerprint
 from .record import finished, origin, write_results
 
@@ -117,8 +117,8 @@ class Job:
     def tensors(self) -> dict[str, Tensor]:
         "Everything that is a tensor, for a checkpoint."
         names = {id(p): name for name, p in self.model.named_parameters()}
-        momentum = {names[id(p)]: s["momentum_buffer"] for p, s in self.optimiser.state.items() if s.get("momentum_buffer") is not None}
-        parts = {"model": self.model.state_dict(), "best": self.best, "momentum": momentum}
+        moments = {f"{key}.{names[id(p)]}": t for p, s in self.optimiser.state.items() for key, t in s.items() if isinstance(t, Tensor)}
+        parts = {"model": self.model.state_dict(), "best": self.best, "optimiser": moments}
         return {f"{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
 
     def state(self) -> dict:
@@ -131,9 +131,9 @@ class Job:
         self.model.load_state_dict(part("model"))
         self.best = part("best")
         parameters = dict(self.model.named_parameters())
-        for name, buffer in part("momentum").items():
-            p = parameters[name]
-            self.optimiser.state[p]["momentum_buffer"] = buffer.to(p.device)
+        for place, moment in part("optimiser").items():
+            key, _, name = place.partition(".")
+            self.optimiser.state[parameters[name]][key] = moment.to(parameters[name].device)
         self.history, self.seconds = state["history"], state["seconds"]
         self.objective.restore(state["objective"])
 
@@ -170,7 +170,7 @@ def prepare(
     group: Group = Group(),
 ) -> Job:
     "A training before its first step. Raises `TrainingError`."
-    benchmark, o = get_benchmark(config.benchmark), config.optim
+    benchmark = get_benchmark(config.benchmark)
     parts = split_clips(config, store)
     torch.manual_seed(config.seed)
     model = build_model(config, benchmark)
@@ -178,8 +178,7 @@ def prepare(
         take_over(model, weights, config)
     model.to(device)
     learned = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(learned, lr=o.lr, momentum=o.momentum, nesterov=o.momentum > 0, weight_decay=o.weight_decay, fused=True)
-    return Job(config, Clips(store, device, benchmark.num_persons), parts, model, optimiser, build_objective(config), group)
+    return Job(config, Clips(store, device, benchmark.num_persons), parts, model, make_optimiser(learned, config.optim), build_objective(config), group)
 
 # %% ../../nbs/34_training.trainer.ipynb #ab77debe
 class _Progress:
@@ -211,10 +210,8 @@ def run_epoch(
 ) -> Tensor:  # logits (n, classes) of the test clips
     "Train one more epoch, and score it."
     config, epoch, began = job.config, len(job.history), time.monotonic()
-    rate = learning_rate(config, epoch)
-    for group in job.optimiser.param_groups:
-        group["lr"] = rate
-    row = {"epoch": epoch + 1, "lr": rate}
+    steps = len(job.parts["train"]) // config.optim.batch_size
+    row = {"epoch": epoch + 1, "lr": learning_rate(config.optim, epoch * steps, steps)}
     row |= train_epoch(step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch, job.group, progress.step)
     kept = job.model.state_dict()  # not the skeleton, which is the same everywhere, and must stay so to the last bit
     job.group.average(b for name, b in job.model.named_buffers() if name in kept)
