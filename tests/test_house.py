@@ -165,3 +165,31 @@ def test_exact_versions_fit_the_ranges(root):
     for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), text
+
+
+KNOWS = {  # what each module of the core may know of the others
+    "msg3d": set(), "focus": set(), "stf": {"msg3d"}, "losses": {"focus"}, "objective": {"losses", "focus"}, "weights": {"msg3d"},
+    "fast.order": set(), "fast.norm": {"fast.order"}, "fast.passes": {"fast.order", "fast.norm", "msg3d"},
+    "variants": {"msg3d", "focus", "stf", "losses", "objective"},
+}  # fmt: skip
+
+
+def test_the_model_room_is_the_table_of_the_design(root):
+    found = {name.removeprefix("model."): {t.removeprefix("model.") for t in targets if t.startswith("model.")} for name, targets in graph(root).items() if name.startswith("model.")}
+    assert set(found) == set(KNOWS)
+    assert {name: known - KNOWS[name] for name, known in found.items() if known - KNOWS[name]} == {}
+    lines = {name: len((root / "stf_repro" / "model" / f"{name.replace('.', '/')}.py").read_text().splitlines()) for name in KNOWS}
+    assert lines["msg3d"] < 320 and lines["focus"] < 120 and lines["losses"] < 120 and lines["stf"] < 130
+
+
+@pytest.mark.parametrize("name", ["msg3d", "focus", "stf", "losses"])
+def test_the_core_has_no_flags(root, name):
+    "No choice by a string: an alternative is another function."
+    tree = ast.parse((root / "stf_repro" / "model" / f"{name}.py").read_text())
+    text = lambda node: isinstance(node, ast.Constant) and isinstance(node.value, str)
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.Name) and node.id == "Literal")
+        assert not (isinstance(node, ast.Compare) and any(map(text, [node.left, *node.comparators])))
+    for node in tree.body:  # and no method is given to a class from outside
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        assert not any(isinstance(t, ast.Attribute) for target in targets for t in ast.walk(target))
