@@ -79,7 +79,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "model.num_gcn_scales": 8, "model.num_g3d_scales": 8, "model.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
         ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
         ("synthetic", "msg3d-p10", {"seeds": [0, 1], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 40, "optim.recipe": "adamw", "objective.warmup": 0.3}),
-        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 7, "input.every": 4, "input.frames": 60}),
+        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 8, "input.every": 4, "input.frames": 60}),
         ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 8}),
         ("synthetic", "C7-norm", {"group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf"}),
         ("sbu", "M4", {"group": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),

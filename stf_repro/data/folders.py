@@ -121,7 +121,7 @@ def refuse_foreign(
 def new_folder(
     folder,  # the final name; written through a link
     mark: str = "truth.jsonl",  # the file by which such a folder is known
-    what: str = "made data set",  # for the message
+    what: str = "synthetic data set",  # for the message
 ) -> Iterator[Path]:  # a temporary folder to write into
     "Fill a folder under a temporary name, then put it in place. An interruption leaves nothing under the final name."
     folder = real(folder)

@@ -56,7 +56,7 @@ CLASSES = {"60": 14, "120": 24}  # how many of the actions belong to a part
 # %% ../../../nbs/06_data.made.actions.ipynb #f3a78fd5
 @dataclass(frozen=True)
 class SyntheticConfig:
-    "What the made data set is like."
+    "What the synthetic data set is like."
 
     seed: int = 0
     subjects: int = 8  # people, in each half of part 120; two share a set-up

@@ -103,7 +103,7 @@ def _make(
 
 
 def make_synthetic(
-    folder,  # where the `.skeleton` files and `truth.jsonl` go; an earlier made set there is replaced
+    folder,  # where the `.skeleton` files and `truth.jsonl` go; an earlier synthetic set there is replaced
     config: SyntheticConfig = SyntheticConfig(),
     progress: bool = True,  # show a bar
     workers: int | None = None,  # processes; None: one

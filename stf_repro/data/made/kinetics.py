@@ -308,7 +308,7 @@ def _film_to(
 
 # %% ../../../nbs/09_data.made.kinetics.ipynb #da264855
 def make_synthkinetics(
-    folder,  # where the videos go; an earlier made set there is replaced
+    folder,  # where the videos go; an earlier synthetic set there is replaced
     config: KineticsConfig = KineticsConfig(),
     progress: bool = True,  # show a bar
     workers: int | None = None,  # processes; None: one
