@@ -53,7 +53,7 @@ def small_params() -> dict:
 
 @pytest.fixture(scope="session")
 def made_data(tmp_path_factory) -> Path:
-    "A small made data set, preprocessed once for all tests."
+    "A small synthetic data set, preprocessed once for all tests."
     folder = tmp_path_factory.mktemp("made")
     (folder / "dvc.yaml").write_text("stages: {}\n")
     (folder / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": {"synth60": {"seed": 0, "subjects": 3}}, "runs": {"M1": {}}}))
@@ -64,7 +64,7 @@ def made_data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def project(tmp_path, small_params, made_data) -> Path:
-    "A project with a small made data set, preprocessed, and runs to train."
+    "A project with a small synthetic data set, preprocessed, and runs to train."
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "dvc.yaml").write_text("stages: {}\n")

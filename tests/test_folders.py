@@ -230,7 +230,7 @@ def test_what_is_no_store_is_not_replaced(tmp_path):
     for name in ("photos", "letter"):
         with pytest.raises(FileExistsError, match=f"{name} exists and is no clip store"):
             write_store(tmp_path / name, clips(1), "made", NTU)
-        with pytest.raises(FileExistsError, match=f"{name} exists and is no made data set"), new_folder(tmp_path / name):
+        with pytest.raises(FileExistsError, match=f"{name} exists and is no synthetic data set"), new_folder(tmp_path / name):
             pass
     assert (tmp_path / "photos" / "holiday.jpg").exists() and (tmp_path / "letter").read_text() == "dear"
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"The made data set: same bytes for the same seed, rigid limbs, honest truth, readable files."
+"The synthetic data set: same bytes for the same seed, rigid limbs, honest truth, readable files."
 
 import dataclasses
 import hashlib
@@ -300,7 +300,7 @@ def test_a_set_is_replaced_and_foreign_folders_are_not(tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="no made data set"):
+    with pytest.raises(FileExistsError, match="no synthetic data set"):
         files.make_synthetic(mine, SMALL)
     assert (mine / "notes.txt").read_text() == "keep"
 

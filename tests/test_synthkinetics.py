@@ -226,7 +226,7 @@ def test_an_interruption_and_a_foreign_folder(tmp_path, monkeypatch):
     folder, mine = tmp_path / "set", tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="no made data set"):
+    with pytest.raises(FileExistsError, match="no synthetic data set"):
         kin.make_synthkinetics(mine, SMALL, progress=False)
     calls = iter(range(100))
     formatted = kin.format_kinetics
