@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norm import Averages, batch_normed, collapsed, dilated, folded, side_by_side
+from .norm import Averages, Bodies, batch_normed, collapsed, dilated, folded, side_by_side
 from .order import graph_conv, inner, outer
 from ..msg3d import MSG3D, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, WindowGraphConv, add
 
@@ -54,7 +54,7 @@ class MergedOutput(Output):
 class Shared:
     "What the units of one pass have in common."
 
-    count: Tensor | None  # (B,) how often each row occurs; None: once
+    bodies: Bodies  # how many, and how many each row stands for
     averages: Averages
 
 
@@ -84,7 +84,7 @@ def graph_unit(
     A = (unit.A + unit.residual).transpose(0, 1).reshape(1, V, K * V)
     if unit.norm.training:
         z = graph_conv(x, by_scale(unit.mix, K), A, per_body(G))
-        return batch_normed([unit.norm], z, unit.mix.bias, shared.count, shared.averages)
+        return batch_normed([unit.norm], z, unit.mix.bias, shared.bodies, shared.averages)
     weight, bias = folded([unit.norm], unit.mix.weight, unit.mix.bias)
     return (graph_conv(x, by_scale(unit.mix, K, weight), A, per_body(G)) + bias).relu_()
 
@@ -102,8 +102,8 @@ def window_unit(
     last = unit.collapse.weight
     if unit.norm.training:
         z = graph_conv(x, by_scale(unit.mix, K), A, per_body(G), unit.stride).unflatten(0, (w, V))
-        z = collapsed(unit.norm, z, unit.mix.bias, last[:, :, 0, :, 0].permute(2, 1, 0), shared.count, shared.averages)
-        return batch_normed([unit.collapse_norm], z, unit.collapse.bias, shared.count, shared.averages, relu=False)
+        z = collapsed(unit.norm, z, unit.mix.bias, last[:, :, 0, :, 0].permute(2, 1, 0), shared.bodies, shared.averages)
+        return batch_normed([unit.collapse_norm], z, unit.collapse.bias, shared.bodies, shared.averages, relu=False)
     weight, bias = folded([unit.norm], unit.mix.weight, unit.mix.bias)
     h = (graph_conv(x, by_scale(unit.mix, K, weight), A, per_body(G), unit.stride) + bias).relu_()
     last, out = folded([unit.collapse_norm], last, unit.collapse.bias)
@@ -126,7 +126,7 @@ def _train_temporal(unit: MultiScaleTemporalConv, x: Tensor, shared: Shared) -> 
     reduce, convs = [b[0] for b in branches], [b[3] for b in branches[:4]]
     width, stride = reduce[0].out_channels, reduce[5].stride[0]
     z = F.linear(x, side_by_side([c.weight for c in reduce[:5]]).flatten(1))
-    h = batch_normed([b[1] for b in branches[:5]], z, side_by_side([c.bias for c in reduce[:5]]), shared.count, shared.averages)
+    h = batch_normed([b[1] for b in branches[:5]], z, side_by_side([c.bias for c in reduce[:5]]), shared.bodies, shared.averages)
     h, last = h.split([4 * width, width], -1)
     parts = dilated(h, [c.conv for c in convs], [c.conv.weight for c in convs], [None] * 4)
     x_s = x[:, ::stride] if stride > 1 else x
@@ -135,10 +135,10 @@ def _train_temporal(unit: MultiScaleTemporalConv, x: Tensor, shared: Shared) -> 
         added = x
     else:
         added = F.linear(x_s, residual.conv.weight.flatten(1))
-        added = batch_normed([residual.bn], added, residual.conv.bias, shared.count, shared.averages, relu=False)
+        added = batch_normed([residual.bn], added, residual.conv.bias, shared.bodies, shared.averages, relu=False)
     norms = [*(c.bn for c in convs), branches[4][4], branches[5][1]]
     bias = side_by_side([*(c.conv.bias for c in convs), x.new_zeros(width, dtype=reduce[5].bias.dtype), reduce[5].bias])
-    return batch_normed(norms, torch.cat(parts, -1), bias, shared.count, shared.averages, added, unit.activate)
+    return batch_normed(norms, torch.cat(parts, -1), bias, shared.bodies, shared.averages, added, unit.activate)
 
 
 def _pooled(unit: MultiScaleTemporalConv, h: Tensor) -> Tensor:  # (V, T, B, C) -> (V, T', B, C)
@@ -189,11 +189,11 @@ class FastPass(MSG3D):
         present: Tensor | None = None,  # (N, M) bool: which bodies are there; absent ones that are all zero share a row
     ) -> Output:
         "Logits and all named feature maps of one forward pass."
-        rows, shared = None, Shared(None, Averages())
+        rows, shared = None, Shared(Bodies(len(x) * self.num_persons), Averages())
         h = self.fold(x).permute(3, 2, 0, 1)  # (V, T, N*M, C)
         if present is not None:
             bodies, rows, count = distinct(x, present)
-            h, shared = h[:, :, bodies], Shared(count, shared.averages)
+            h, shared = h[:, :, bodies], Shared(Bodies(len(rows), count / len(rows)), shared.averages)
         h, maps, beta, G = h.contiguous(), {}, {}, {}
         for i, block in enumerate(self.blocks, 1):
             own, predicted = self.own_adjacency(i, outer(h))
