@@ -36,11 +36,16 @@ def batch_norm_plain(
     return F.relu(y) if relu else y
 
 
+def _wide(v: Tensor, B: int) -> Tensor:  # (C,) -> (B*C,)
+    "One number for each column, where the rows are (joint, frame) and the columns (body, channel)."
+    return v.expand(B, -1).reshape(-1)
+
+
 def _moments(flat: Tensor, B: int, share: Tensor | None) -> tuple[Tensor, Tensor]:  # (rows, B*C) -> (C,), (C,)
     "Mean and variance of each channel."
     over = (lambda s: s.view(B, -1).mean(0)) if share is None else (lambda s: share @ s.view(B, -1))
     mean = over(flat.sum(0)) / len(flat)
-    return mean, over((flat - mean.repeat(B)).square_().sum(0)) / len(flat)
+    return mean, over((flat - _wide(mean, B)).square_().sum(0)) / len(flat)
 
 
 def _slopes(s1: Tensor, s2: Tensor, gamma: Tensor, mean: Tensor, inv: Tensor, share: Tensor | None, rows: int):
@@ -50,10 +55,10 @@ def _slopes(s1: Tensor, s2: Tensor, gamma: Tensor, mean: Tensor, inv: Tensor, sh
     a = k * inv * dgamma
     b = torch.addcmul(k * dbeta, mean, a, value=-1)
     if share is None:
-        c1, c0 = ((v * (-1 / (rows * B))).repeat(B) for v in (a, b))
+        c1, c0 = (_wide(v * (-1 / (rows * B)), B) for v in (a, b))
     else:
         c1, c0 = (torch.outer(share * (-1 / rows), v).view(-1) for v in (a, b))
-    return dgamma, dbeta, c1, c0, k.repeat(B)
+    return dgamma, dbeta, c1, c0, _wide(k, B)
 
 # %% ../../../nbs/21_model.fast.norm.ipynb #4b85c969
 class BatchNorm(torch.autograd.Function):
@@ -66,7 +71,7 @@ class BatchNorm(torch.autograd.Function):
         mean, var = _moments(flat, B, share)
         inv = (var + eps).rsqrt()
         scale = gamma * inv
-        y = torch.addcmul(torch.addcmul(beta, mean, scale, value=-1).repeat(B), flat, scale.repeat(B)).view_as(z)
+        y = torch.addcmul(_wide(torch.addcmul(beta, mean, scale, value=-1), B), flat, _wide(scale, B)).view_as(z)
         y = y if add is None else y.add_(add)
         y = y.relu_() if relu else y
         ctx.save_for_backward(z, gamma, beta, add, bias, share, mean, inv, y if relu else None)
@@ -194,7 +199,7 @@ class Collapse(torch.autograd.Function):
         w, V, T, B, m = z.shape
         mean, var = _moments(z.view(-1, B * m), B, share)
         inv = (var + eps).rsqrt()
-        scale, shift = (gamma * inv).repeat(B), (beta - mean * gamma * inv).repeat(B)
+        scale, shift = _wide(gamma * inv, B), _wide(beta - mean * gamma * inv, B)
         out = z.new_zeros(V * T * B, weight.shape[2])
         for part, matrix in zip(z, weight):
             out.addmm_(torch.addcmul(shift, part.view(-1, B * m), scale).relu_().view(-1, m), matrix)
@@ -214,7 +219,7 @@ class Collapse(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *differentiable_again(lambda *a: collapse_plain(*a, share, eps), (z, gamma, beta, weight), g), gbias, None, None
         (w, _, _, B, m), g = z.shape, g.reshape(-1, g.shape[-1])
-        scale, shift = (gamma * inv).repeat(B), (beta - mean * gamma * inv).repeat(B)
+        scale, shift = _wide(gamma * inv, B), _wide(beta - mean * gamma * inv, B)
         flat, gweight = z.view(w, -1, B * m), torch.empty_like(weight)
         gz, s1, s2 = torch.empty_like(flat), 0, 0
         for p in range(w):
