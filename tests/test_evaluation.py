@@ -19,9 +19,9 @@ from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.evaluation.adjacency import between_share
 from stf_repro.evaluation.faithfulness import area, curve, keep_first, motion, ranks
 from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure
-from stf_repro.evaluation.scores import Scores, class_accuracy, correct, fuse, same_clips, top2_pairs, top_k, wilson
+from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
-from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, t_quantile
+from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, wilson
 from stf_repro.training.config import InputConfig
 
 
@@ -49,19 +49,13 @@ def test_a_class_without_clips_has_no_accuracy():
     assert np.isnan(class_accuracy(Scores(own.logits[kept], own.labels[kept], own.names[kept]))).tolist() == [False] * 3 + [True, False]
 
 
-def test_competing_pairs_by_counting():
+def test_confusion_by_counting():
     own = scores(1)
-    counts = {}
+    counts = [[0] * 5 for _ in range(5)]
     for logits, label in zip(own.logits.tolist(), own.labels.tolist()):
-        first, second = sorted(range(5), key=lambda c: -logits[c])[:2]
-        if label in (first, second):
-            a, b = counts.setdefault(tuple(sorted((first, second))), [0, 0])
-            counts[tuple(sorted((first, second)))] = [a + 1, b + (first != label)]
-    found = top2_pairs(own)
-    assert {pair: list(c[1:]) for pair, c in found.items()} == counts
-    assert all(c[0] == 24 for c in found.values())  # 12 clips a class
-    wrong_in_top2 = sum(c[2] for c in found.values())
-    assert wrong_in_top2 / 60 * 100 == pytest.approx(top_k(own.logits, own.labels, 2) - top_k(own.logits, own.labels))
+        counts[label][max(range(5), key=lambda c: logits[c])] += 1
+    assert confusion(own).tolist() == counts
+    assert 100 * np.trace(confusion(own)) / 60 == pytest.approx(top_k(own.logits, own.labels))
 
 
 def test_fusion_is_the_sum_and_refuses_other_clips():
@@ -78,44 +72,33 @@ def test_fusion_is_the_sum_and_refuses_other_clips():
 # statistics
 
 
-@pytest.mark.parametrize("level", [0.6, 0.9, 0.975, 0.995])
-def test_t_quantile_where_it_has_a_closed_form(level):
-    p = 2 * level - 1
-    assert t_quantile(1, level) == pytest.approx(math.tan(math.pi / 2 * p), rel=1e-4)
-    assert t_quantile(2, level) == pytest.approx(p * math.sqrt(2 / (1 - p**2)), rel=1e-6)
-    x = t_quantile(4, level) / 2  # the distribution function of four degrees of freedom
-    u = x / math.sqrt(1 + x * x)
-    assert 0.5 + 0.75 * (u - u**3 / 3) == pytest.approx(level, abs=1e-6)
+def test_seed_interval_with_the_factors_of_a_textbook():
+    "Student's t at 0.975: 12.706 with one degree of freedom, 4.303 with two, 2.776 with four."
+    for values, mean, half in (([80.0, 82], 81, 12.706 * 1), ([1, 2, 3], 2, 4.303 / math.sqrt(3)), ([0, 0, 0, 0, 10], 2, 2.776 * math.sqrt(20) / math.sqrt(5))):
+        assert seed_interval(values) == (pytest.approx(mean), pytest.approx(half, rel=1e-3))
+    assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], *seed_interval([]))))
+    assert seed_interval([7, 7, 7]) == pytest.approx((7, 0))
 
 
-def test_t_quantile_of_many_degrees_is_normal():
-    assert t_quantile(100_000) == pytest.approx(1.959964, abs=1e-3)
-    with pytest.raises(ValueError, match="degree of freedom"):
-        t_quantile(0)
-
-
-def test_seed_interval_of_two_values():
-    "Half the width is t times half the distance."
-    mean, half = seed_interval([80.0, 82.0])
-    assert mean == 81 and half == pytest.approx(12.7062, abs=1e-3)
-    assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], seed_interval([])[0])))
+def test_wilson_by_its_formula():
+    for right, n in ((200, 250), (0, 18), (18, 18), (1, 1)):
+        p, z = right / n, 1.959964
+        middle, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        assert wilson(100 * p, n) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (3, 0), (5, 2), (4, 4), (1, 9)])
 def test_mcnemar_by_tossing_every_coin(b, c):
-    first = np.array([True] * b + [False] * c + [True, False])
-    second = np.array([False] * b + [True] * c + [True, False])
+    differences = np.repeat([1, -1, 0], [b, c, 6])
     tosses = [sum(t) for t in itertools.product((0, 1), repeat=b + c)]
     as_far = np.mean([abs(t - (b + c) / 2) >= abs(b - c) / 2 for t in tosses])
-    assert mcnemar(first, second) == pytest.approx(as_far) == pytest.approx(mcnemar(second, first))
+    assert mcnemar(differences) == pytest.approx(as_far) == pytest.approx(mcnemar(-differences))
 
 
 def test_mcnemar_of_a_large_test_set():
-    "Exact integers: no overflow with thousands of clips, and the normal approximation holds."
-    first, second = np.zeros(50_000, bool), np.zeros(50_000, bool)
-    first[:2600], second[2600:5000] = True, True
+    "The normal approximation holds with thousands of clips."
     z = (200 - 1) / math.sqrt(5000)
-    assert mcnemar(first, second) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
+    assert mcnemar(np.repeat([1, -1, 0], [2600, 2400, 45_000])) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
 
 
 def test_bootstrap_by_all_resamples():
@@ -124,42 +107,78 @@ def test_bootstrap_by_all_resamples():
     expected = np.quantile(means, [0.025, 0.975])
     np.testing.assert_allclose(bootstrap(values, 100_000), expected, atol=0.05)  # the steps of the mean are 0.1
     assert bootstrap(values) == bootstrap(values) and bootstrap(np.ones(7)) == (1, 1)
+    assert all(map(math.isnan, bootstrap(np.ones(1))))
 
 
-def test_summary_and_comparison_by_hand():
-    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.6))
-    tops = [[top_k(s.logits, s.labels) for s in arm.values()] for arm in (first, second)]
-    own = summary(first)
-    assert own.top1 == pytest.approx(np.mean(tops[0])) and own.spread == max(tops[0]) - min(tops[0]) and own.values == tuple(tops[0])
-    assert (own.low, own.high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60)
+def test_summary_by_hand():
+    arm = {s: scores(s) for s in range(3)}
+    tops = [top_k(s.logits, s.labels) for s in arm.values()]
+    own = summary(arm)
+    assert own.top1 == pytest.approx(np.mean(tops)) and own.spread == max(tops) - min(tops) and own.values == tuple(tops)
+    assert own.seeds_half == pytest.approx(4.303 * np.std(tops, ddof=1) / math.sqrt(3), rel=1e-3)
+    assert (own.clips_low, own.clips_high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60) and summary({}) is None
+
+
+def shifted(right, seed, n=100):
+    "Scores of a network that is right on the first `right` of n clips."
+    logits = np.where(np.arange(n) < right, 1.0, -1.0)[:, None] * [[1, 0]]
+    return Scores(logits, np.zeros(n, int), np.arange(n).astype(str))
+
+
+def test_comparison_is_paired_seed_by_seed():
+    "Seeds that lie 20 points apart, and a second network that gains 2, 3 and 4 points on each: by hand."
+    first = {0: shifted(60, 0), 1: shifted(70, 1), 2: shifted(80, 2)}
+    second = {2: shifted(84, 2), 0: shifted(62, 0), 1: shifted(73, 1), 9: shifted(10, 9)}
     step = compare(first, second)
-    assert step.gain == pytest.approx(np.mean(tops[1]) - np.mean(tops[0])) and step.low < step.gain < step.high
-    assert step.p_values == tuple(mcnemar(correct(first[s]), correct(second[s])) for s in range(3))
+    assert step.seeds == (0, 1, 2) and step.values == pytest.approx((2, 3, 4)) and step.gain == pytest.approx(3)
+    assert step.seeds_half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # of the differences; unpaired it would be tens of points
+    assert step.p_values == pytest.approx((2 / 2**2, 2 / 2**3, 2 / 2**4)) and step.clips_low < 3 < step.clips_high and step.clear
     back = compare(second, first)
-    assert back.gain == pytest.approx(-step.gain) and back.p_values == step.p_values
+    assert back.gain == pytest.approx(-3) and back.seeds_half == pytest.approx(step.seeds_half) and back.p_values == step.p_values
+    assert math.isnan(compare({0: first[0]}, second).seeds_half) and not compare({0: first[0]}, second).clear
+
+
+def test_a_difference_that_all_seeds_share_by_chance_is_not_clear():
+    "One clip of a hundred, in each of three seeds: the spread over seeds is zero, that over clips is not."
+    step = compare({s: shifted(60, s) for s in range(3)}, {s: shifted(61, s) for s in range(3)})
+    assert step.seeds_half == pytest.approx(0, abs=1e-9) and step.clips_low == 0 and not step.clear
 
 
 def test_comparison_uses_shared_seeds_and_same_clips_only():
     first, second = {0: scores(0), 1: scores(1)}, {1: scores(1, push=2.0), 2: scores(2)}
-    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None and summary({}) is None
+    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None
     with pytest.raises(ValueError, match="other clips"):
         compare(first, {0: replace(scores(0), names=np.array(["x"] * 60))})
     same_clips(first[0], second[2])
 
 
+def test_intervals_over_seeds_hold_what_they_promise():
+    "Paired differences with their own spread: 95 % of the intervals hold the truth, give or take three standard errors."
+    rng = np.random.default_rng(3)
+    intervals = [seed_interval(rng.normal(1.5, 2.0, 3)) for _ in range(4000)]
+    covered = np.mean([abs(mean - 1.5) <= half for mean, half in intervals])
+    assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 4000)
+
+
 def test_class_gains_add_up_to_the_gain():
-    first, second = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
-    gains = class_gains(first, second)
-    assert sorted(g.label for g in gains) == list(range(5)) and [g.gain for g in gains] == sorted((g.gain for g in gains), reverse=True)
-    assert np.mean([g.gain for g in gains]) == pytest.approx(compare(first, second).gain)  # classes of equal size
-    assert all(g.gain == pytest.approx(g.second - g.first) and g.low <= g.gain <= g.high for g in gains)
+    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
+    gains, step = class_gains(first, second), compare(first, second)
+    changes = [g.change for g in gains]
+    assert sorted(g.label for g in gains) == list(range(5)) and [c.gain for c in changes] == sorted((c.gain for c in changes), reverse=True)
+    np.testing.assert_allclose(np.mean([c.values for c in changes], 0), step.values)  # classes of equal size, seed by seed
+    assert all(g.change.gain == pytest.approx(g.second - g.first) and g.change.clips_low <= g.change.gain <= g.change.clips_high for g in gains)
 
 
-def test_pair_rates_are_those_of_the_counts():
-    before, after = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
-    for r in pair_rates(before, after):
-        for arm, rate in ((before, r.before), (after, r.after)):
-            assert rate == pytest.approx(np.mean([100 * top2_pairs(s).get(r.pair, (0, 0, 0))[2] / r.clips for s in arm.values()]))
+def test_pair_rates_are_those_of_the_confusion():
+    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
+    rates = pair_rates(first, second)
+    assert len(rates) == 10 and rates[0].clips == 24
+    for arm, name in ((first, "first"), (second, "second")):
+        for r in rates:
+            a, b = r.pair
+            assert getattr(r, name) == pytest.approx([100 * (confusion(s)[a, b] + confusion(s)[b, a]) / 24 for s in arm.values()])
+    most = [max(np.mean(r.first), np.mean(r.second)) for r in rates]
+    assert most == sorted(most, reverse=True) and all(r.change.values == pytest.approx(np.subtract(r.second, r.first)) for r in rates)
 
 
 # localisation
