@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from ..evaluation.statistics import seed_interval
-from .plots import PALETTE
+from .plots import PALETTE  # the colours of Okabe and Ito
 
 # %% ../../nbs/57_report.charts.ipynb #ab7459e3
 def seed_limits(
