@@ -13,15 +13,24 @@ from hypothesis import strategies as st
 from stf_repro.data.batches import Clips
 from stf_repro.data.clips import ClipStore
 from stf_repro.data.formats import read_ntu
-from stf_repro.data.preprocess import preprocess
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
+from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, colour_limits
 from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, motion, ranks
 from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure
 from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
-from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, wilson
+from stf_repro.evaluation.statistics import (
+    bootstrap,
+    class_gains,
+    compare,
+    mcnemar,
+    pair_rates,
+    seed_interval,
+    summary,
+    wilson,
+)
 from stf_repro.model.msg3d import MSG3D
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
