@@ -13,15 +13,26 @@ from hypothesis import strategies as st
 from stf_repro.data.batches import Clips
 from stf_repro.data.clips import ClipStore
 from stf_repro.data.formats import read_ntu
-from stf_repro.data.preprocess import preprocess
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
-from stf_repro.evaluation.adjacency import between_share
-from stf_repro.evaluation.faithfulness import area, curve, keep_first, motion, ranks
+from stf_repro.data.preprocess import preprocess
+from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, colour_limits
+from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, motion, ranks
 from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure
-from stf_repro.evaluation.scores import Scores, class_accuracy, correct, fuse, same_clips, top2_pairs, top_k, wilson
+from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
-from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, t_quantile
+from stf_repro.evaluation.statistics import (
+    bootstrap,
+    class_gains,
+    compare,
+    mcnemar,
+    pair_rates,
+    seed_interval,
+    summary,
+    wilson,
+)
+from stf_repro.model.msg3d import MSG3D
+from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
 
 
@@ -49,19 +60,13 @@ def test_a_class_without_clips_has_no_accuracy():
     assert np.isnan(class_accuracy(Scores(own.logits[kept], own.labels[kept], own.names[kept]))).tolist() == [False] * 3 + [True, False]
 
 
-def test_competing_pairs_by_counting():
+def test_confusion_by_counting():
     own = scores(1)
-    counts = {}
+    counts = [[0] * 5 for _ in range(5)]
     for logits, label in zip(own.logits.tolist(), own.labels.tolist()):
-        first, second = sorted(range(5), key=lambda c: -logits[c])[:2]
-        if label in (first, second):
-            a, b = counts.setdefault(tuple(sorted((first, second))), [0, 0])
-            counts[tuple(sorted((first, second)))] = [a + 1, b + (first != label)]
-    found = top2_pairs(own)
-    assert {pair: list(c[1:]) for pair, c in found.items()} == counts
-    assert all(c[0] == 24 for c in found.values())  # 12 clips a class
-    wrong_in_top2 = sum(c[2] for c in found.values())
-    assert wrong_in_top2 / 60 * 100 == pytest.approx(top_k(own.logits, own.labels, 2) - top_k(own.logits, own.labels))
+        counts[label][max(range(5), key=lambda c: logits[c])] += 1
+    assert confusion(own).tolist() == counts
+    assert 100 * np.trace(confusion(own)) / 60 == pytest.approx(top_k(own.logits, own.labels))
 
 
 def test_fusion_is_the_sum_and_refuses_other_clips():
@@ -78,44 +83,33 @@ def test_fusion_is_the_sum_and_refuses_other_clips():
 # statistics
 
 
-@pytest.mark.parametrize("level", [0.6, 0.9, 0.975, 0.995])
-def test_t_quantile_where_it_has_a_closed_form(level):
-    p = 2 * level - 1
-    assert t_quantile(1, level) == pytest.approx(math.tan(math.pi / 2 * p), rel=1e-4)
-    assert t_quantile(2, level) == pytest.approx(p * math.sqrt(2 / (1 - p**2)), rel=1e-6)
-    x = t_quantile(4, level) / 2  # the distribution function of four degrees of freedom
-    u = x / math.sqrt(1 + x * x)
-    assert 0.5 + 0.75 * (u - u**3 / 3) == pytest.approx(level, abs=1e-6)
+def test_seed_interval_with_the_factors_of_a_textbook():
+    "Student's t at 0.975: 12.706 with one degree of freedom, 4.303 with two, 2.776 with four."
+    for values, mean, half in (([80.0, 82], 81, 12.706 * 1), ([1, 2, 3], 2, 4.303 / math.sqrt(3)), ([0, 0, 0, 0, 10], 2, 2.776 * math.sqrt(20) / math.sqrt(5))):
+        assert seed_interval(values) == (pytest.approx(mean), pytest.approx(half, rel=1e-3))
+    assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], *seed_interval([]))))
+    assert seed_interval([7, 7, 7]) == pytest.approx((7, 0))
 
 
-def test_t_quantile_of_many_degrees_is_normal():
-    assert t_quantile(100_000) == pytest.approx(1.959964, abs=1e-3)
-    with pytest.raises(ValueError, match="degree of freedom"):
-        t_quantile(0)
-
-
-def test_seed_interval_of_two_values():
-    "Half the width is t times half the distance."
-    mean, half = seed_interval([80.0, 82.0])
-    assert mean == 81 and half == pytest.approx(12.7062, abs=1e-3)
-    assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], seed_interval([])[0])))
+def test_wilson_by_its_formula():
+    for right, n in ((200, 250), (0, 18), (18, 18), (1, 1)):
+        p, z = right / n, 1.959964
+        middle, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        assert wilson(100 * p, n) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (3, 0), (5, 2), (4, 4), (1, 9)])
 def test_mcnemar_by_tossing_every_coin(b, c):
-    first = np.array([True] * b + [False] * c + [True, False])
-    second = np.array([False] * b + [True] * c + [True, False])
+    differences = np.repeat([1, -1, 0], [b, c, 6])
     tosses = [sum(t) for t in itertools.product((0, 1), repeat=b + c)]
     as_far = np.mean([abs(t - (b + c) / 2) >= abs(b - c) / 2 for t in tosses])
-    assert mcnemar(first, second) == pytest.approx(as_far) == pytest.approx(mcnemar(second, first))
+    assert mcnemar(differences) == pytest.approx(as_far) == pytest.approx(mcnemar(-differences))
 
 
 def test_mcnemar_of_a_large_test_set():
-    "Exact integers: no overflow with thousands of clips, and the normal approximation holds."
-    first, second = np.zeros(50_000, bool), np.zeros(50_000, bool)
-    first[:2600], second[2600:5000] = True, True
+    "The normal approximation holds with thousands of clips."
     z = (200 - 1) / math.sqrt(5000)
-    assert mcnemar(first, second) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
+    assert mcnemar(np.repeat([1, -1, 0], [2600, 2400, 45_000])) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
 
 
 def test_bootstrap_by_all_resamples():
@@ -124,42 +118,78 @@ def test_bootstrap_by_all_resamples():
     expected = np.quantile(means, [0.025, 0.975])
     np.testing.assert_allclose(bootstrap(values, 100_000), expected, atol=0.05)  # the steps of the mean are 0.1
     assert bootstrap(values) == bootstrap(values) and bootstrap(np.ones(7)) == (1, 1)
+    assert all(map(math.isnan, bootstrap(np.ones(1))))
 
 
-def test_summary_and_comparison_by_hand():
-    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.6))
-    tops = [[top_k(s.logits, s.labels) for s in arm.values()] for arm in (first, second)]
-    own = summary(first)
-    assert own.top1 == pytest.approx(np.mean(tops[0])) and own.spread == max(tops[0]) - min(tops[0]) and own.values == tuple(tops[0])
-    assert (own.low, own.high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60)
+def test_summary_by_hand():
+    arm = {s: scores(s) for s in range(3)}
+    tops = [top_k(s.logits, s.labels) for s in arm.values()]
+    own = summary(arm)
+    assert own.top1 == pytest.approx(np.mean(tops)) and own.spread == max(tops) - min(tops) and own.values == tuple(tops)
+    assert own.seeds_half == pytest.approx(4.303 * np.std(tops, ddof=1) / math.sqrt(3), rel=1e-3)
+    assert (own.clips_low, own.clips_high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60) and summary({}) is None
+
+
+def shifted(right, seed, n=100):
+    "Scores of a network that is right on the first `right` of n clips."
+    logits = np.where(np.arange(n) < right, 1.0, -1.0)[:, None] * [[1, 0]]
+    return Scores(logits, np.zeros(n, int), np.arange(n).astype(str))
+
+
+def test_comparison_is_paired_seed_by_seed():
+    "Seeds that lie 20 points apart, and a second network that gains 2, 3 and 4 points on each: by hand."
+    first = {0: shifted(60, 0), 1: shifted(70, 1), 2: shifted(80, 2)}
+    second = {2: shifted(84, 2), 0: shifted(62, 0), 1: shifted(73, 1), 9: shifted(10, 9)}
     step = compare(first, second)
-    assert step.gain == pytest.approx(np.mean(tops[1]) - np.mean(tops[0])) and step.low < step.gain < step.high
-    assert step.p_values == tuple(mcnemar(correct(first[s]), correct(second[s])) for s in range(3))
+    assert step.seeds == (0, 1, 2) and step.values == pytest.approx((2, 3, 4)) and step.gain == pytest.approx(3)
+    assert step.seeds_half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # of the differences; unpaired it would be tens of points
+    assert step.p_values == pytest.approx((2 / 2**2, 2 / 2**3, 2 / 2**4)) and step.clips_low < 3 < step.clips_high and step.clear
     back = compare(second, first)
-    assert back.gain == pytest.approx(-step.gain) and back.p_values == step.p_values
+    assert back.gain == pytest.approx(-3) and back.seeds_half == pytest.approx(step.seeds_half) and back.p_values == step.p_values
+    assert math.isnan(compare({0: first[0]}, second).seeds_half) and not compare({0: first[0]}, second).clear
+
+
+def test_a_difference_that_all_seeds_share_by_chance_is_not_clear():
+    "One clip of a hundred, in each of three seeds: the spread over seeds is zero, that over clips is not."
+    step = compare({s: shifted(60, s) for s in range(3)}, {s: shifted(61, s) for s in range(3)})
+    assert step.seeds_half == pytest.approx(0, abs=1e-9) and step.clips_low == 0 and not step.clear
 
 
 def test_comparison_uses_shared_seeds_and_same_clips_only():
     first, second = {0: scores(0), 1: scores(1)}, {1: scores(1, push=2.0), 2: scores(2)}
-    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None and summary({}) is None
+    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None
     with pytest.raises(ValueError, match="other clips"):
         compare(first, {0: replace(scores(0), names=np.array(["x"] * 60))})
     same_clips(first[0], second[2])
 
 
+def test_intervals_over_seeds_hold_what_they_promise():
+    "Paired differences with their own spread: 95 % of the intervals hold the truth, give or take three standard errors."
+    rng = np.random.default_rng(3)
+    intervals = [seed_interval(rng.normal(1.5, 2.0, 3)) for _ in range(4000)]
+    covered = np.mean([abs(mean - 1.5) <= half for mean, half in intervals])
+    assert abs(covered - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 4000)
+
+
 def test_class_gains_add_up_to_the_gain():
-    first, second = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
-    gains = class_gains(first, second)
-    assert sorted(g.label for g in gains) == list(range(5)) and [g.gain for g in gains] == sorted((g.gain for g in gains), reverse=True)
-    assert np.mean([g.gain for g in gains]) == pytest.approx(compare(first, second).gain)  # classes of equal size
-    assert all(g.gain == pytest.approx(g.second - g.first) and g.low <= g.gain <= g.high for g in gains)
+    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
+    gains, step = class_gains(first, second), compare(first, second)
+    changes = [g.change for g in gains]
+    assert sorted(g.label for g in gains) == list(range(5)) and [c.gain for c in changes] == sorted((c.gain for c in changes), reverse=True)
+    np.testing.assert_allclose(np.mean([c.values for c in changes], 0), step.values)  # classes of equal size, seed by seed
+    assert all(g.change.gain == pytest.approx(g.second - g.first) and g.change.clips_low <= g.change.gain <= g.change.clips_high for g in gains)
 
 
-def test_pair_rates_are_those_of_the_counts():
-    before, after = ({s: scores(s, push=p) for s in range(2)} for p in (1.0, 1.4))
-    for r in pair_rates(before, after):
-        for arm, rate in ((before, r.before), (after, r.after)):
-            assert rate == pytest.approx(np.mean([100 * top2_pairs(s).get(r.pair, (0, 0, 0))[2] / r.clips for s in arm.values()]))
+def test_pair_rates_are_those_of_the_confusion():
+    first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
+    rates = pair_rates(first, second)
+    assert len(rates) == 10 and rates[0].clips == 24
+    for arm, name in ((first, "first"), (second, "second")):
+        for r in rates:
+            a, b = r.pair
+            assert getattr(r, name) == pytest.approx([100 * (confusion(s)[a, b] + confusion(s)[b, a]) / 24 for s in arm.values()])
+    most = [max(np.mean(r.first), np.mean(r.second)) for r in rates]
+    assert most == sorted(most, reverse=True) and all(r.change.values == pytest.approx(np.subtract(r.second, r.first)) for r in rates)
 
 
 # localisation
@@ -287,15 +317,30 @@ def test_curves_of_a_linear_network_by_hand():
     weight = torch.rand(2, 3, 4, 1, generator=g)
     share = (weight * x[0]).sum(0).permute(2, 0, 1)[None]  # (1, 1, 3, 4): what each place adds
     rank = ranks(share, present, g)
-    found = {insert: curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), rank, insert, 12) for insert in (False, True)}
+    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), rank, 12)[:, 0]  # (2, 13)
     ordered = share.flatten().sort(descending=True).values
     for i in range(13):
-        torch.testing.assert_close(found[True][i], ordered[:i].sum().sigmoid())
-        torch.testing.assert_close(found[False][i], ordered[i:].sum().sigmoid())
+        torch.testing.assert_close(found[1][i], ordered[:i].sum().sigmoid())
+        torch.testing.assert_close(found[0][i], ordered[i:].sum().sigmoid())
     for _ in range(5):  # no other order has a smaller area of deletion, or a larger one of insertion
         other = ranks(torch.rand(1, 1, 3, 4, generator=g), present, g)
-        assert area(curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, False, 12)) >= area(found[False])
-        assert area(curve(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, True, 12)) <= area(found[True])
+        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, 12)
+        assert area(deletion) >= area(found[0]) and area(insertion) <= area(found[1])
+
+
+def test_faithfulness_is_the_mean_over_all_clips_whatever_the_batch(made):
+    "Clip by clip and all at once; the random order is left out, it depends on what was drawn before."
+    torch.manual_seed(0)
+    model = MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval()
+    clips, config, indices = Clips(made[1]), InputConfig(frames=60, every=10), torch.tensor([0, 5, 9, 40])
+    whole = faithfulness(model, clips, indices, config, steps=3)
+    single = [faithfulness(model, clips, indices[[i]], config, steps=3) for i in range(4)]
+    assert set(whole) == {(test, order) for test in ("deletion", "insertion") for order in ORDERS}
+    for key in (k for k in whole if k[1] == "motion"):
+        torch.testing.assert_close(whole[key], torch.stack([one[key] for one in single]).mean(0), atol=1e-4, rtol=0)  # fp32, other sums
+    batched = faithfulness(model, clips, indices, config, steps=3, batch_size=2)
+    torch.testing.assert_close(whole["deletion", "motion"], batched["deletion", "motion"], atol=1e-4, rtol=0)
+    assert all(c.shape == (4,) for c in whole.values())
 
 
 def test_motion_is_the_way_to_the_next_frame():
@@ -308,22 +353,32 @@ def test_motion_is_the_way_to_the_next_frame():
 # similarity and adjacency
 
 
-@given(st.integers(1, 15))
-@settings(max_examples=10, deadline=None)
-def test_tempo_does_not_see_when_and_space_does_not_see_the_order(shift):
-    Q = torch.rand(4, 2, 16, 5, generator=torch.Generator().manual_seed(shift))
-    first, moved = profiles(Q), profiles(Q.roll(shift, 2))
-    torch.testing.assert_close(first["tempo"], moved["tempo"], atol=1e-5, rtol=1e-4)
+def test_space_does_not_see_the_order_of_frames():
+    Q = torch.rand(4, 2, 16, 5, generator=torch.Generator().manual_seed(0))
+    first, moved = profiles(Q), profiles(Q.roll(5, 2))
     torch.testing.assert_close(first["space"], moved["space"])
-    torch.testing.assert_close(first["time"].roll(shift, 1), moved["time"])
+    torch.testing.assert_close(first["time"].roll(5, 1), moved["time"])
 
 
 def test_similarity_is_symmetric_and_bounded():
     Q, labels = torch.rand(40, 1, 16, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
     own = class_profiles(profiles(Q), labels, 5)
     assert similarity(own, 0, 1) == similarity(own, 1, 0) and all(abs(v) <= 1 + 1e-6 for v in similarity(own, 2, 2).values())
-    assert math.isnan(similarity(own, 0, 4)["space"]) and cosine(np.zeros(3), np.ones(3)) == 0
-    np.testing.assert_allclose(own.own["space"][:4].sum(0), 0, atol=1e-5)  # classes of equal size
+    assert math.isnan(similarity(own, 0, 4)["space"]) and math.isnan(similarity(own, 4, 4)["space"]) and cosine(np.zeros(3), np.ones(3)) == 0
+    np.testing.assert_allclose(own.own["space"][:4].sum(0), 0, atol=1e-12)  # classes of equal size
+
+
+def test_two_halves_of_a_class_do_not_depend_on_the_order_of_its_clips():
+    """Clips that come in turn, as first and second performances do: every other clip would put one kind into each half,
+    and two kinds that point in opposite directions would look as unlike as can be."""
+    g = torch.Generator().manual_seed(0)
+    kinds = torch.eye(6)[[0, 1]].repeat(20, 1)  # the two performances of class 0
+    other = torch.eye(6)[[2, 3]].repeat(20, 1)
+    x = torch.cat([kinds, other]) + 0.05 * torch.rand(80, 6, generator=g)
+    own = class_profiles({"space": x}, torch.arange(80) // 40, 2)
+    less = (x - x.mean(0)).numpy()
+    in_turn = cosine(less[:40:2].mean(0), less[1:40:2].mean(0))
+    assert in_turn < 0.1 and (own.halves["space"] > 0.7).all()
 
 
 def test_share_between_classes_is_that_of_an_analysis_of_variance():
@@ -334,3 +389,10 @@ def test_share_between_classes_is_that_of_an_analysis_of_variance():
     between = sum((labels == c).sum() * ((values[labels == c].mean(0) - grand) ** 2).sum() for c in range(4))
     within = sum(((values[labels == c] - values[labels == c].mean(0)) ** 2).sum() for c in range(4))
     assert between_share(values, labels) == pytest.approx(between / (between + within)) and between_share(np.ones((5, 2)), labels[:5]) == 0
+
+
+def test_all_modules_share_two_colour_scales():
+    "A module whose matrices are 1e-5 does not set the scale of any picture."
+    by_class = lambda size: np.stack([np.full((2, 2), size), np.full((2, 2), 3 * size), np.full((2, 2), np.nan)])
+    module = lambda size: ModuleAdjacency(np.full((2, 2), 2 * size), by_class(size), 0.1, size, 1.0, 0.0, 0.0)
+    assert colour_limits({"gcn1": module(1e-5), "g3d1": module(-0.5)}, [0, 1]) == (1.0, 0.5)

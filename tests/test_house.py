@@ -10,7 +10,7 @@ import yaml
 
 # a room may import from rooms of lower rank, and from its own
 RANK = {"skeleton": 0, "data": 1, "model": 1, "training": 2, "evaluation": 3, "report": 4, "cli": 5}
-HEAVY = {"nbdev", "dvc", "papermill", "matplotlib", "seaborn", "IPython", "jupyterlab"}
+HEAVY = {"nbdev", "dvc", "papermill", "matplotlib", "seaborn", "scipy", "IPython", "jupyterlab"}
 
 
 def imports(path, package) -> set[str]:

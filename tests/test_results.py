@@ -6,19 +6,21 @@ import re
 import shutil
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from stf_repro.cli import main
+from stf_repro.report.charts import draw_seeds, seed_limits
 from stf_repro.report.front import TITLES, front_page, state
 from stf_repro.report.notebooks import NotebookError, _check, own_parameters, render
 from stf_repro.report.tables.ablation import ablation
 from stf_repro.report.tables.cells import NOT_RUN, read_published
 from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
 from stf_repro.report.tables.files import latex, provenance
-from stf_repro.report.tables.runs import arm, counterpart, is_made, read_runs, setting
+from stf_repro.report.tables.runs import arm, counterpart, invent, is_made, read_runs, setting
 
 SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
 
@@ -138,7 +140,7 @@ def test_not_run_is_said(rendered):
     table5 = read(rendered["table5_ablation"]).set_index("model")
     assert table5.ours_top1["M4"] == "" and table5.ours_top1["M5"] != "" and table5.step_gain["M5"] == ""  # no row above
     row = next(line for line in (rendered["table5_ablation"] / "table.md").read_text().splitlines() if line.startswith("| M4"))
-    assert row.count(NOT_RUN) == 2
+    assert row.count(NOT_RUN) == 2  # the accuracy and the step
     assert json.loads((rendered["table5_ablation"] / "made.json").read_text())["missing"] == ["M4"]
 
 
@@ -150,6 +152,53 @@ def test_ours_is_the_mean_over_seeds(project, rendered):
             z = np.load(path)
             tops.append(100 * np.mean(z["logits"].argmax(1) == z["labels"]))
         assert float(table.ours_top1[model]) == pytest.approx(np.mean(tops)) and float(table.ours_spread[model]) == pytest.approx(max(tops) - min(tops))
+
+
+def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
+    "M1 has seeds that M2 has not; the step is over those that both have, the gain of M3 over M1, too."
+    runs = [invent(label, s, push=push) for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2))) for s in seeds]
+    top = {(r.config["label"], r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
+    rows = ablation(runs, read_published(root, "table5_ablation"))
+    assert rows[0].step is None and rows[3].own is rows[3].step is None
+    assert rows[1].step.values == pytest.approx([top["M2", s] - top["M1", s] for s in (1, 2, 3)])
+    assert rows[2].step.values == pytest.approx([top["M3", s] - top["M2", s] for s in (2, 3)])
+    assert rows[2].gain.values == pytest.approx([top["M3", s] - top["M1", s] for s in (2, 3)])
+    difference = np.ptp(rows[2].step.values)
+    assert rows[2].step.seeds_half == pytest.approx(12.706 * difference / 2, rel=1e-3)  # two seeds: t times half the distance
+
+
+def test_every_interval_says_what_it_is_over(rendered):
+    for folder in rendered.values():
+        for line in (folder / "table.md").read_text().splitlines():
+            for head in line.split("|") if "95 %" in line else ():
+                assert "95 %" not in head or re.search("95 % over (seeds|clips)", head), head
+
+
+def test_an_axis_is_as_long_as_its_points_not_its_intervals():
+    "Two seeds, 4 points apart: their interval is 51 points long, the axis is not, and arrowheads say so."
+    points = pd.DataFrame({"row": ["a", "a", "b", "b"], "value": [1.0, 5.0, 2.0, 2.1]})
+    fig, ax = plt.subplots()
+    draw_seeds(ax, points, ["a", "b", "not run"])
+    low, high = ax.get_xlim()
+    assert (low, high) == seed_limits(points.value) and low < 0 and 5 < high < 7
+    arrows = {line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() in ("<", ">")}
+    assert arrows == {"<": (low, 0), ">": (high, 0)}  # of the first row only
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(marks, [(3.0, 0), (2.05, 1)])
+    drawn = np.concatenate([c.get_offsets() for c in ax.collections if len(c.get_offsets())])
+    assert sorted(drawn[:, 0].tolist()) == [1, 2, 2.1, 5] and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "not run"]
+    plt.close(fig)
+
+
+def test_means_stand_among_the_points_of_their_kind():
+    "Of several kinds in a row, mean and points have the same height."
+    points = pd.DataFrame({"row": ["a"] * 4, "kind": ["one", "one", "two", "two"], "value": [1.0, 2, 3, 4]})
+    fig, ax = plt.subplots()
+    draw_seeds(ax, points, ["a"], {"one": "#000000", "two": "#0072B2"})
+    heights = {round(float(x), 3): float(y) for c in ax.collections for x, y in c.get_offsets()}
+    means = {line.get_xdata()[0]: line.get_ydata()[0] for line in ax.lines if line.get_marker() == "|"}
+    assert means[1.5] == pytest.approx(heights[1.0]) == pytest.approx(heights[2.0]) and means[3.5] == pytest.approx(heights[4.0]) and means[1.5] < means[3.5]
+    plt.close(fig)
 
 
 def test_fused_cells_come_from_summed_scores(project, rendered):

@@ -24,7 +24,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "table5_ablation": ("Ablation: the loss terms one by one", "table5_ablation"),
     "figure_focus": ("Where the networks look, on skeletons over time", None),
     "figure_classwise": ("Gain class by class", None),
-    "figure_confusion": ("Confusion of the two best classes, before and after L_d", None),
+    "figure_confusion": ("Which classes are mixed up, with and without L_d", None),
     "figure_adjacency": ("The learned adjacency, by class and module", None),
     "table_similarity": ("Which classes look alike in space, and in time", None),
     "localisation": ("Is the focus at the right place?", None),

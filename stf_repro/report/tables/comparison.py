@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...evaluation.scores import Scores, fuse
 from ...evaluation.statistics import Comparison, Summary, compare, summary
-from .cells import NOT_RUN, cell, columns, p_cell, step_cell
+from .cells import NOT_RUN, cell, columns, step_cells
 from .runs import Run, arm, counterpart, is_made, scores_of
 
 # %% ../../../nbs/54_report.tables.comparison.ipynb #9872f1f8
@@ -100,7 +100,7 @@ def comparison_table(rows: list[Row]) -> pd.DataFrame:
     out = []
     for r in rows:
         own = {"ours on": r.benchmark or NOT_RUN, "ours: MS-G3D": cell(r.msg3d), "ours: STF": cell(r.stf)}
-        test = {"STF - MS-G3D (95 % over clips)": step_cell(r.step), "McNemar p, seed by seed": p_cell(r.step)}
+        test = step_cells("STF minus MS-G3D", r.step)
         n = {"seeds, test clips": f"{r.stf.seeds}, {r.stf.clips}" if r.stf else NOT_RUN}
         paper = {"published on": f"{r.dataset} {r.protocol}".replace(" default", ""), "published: MS-G3D (code)": r.paper["M1"], "published: STF": r.paper["M5"]}
         out.append({"input": r.modality} | own | test | n | paper)

@@ -9,7 +9,7 @@ __all__ = ['PAIR', 'shift', 'scarce']
 import pandas as pd
 
 from ...evaluation.statistics import Comparison, Summary, compare, summary
-from .cells import NOT_RUN, cell, columns, p_cell, step_cell
+from .cells import NOT_RUN, cell, columns, step_cells
 from .runs import Run, arm, counterpart, focus_benchmark, scores_of
 
 # %% ../../../nbs/55_report.tables.transfer.ipynb #165455ad
@@ -17,7 +17,7 @@ PAIR = {"MS-G3D": "M1", "MS-G3D (code)": "M1", "STF": "M5"}  # method as publish
 
 
 def shift(
-    runs: list[Run],  # of the table "shift"
+    runs: list[Run],  # of the group "transfer"
     main: list[Run],
     published: pd.DataFrame,  # table3_shift
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # for reading, for machines
@@ -30,8 +30,8 @@ def shift(
         own, full = summary(arms[label]), summary(scores_of(arm(main, label, benchmark)))
         gain = step if label == "M5" else None
         row = {"method": r.method, f"ours on {benchmark or NOT_RUN}: last layer": cell(own), "ours: all layers": cell(full)}
-        row |= {"gain (95 % over clips)": step_cell(gain) if label == "M5" else "", "McNemar p, seed by seed": p_cell(gain) if label == "M5" else ""}
-        people.append(row | {f"published on {r.test_dataset}: last layer": r.top1, "published gain": r.delta})
+        steps = step_cells("gain of STF", gain)
+        people.append(row | (steps if label == "M5" else dict.fromkeys(steps, "")) | {f"published on {r.test_dataset}: last layer": r.top1, "published gain": r.delta})
         paper = {f"published_{name}": getattr(r, name) for name in ("train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source")}
         ours = columns("ours", own, Summary) | columns("full", full, Summary) | columns("step", gain, Comparison)
         machine.append({"method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
@@ -55,7 +55,7 @@ def scarce(
             paper = {f"published_{name}": getattr(r, name) for name in ("train_sequences", "dataset", "protocol", "modality", "top1", "gain", "source")}
             ours = columns("ours", own, Summary) | columns("step", gain, Comparison)
             machine.append({"percent": percent, "method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
-        row |= {"gain (95 % over clips)": step_cell(step), "McNemar p, seed by seed": p_cell(step)}
+        row |= step_cells("gain of STF", step)
         for r in of_percent.itertuples():
             row[f"published on {r.dataset} {r.protocol}: {r.method}"] = r.top1
         people.append(row | {"published gain": of_percent.iloc[-1].gain})
