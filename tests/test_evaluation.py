@@ -4,11 +4,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
 
 from stf_repro.data.batches import Clips
 from stf_repro.data.clips import ClipStore
@@ -23,6 +25,7 @@ from stf_repro.evaluation.scores import Scores, class_accuracy, correct, fuse, s
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
 from stf_repro.evaluation.statistics import bootstrap, class_gains, compare, mcnemar, pair_rates, seed_interval, summary, t_quantile
 from stf_repro.model.msg3d import MSG3D, Output
+from stf_repro.report.plots import draw_clip, draw_volume
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
 
@@ -328,6 +331,39 @@ def test_means_by_kind_do_not_depend_on_batches():
         own = [i for i in range(24) if KIND[i] == kind]
         assert found[kind]["iou"] == pytest.approx(tuple(float(side["iou"][own].mean()) for side in whole))
     assert found["all"]["energy"][0] == pytest.approx(float(whole[0]["energy"].mean()))
+
+
+@pytest.fixture
+def figure():
+    fig = plt.figure()
+    yield fig
+    plt.close(fig)
+
+
+def test_rings_mark_the_truth_and_nothing_else(figure):
+    "Each ring of a film strip stands at a joint of the truth, in its frame, of a body that is seen."
+    g = np.random.default_rng(0)
+    bodies, truth = g.normal(size=(2, 3, 25, 2)), g.random((2, 3, 25)) < 0.2
+    bodies[1, 2] = 0  # a body that is not there has no rings
+    axes = draw_clip(figure, bodies, LAYOUTS["ntu25"], range(3), focus=np.zeros((2, 3, 25)), truth=truth)
+    for t, ax in enumerate(axes):
+        rings = [c for c in ax.collections if isinstance(c, PathCollection) and not len(c.get_facecolors())]
+        drawn = np.concatenate([c.get_offsets() for c in rings])
+        expected = np.concatenate([bodies[m, t][truth[m, t]] for m in range(2) if bodies[m, t].any()])
+        np.testing.assert_allclose(drawn, expected)
+    plain = draw_clip([figure.add_subplot()], bodies, LAYOUTS["ntu25"], [0], focus=np.zeros((2, 3, 25)))[0]
+    assert len(plain.collections) == 4  # bones and joints of two bodies
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_outline_of_a_sheet_parts_truth_from_the_rest(figure, seed):
+    truth = np.random.default_rng(seed).random((6, 25)) < 0.4
+    sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], every=4, truth=truth)
+    drawn = {tuple(map(tuple, line)) for line in sheet.collections[0].get_segments()}
+    holds = lambda t, v: 0 <= t < 6 and 0 <= v < 25 and truth[t, v]
+    upright = {((4.0 * t, v - 0.5), (4.0 * t, v + 0.5)) for t in range(7) for v in range(25) if holds(t - 1, v) != holds(t, v)}
+    level = {((4.0 * t, v - 0.5), (4.0 * t + 4, v - 0.5)) for t in range(6) for v in range(26) if holds(t, v - 1) != holds(t, v)}
+    assert drawn == upright | level
 
 
 # faithfulness
