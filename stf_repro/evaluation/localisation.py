@@ -95,7 +95,7 @@ def clip_focus(
     "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that there is not."
     x, present = make_batch(clips, indices, config)
     with recorded_from(model, module), torch.enable_grad():
-        out = model.run(x)
+        out = model.run(x, present)
         scores, top = top_scores(out.logits, 1)
         score = scores[0] if classes is None else out.logits.gather(1, classes[:, None])[:, 0]
         Q = focus(score, [out.maps[module]], form=form)[0].detach()
@@ -119,7 +119,7 @@ def views(
 
 # %% ../../nbs/42_evaluation.localisation.ipynb #72982bf1
 def clip_truth(
-    raw,  # folder of the made recordings, with truth.jsonl
+    raw,  # folder of the synthetic recordings, with truth.jsonl
     names: list[str],  # which clips
 ) -> list[list[np.ndarray]]:  # for each clip, for each body that was kept: (T_m, V) bool
     "Which joints in which frames carry the class, for the bodies and frames that a clip store holds."
