@@ -4,11 +4,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
 
 from stf_repro.data.batches import Clips
 from stf_repro.data.clips import ClipStore
@@ -17,8 +19,8 @@ from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, colour_limits
-from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, motion, ranks
-from stf_repro.evaluation.localisation import KIND, MEASURES, THRESHOLD, clip_truth, lay_truth, measure
+from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, ranks
+from stf_repro.evaluation.localisation import FORMS, KIND, MEASURES, THRESHOLD, by_kind, clip_focus, clip_truth, lay_truth, localisation, localisation_by_map, maps_of, measure, motion
 from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
 from stf_repro.evaluation.statistics import (
@@ -31,7 +33,8 @@ from stf_repro.evaluation.statistics import (
     summary,
     wilson,
 )
-from stf_repro.model.msg3d import MSG3D
+from stf_repro.model.msg3d import MSG3D, Output
+from stf_repro.report.plots import draw_clip, draw_volume
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
 
@@ -270,6 +273,125 @@ def test_truth_lies_on_seen_bodies_only(made):
     assert set(KIND) == set(range(24)) and set(KIND.values()) == {"where", "when", "both"}
     with pytest.raises(ValueError, match="replay"):
         lay_truth([[np.zeros((3, 25), bool)]], InputConfig(recipe="resample"))
+
+
+class Tiny(torch.nn.Module):
+    "Two maps of one channel a coordinate; the logit of class 1 reads the second map at joint 3 in frame 2, that of class 0 is nothing."
+
+    layout, num_persons = LAYOUTS["ntu25"], 2
+
+    def run(self, x, present=None):
+        first = x.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (N*M, C, T, V)
+        second = 2 * first[:, :, ::2]  # half as many frames
+        logit = (second[:, :, 1, 3] * torch.tensor([1.0, -1, 0])).sum(1).view(len(x), -1).sum(1)
+        return Output(torch.stack([torch.zeros(len(x)), logit], 1), {"gcn1": first, "g3d1": second})
+
+
+@pytest.fixture
+def tiny(made):
+    return Tiny(), Clips(made[1]), torch.arange(len(made[1])), InputConfig(frames=60, every=4)
+
+
+def test_maps_of_a_network_that_can_be_read(tiny):
+    "The gradient is known: at one joint and frame, (2, -2, 0) in the first map and (1, -1, 0) in the second."
+    model, clips, places, config = tiny
+    present, maps = maps_of(model, clips, places, config, torch.Generator().manual_seed(0))
+    x = clips.replay(places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
+    T, named = x.shape[2], (model.run(x).logits[:, 1] > 0)  # class 1 is the predicted one
+    assert named.any() and not named.all() and set(maps) == {(m, f) for m in ("gcn1", "g3d1") for f in FORMS} | {("input", "elementwise"), ("motion", ""), ("random", "")}
+    here = (2 * (x[:, 0, 2, 3] - x[:, 1, 2, 3])).relu() * present  # (N, M)
+    for name in (("gcn1", "elementwise"), ("input", "elementwise")):
+        expected = torch.zeros(maps[name].shape)
+        expected[:, :, 2, 3] = here * named[:, None]
+        torch.testing.assert_close(maps[name], expected)
+    spread = (2 * (x[:, 0] - x[:, 1]) / (T * x.shape[3])).relu().permute(0, 3, 1, 2)  # (N, M, T, V)
+    torch.testing.assert_close(maps["gcn1", "mean_gradient"], spread * named[:, None, None, None] * present[..., None, None])
+    joints = maps["g3d1", "elementwise"].sum(2) > 0
+    assert joints[..., 3].any() and not joints[..., :3].any() and not joints[..., 4:].any()
+    torch.testing.assert_close(maps["motion", ""], motion(x) * present[..., None, None])
+    assert all(Q.shape == (len(x), 2, T, 25) and (Q >= 0).all() and not Q[~present].any() for Q in maps.values())
+
+
+def test_localisation_by_map_counts_hits_by_hand(tiny, made):
+    "The place that the network reads is the only one its input map points at: a hit where the truth holds it."
+    model, clips, places, config = tiny
+    truth = lay_truth(clip_truth(made[0], list(made[1].names)), config)
+    x, present = clips.replay(places, 60)
+    x = x[:, :, ::4]
+    reads = (x[:, 0, 2, 3] - x[:, 1, 2, 3]) * present  # (N, M)
+    named = reads.sum(1) > 0
+    where = reads.argmax(1)
+    hits = [bool(n and truth[i, m, 2, 3]) for i, (n, m) in enumerate(zip(named.tolist(), where.tolist()))]
+    found = localisation_by_map(model, clips, places, config, truth)
+    kinds = [KIND[int(label)] for label in clips.labels]
+    for kind in ("all", "where", "when", "both"):
+        own = [hit for hit, k in zip(hits, kinds) if kind in ("all", k)]
+        assert found["input", "elementwise"][kind]["pointing"][0] == pytest.approx(np.mean(own))
+        inside = [float((t & p[:, None, None]).sum() / (p.sum() * t[0].numel())) for t, p, k in zip(truth, present, kinds) if kind in ("all", k)]
+        assert found["random", ""][kind]["energy"][1] == pytest.approx(np.mean(inside))
+        assert found["random", ""][kind]["energy"][0] == pytest.approx(np.mean(inside), abs=0.02)
+    assert any(hits) and not all(hits)
+
+
+def test_one_module_and_form_is_a_row_of_all(made):
+    "`localisation` with a module and a form, of a real network, against the pass that takes all at once."
+    torch.manual_seed(0)
+    model, config = MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval(), InputConfig(frames=60, every=4)
+    clips, places = Clips(made[1]), torch.arange(0, len(made[1]), 3)
+    truth = lay_truth(clip_truth(made[0], [made[1].names[i] for i in places.tolist()]), config)
+    table = localisation_by_map(model, clips, places, config, truth)
+    assert [p.requires_grad for p in model.parameters()] == [True] * len(list(model.parameters()))
+    for module, form in (("gcn1", "elementwise"), ("g3d2", "mean_gradient"), ("g3d3", "elementwise")):
+        own = localisation(model, clips, places, config, truth, module=module, form=FORMS[form])
+        for m in MEASURES:
+            assert own["all"][m] == pytest.approx(table[module, form]["all"][m], abs=0.02)  # a tie of two classes may go either way
+    with pytest.raises(ValueError, match="no module 'gcn4'; the network has, first to last: gcn1, g3d1"):
+        clip_focus(model, clips, places, config, module="gcn4")
+
+
+def test_means_by_kind_do_not_depend_on_batches():
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(24)
+    whole = tuple({m: torch.rand(24, generator=g) for m in MEASURES} for _ in range(2))
+    parts = [tuple({m: v[a:b] for m, v in side.items()} for side in whole) for a, b in ((0, 10), (10, 24))]
+    found = by_kind(parts, labels)
+    for kind in ("where", "when", "both"):
+        own = [i for i in range(24) if KIND[i] == kind]
+        assert found[kind]["iou"] == pytest.approx(tuple(float(side["iou"][own].mean()) for side in whole))
+    assert found["all"]["energy"][0] == pytest.approx(float(whole[0]["energy"].mean()))
+
+
+@pytest.fixture
+def figure():
+    fig = plt.figure()
+    yield fig
+    plt.close(fig)
+
+
+def test_rings_mark_the_truth_and_nothing_else(figure):
+    "Each ring of a film strip stands at a joint of the truth, in its frame, of a body that is seen."
+    g = np.random.default_rng(0)
+    bodies, truth = g.normal(size=(2, 3, 25, 2)), g.random((2, 3, 25)) < 0.2
+    bodies[1, 2] = 0  # a body that is not there has no rings
+    axes = draw_clip(figure, bodies, LAYOUTS["ntu25"], range(3), focus=np.zeros((2, 3, 25)), truth=truth)
+    for t, ax in enumerate(axes):
+        rings = [c for c in ax.collections if isinstance(c, PathCollection) and not len(c.get_facecolors())]
+        drawn = np.concatenate([c.get_offsets() for c in rings])
+        expected = np.concatenate([bodies[m, t][truth[m, t]] for m in range(2) if bodies[m, t].any()])
+        np.testing.assert_allclose(drawn, expected)
+    plain = draw_clip([figure.add_subplot()], bodies, LAYOUTS["ntu25"], [0], focus=np.zeros((2, 3, 25)))[0]
+    assert len(plain.collections) == 4  # bones and joints of two bodies
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_outline_of_a_sheet_parts_truth_from_the_rest(figure, seed):
+    truth = np.random.default_rng(seed).random((6, 25)) < 0.4
+    sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], every=4, truth=truth)
+    drawn = {tuple(map(tuple, line)) for line in sheet.collections[0].get_segments()}
+    holds = lambda t, v: 0 <= t < 6 and 0 <= v < 25 and truth[t, v]
+    upright = {((4.0 * t, v - 0.5), (4.0 * t, v + 0.5)) for t in range(7) for v in range(25) if holds(t - 1, v) != holds(t, v)}
+    level = {((4.0 * t, v - 0.5), (4.0 * t + 4, v - 0.5)) for t in range(6) for v in range(26) if holds(t, v - 1) != holds(t, v)}
+    assert drawn == upright | level
 
 
 # faithfulness

@@ -182,7 +182,7 @@ def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monk
     assert main(["show", "M2"]) == 0
     text = re.sub(" +", " ", capsys.readouterr().out)
     assert "objective.shares.exploration 0.7 terms.M2 in params.yaml\n" in text and "optim.momentum 0.5 runs.M2 in params.yaml\n" in text
-    assert "optim.lr 0.05 base in conf/profile/synthetic.yaml\n" in text and "optim.accumulate 1 default\n" in text
+    assert "optim.lr 0.01 base in conf/profile/synthetic.yaml\n" in text and "optim.accumulate 1 default\n" in text
 
 
 # what is still to be trained
@@ -209,7 +209,7 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
         assert main(["runs", *options]) == 0
         return capsys.readouterr().out.splitlines()
 
-    everything = [f"{key} --seed {seed}" for key, n in (("M2", 2), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-transfer", 2)) for seed in range(n)]
+    everything = [f"{key} --seed {seed}" for key, n in (("M2", 4), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-transfer", 2)) for seed in range(n)]
     assert listed() == listed("--all") == everything and listed("--ready") == everything[:-2]
     for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("C7-norm", 0), ("stf-transfer", 0)):
         finish(tmp_path, key, seed)
@@ -217,7 +217,7 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
     assert listed() == left and listed("--ready") == left[:-1] and listed("--all") == everything
     params["terms"]["M2"]["objective"]["shares"]["exploration"] = 0.2  # then what was trained with another number is not what is wanted
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert listed() == ["M2 --seed 0", "M2 --seed 1", *left[1:]]
+    assert listed() == [*(f"M2 --seed {s}" for s in range(4)), *left[3:]]
     (run_folder(tmp_path, params, "C7-norm", 0) / "metrics.json").unlink()
     assert "C7-norm --seed 0" in listed()
 

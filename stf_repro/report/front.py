@@ -118,7 +118,7 @@ def front_page(
     default = next((d["profile"] for d in choices if isinstance(d, dict) and "profile" in d), "")
     lines, picture = [INTRODUCTION], f"{default}/figure_focus/figure.png"
     if (root / "results" / picture).exists():
-        lines += [f"![Skeletons over time, with the focus of two networks on their joints]({picture})", ""]
+        lines += [f"![Skeletons over time: where the first and the last module of STF look, and which joints carry the action]({picture})", ""]
     for profile in sorted(profiles, key=lambda p: (p != default, p != "paper", p)):
         text = profiles[profile].read_text()
         about = next((line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line), "")

@@ -108,8 +108,9 @@ def draw_skeleton(
     focus: np.ndarray | None = None,  # (V,) in [0, 1]
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     size: float = 1.0,  # of dots and lines
+    truth: np.ndarray | None = None,  # (V,) bool: joints to draw a ring around
 ) -> None:
-    "Draw one body, seen from the camera; with a focus, as size and colour of its joints."
+    "Draw one body, seen from the camera; with a focus, as size and colour of its joints; with a truth, as rings around them."
     if len(xyz) != len(layout):
         raise ValueError(f"{len(xyz)} joints; layout {layout.name!r} has {len(layout)}")
     xy, colours = picture_plane(xyz, up), limb_colours(layout)  # (V, 2)
@@ -134,6 +135,8 @@ def draw_skeleton(
             linewidths=0.3,
             zorder=2,
         )
+    if truth is not None:
+        ax.scatter(*xy[truth].T, s=60 * size**2, facecolors="none", edgecolors=PALETTE["blue"], linewidths=0.9 * size, zorder=1.5)
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.set_axis_off()
@@ -156,6 +159,7 @@ def draw_clip(
     focus: np.ndarray | None = None,  # (M, T, V) in [0, 1]
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     size: float = 1.0,  # of dots and lines
+    truth: np.ndarray | None = None,  # (M, T, V) bool: rings
 ) -> list[Axes]:  # one a frame
     "Draw a film strip: several frames of all bodies, side by side."
     bodies = np.asarray(bodies)
@@ -167,9 +171,10 @@ def draw_clip(
     axes = list(np.atleast_1d(target.subplots(1, len(frames)))) if figure else list(target)
     xy, seen = picture_plane(bodies, up), (bodies != 0).any((2, 3))  # (M, T, V, 2), (M, T)
     low, high = _limits(xy[:, frames], seen[:, frames])
+    of = lambda values, m, t: None if values is None else values[m, t]
     for ax, t in zip(axes, frames):
         for m in np.flatnonzero(seen[:, t]):
-            draw_skeleton(ax, xy[m, t], layout, None if focus is None else focus[m, t], size=size)
+            draw_skeleton(ax, xy[m, t], layout, of(focus, m, t), size=size, truth=of(truth, m, t))
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         ax.set_axis_off()
         ax.text(
@@ -217,12 +222,23 @@ def save_figure(
     return Picture(small.getvalue())
 
 # %% ../../nbs/57_report.plots.ipynb #23981962
+def _outline(ax: Axes, truth: np.ndarray, every: int) -> None:
+    "Lines around the places (T, V) of a sheet that hold the truth."
+    grown = np.pad(truth.astype(int), 1)
+    early, low = np.nonzero(np.diff(grown, axis=0)[:, 1:-1])  # an edge before frame t, at joint v
+    late, high = np.nonzero(np.diff(grown, axis=1)[1:-1])  # an edge before joint v, in frame t
+    upright = [((t * every, v - 0.5), (t * every, v + 0.5)) for t, v in zip(early, low)]
+    level = [((t * every, v - 0.5), ((t + 1) * every, v - 0.5)) for t, v in zip(late, high)]
+    ax.add_collection(LineCollection(upright + level, colors=PALETTE["blue"], linewidths=1.0))
+
+
 def draw_volume(
     part: Figure | SubFigure,
     Q: np.ndarray,  # (T, V) in [0, 1]
     layout: Layout,
     every: int = 1,  # input frames between two frames of Q, for the axis
     names: bool = True,  # write the names of joints
+    truth: np.ndarray | None = None,  # (T, V) bool: to outline
 ) -> Axes:  # of the sheet
     "The focus of one body over joints and frames, with its sums along the edges."
     T, V = Q.shape
@@ -230,6 +246,8 @@ def draw_volume(
     sheet = part.add_subplot(grid[1, 0])
     when, where = part.add_subplot(grid[0, 0], sharex=sheet), part.add_subplot(grid[1, 1], sharey=sheet)
     sheet.imshow(Q.T, aspect="auto", cmap=FOCUS_CMAP, vmin=0, vmax=1, interpolation="nearest", extent=(0, T * every, V - 0.5, -0.5))
+    if truth is not None:
+        _outline(sheet, truth, every)
     shown = [v for v in range(0, V, 4)]
     sheet.set(xlabel="frame", yticks=shown, yticklabels=[layout.joints[v] if names else "" for v in shown])
     when.fill_between((np.arange(T) + 0.5) * every, Q.sum(1), color=PALETTE["grey"], alpha=0.5, linewidth=0)
@@ -248,6 +266,7 @@ def save_gif(
     foci: dict[str, np.ndarray],  # title -> (M, T, V) in [0, 1]
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     milliseconds: int = 130,  # a frame
+    truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each panel
 ) -> None:
     "An animated GIF: one panel a focus, the same bodies in each."
     fig = plt.figure(figsize=(1.9 * len(foci), 2.1), dpi=90, layout="none")
@@ -260,7 +279,7 @@ def save_gif(
         for ax, (title, Q) in zip(axes, foci.items()):
             ax.clear()
             for m in np.flatnonzero(seen[:, t]):
-                draw_skeleton(ax, xy[m, t], layout, Q[m, t], size=1.1)
+                draw_skeleton(ax, xy[m, t], layout, Q[m, t], size=1.1, truth=None if truth is None else truth[m, t])
             ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
             ax.set_axis_off()
             ax.set_title(title, fontsize=8)
