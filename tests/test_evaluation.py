@@ -518,3 +518,36 @@ def test_all_modules_share_two_colour_scales():
     by_class = lambda size: np.stack([np.full((2, 2), size), np.full((2, 2), 3 * size), np.full((2, 2), np.nan)])
     module = lambda size: ModuleAdjacency(np.full((2, 2), 2 * size), by_class(size), 0.1, size, 1.0, 0.0, 0.0)
     assert colour_limits({"gcn1": module(1e-5), "g3d1": module(-0.5)}, [0, 1]) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("file,content,said", [
+    ("model.safetensors", b"junk", "is damaged"),
+    ("model.safetensors", None, "is damaged"),
+    ("config.json", b"{", "is damaged"),
+    ("config.json", None, "is damaged"),
+])  # fmt: skip
+def test_a_damaged_run_is_one_sentence(tmp_path, file, content, said):
+    from safetensors.torch import save_file
+
+    from stf_repro.evaluation.localisation import load_run
+    from stf_repro.training.config import parse
+    from stf_repro.training.epoch import build_model
+    from stf_repro.data.benchmarks import get_benchmark
+
+    section = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
+    config = parse(section | {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}})
+    run = tmp_path / "M1" / "seed-0"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text("{}")
+    (run / "config.json").write_text(config.model_dump_json())
+    save_file(build_model(config, get_benchmark(config.benchmark)).state_dict(), run / "model.safetensors")
+    model, again = load_run(run)
+    assert again == config
+    model.run(torch.randn(2, 3, 16, 25, 2)).logits.sum().backward()  # every weight can be differentiated
+    (run / file).unlink() if content is None else (run / file).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        load_run(run)
+    save_file({"other": torch.zeros(1)}, run / "model.safetensors")
+    (run / "config.json").write_text(config.model_dump_json())
+    with pytest.raises(ValueError, match="another version"):
+        load_run(run)

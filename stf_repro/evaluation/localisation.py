@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from ..data.preprocess import body_order, kept_frames
 from ..model.focus import focus, grad_cam, stretch, top_scores
 from ..model.msg3d import MODULES, MSG3D
 from ..model.variants import CHOICES, elementwise
+from ..model.weights import load_part
 from ..training.config import InputConfig, RunConfig, parse
 from ..training.epoch import build_model, make_batch
 
@@ -45,12 +47,16 @@ def load_run(
     folder = Path(folder)
     if not (folder / "metrics.json").exists():
         raise FileNotFoundError(f"{folder} holds no finished run: `stf train {folder.parent.name}` trains it")
-    config = parse(json.loads((folder / "config.json").read_text()), folder.parent.name)
+    try:
+        config = parse(json.loads((folder / "config.json").read_text()), folder.parent.name)
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged ({error}): remove it, and `stf train {folder.parent.name}` trains it again") from None
     model = build_model(config, get_benchmark(config.benchmark))
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except RuntimeError:
-        raise ValueError(f"{folder} was trained by another version of the code, whose weights have other names: `dvc repro` trains it again") from None
+        load_part(model, weights)
+    except (KeyError, ValueError):
+        raise ValueError(f"{folder} was trained by another version of the code, whose weights have other names or shapes: `dvc repro` trains it again") from None
     return model.eval().to(device), config
 
 
