@@ -246,7 +246,7 @@ def maps_of(
     maps["input", "elementwise"] = elementwise(gradient, x).permute(0, 3, 1, 2)  # (N, T, V, M) -> (N, M, T, V)
     maps["motion", ""] = motion(x)
     maps["random", ""] = torch.rand(maps["motion", ""].shape, generator=generator).to(x.device)
-    return present, {name: Q * present[..., None, None] for name, Q in maps.items()}
+    return present, {name: torch.where(present[..., None, None], Q, 0.0) for name, Q in maps.items()}
 
 # %% ../../nbs/42_evaluation.localisation.ipynb #42a821d6
 def localisation_by_map(

@@ -27,7 +27,7 @@ class FocusReading:
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam  # from a gradient and its map to a raw Q
     scale: Callable[[Tensor], Tensor] = normalise  # from a raw Q to the Q of the losses
 
-
+# %% ../../nbs/26_model.objective.ipynb #b5882829
 class Scene:
     "One batch, the network's pass over it, and the foci that the terms ask for."
 
@@ -192,7 +192,7 @@ class Losses:
     factors: dict[str, float]  # lambda of each
     logits: Tensor  # (N, classes)
 
-
+# %% ../../nbs/26_model.objective.ipynb #2fa9e7d2
 @dataclass
 class Objective:
     "Cross-entropy plus the STF terms, balanced and separated. Works on any model with `run(x, present) -> Output`."
