@@ -82,7 +82,7 @@ def _row(line: bytes) -> dict | None:
     crc, _, text = line.partition(b" ")
     return json.loads(text) if text.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text[:-1]) else None
 
-
+# %% ../../nbs/10_data.clips.ipynb #6377b561
 class StoreWriter:
     "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
 
