@@ -62,3 +62,29 @@ def test_an_edit_touches_the_runs_that_use_it(package, file, old, new, touched):
     path.write_text(text.replace(old, new, 1) if touched is not None else text.replace(old, '"Other words, ', 1) + "\n\n# and a remark\n")
     after = hashes(package)
     assert {name for name in before if before[name] != after[name]} == (touched or set())
+
+
+def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(package, tmp_path):
+    "A protocol, a variant, a class name, a function imported inside another: each changes the mark of a result that may read it."
+    notebook = tmp_path / "nbs" / "results" / "x.ipynb"
+    notebook.parent.mkdir(parents=True)
+    source = "from stf_repro.evaluation.localisation import load_run\nfrom stf_repro.report.notebooks import render"
+    notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source, "metadata": {}}]}))
+    probe = "from pathlib import Path; from stf_repro.report.notebooks import made_of; print(made_of(Path('.').absolute(), Path('nbs/results/x.ipynb').absolute(), {'profile': 'p'}))"
+
+    def mark():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True).stdout
+
+    marks = [mark(), mark()]
+    assert marks[0] == marks[1]
+    edits = [("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)"), ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)")]
+    edits += [("report/front.py", "def write_front_page(", "def write_front_page(more=1, *, "), ("data/classes/nwucla.txt", "throw", "toss")]
+    for file, old, new in edits:
+        text = (package / file).read_text()
+        assert old in text, file
+        (package / file).write_text(text.replace(old, new, 1))
+        marks.append(mark())
+    assert len(set(marks)) == 1 + len(edits)
+    (package / "cli.py").write_text((package / "cli.py").read_text() + "\n\ndef more():\n    pass\n")
+    assert mark() == marks[-1]

@@ -159,8 +159,8 @@ def _code(notebook: Path) -> list:
 
 
 def _files(root: Path, profile: str) -> list[Path]:
-    "What results read: records of runs, descriptions of clips, known truths, published figures."
-    patterns = ("runs/{}/*/*/*/record.json", "clips/*/store.json", "raw/*/truth.jsonl", "data/**/*")
+    "What results read: records of runs, descriptions of clips, known truths, published figures, class names."
+    patterns = ("runs/{}/*/*/*/record.json", "clips/*/store.json", "raw/*/truth.jsonl", "data/**/*", "stf_repro/data/classes/*.txt")
     return sorted(p for pattern in patterns for p in root.glob(pattern.format(profile)) if p.is_file())
 
 

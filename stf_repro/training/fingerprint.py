@@ -14,7 +14,7 @@ from ..model.objective import TERMS
 from ..model.variants import CHOICES
 from ..skeleton import LAYOUTS
 from .config import RunConfig
-from .syntax import reached
+from .syntax import TABLES, reached
 
 # %% ../../nbs/30_training.fingerprint.ipynb #53cffc62
 _TRAINER = [("stf_repro.training.trainer", name) for name in ("train", "prepare", "run_epoch", "score")]
@@ -27,7 +27,7 @@ def code_hash(
     used = [TERMS[name] for name, share in config.objective.shares.items() if share]
     used += [CHOICES[name].options[option] for name, option in config.choices.items()]
     starts = [(f.__module__, f.__qualname__) for f in used if hasattr(f, "__qualname__")]
-    found = sorted(reached([*_TRAINER, *starts]).items())
+    found = sorted(reached([*_TRAINER, *starts], TABLES).items())
     b = BENCHMARKS[config.benchmark]
     facts = [b.source, len(b.classes), b.num_persons, b.channels, _plain(b.rule), repr(LAYOUTS[b.layout])]
     return hashlib.sha256(json.dumps([found, facts]).encode()).hexdigest()

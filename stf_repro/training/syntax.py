@@ -8,7 +8,7 @@ __all__ = ['TABLES', 'syntax', 'reached']
 # %% ../../nbs/29_training.syntax.ipynb #5dd2be3b
 import ast
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import stf_repro
@@ -66,18 +66,21 @@ def syntax(
     return ast.dump(node)
 
 # %% ../../nbs/29_training.syntax.ipynb #a1f44004
-TABLES = {("model.objective", "TERMS"), ("model.variants", "CHOICES"), ("data.benchmarks", "BENCHMARKS"), ("skeleton", "LAYOUTS")}
+TABLES = frozenset((f"stf_repro.{module}", name) for module, name in (
+    ("model.objective", "TERMS"), ("model.variants", "CHOICES"), ("data.benchmarks", "BENCHMARKS"), ("skeleton", "LAYOUTS")
+))  # fmt: skip
 
 
 def reached(
     starts: Iterable[tuple[str, str]],  # (module, definition), e.g. ("stf_repro.training.trainer", "train")
+    without: Collection[tuple[str, str]] = (),  # definitions that are not followed, e.g. `TABLES`
 ) -> dict[tuple[str, str], str]:  # (module, definition) -> its syntax
     "All definitions of the package that some definitions depend on."
     waiting, found = list(starts), {}
     while waiting:
         module, name = waiting.pop()
         path = _file(module)
-        if path is None or (module, name) in found or (module.partition(".")[2], name) in TABLES:
+        if path is None or (module, name) in found or (module, name) in without:
             continue
         own, imported, rest = _definitions(path, path.read_text())
         if name in imported:
@@ -85,7 +88,7 @@ def reached(
             continue
         nodes = [own[name]] if name in own else rest if name == "" else []
         found[module, name] = "".join(map(syntax, nodes))
-        waiting += [(module, "")] + [target for node in nodes for target in _mentioned(module, node, own, imported)]
+        waiting += [(module, "")] + [target for node in nodes for target in _mentioned(module, path, node, own, imported)]
     return found
 
 
@@ -94,9 +97,11 @@ def _resolved(module: str, name: str) -> tuple[str, str]:
     return (f"{module}.{name}", "") if _file(f"{module}.{name}") else (module, name)
 
 
-def _mentioned(module: str, node: ast.AST, own: dict, imported: dict) -> Iterable[tuple[str, str]]:
-    "The definitions that a node names."
+def _mentioned(module: str, path: Path, node: ast.AST, own: dict, imported: dict) -> Iterable[tuple[str, str]]:
+    "The definitions that a node names, or imports for itself."
     for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom):
+            yield from (_resolved(_module(path, part), alias.name) for alias in part.names)
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in imported:
             target, inner = _resolved(*imported[part.value.id])
             if not inner:
