@@ -52,6 +52,7 @@ EVERY = {*SHARES, "gram", "sbu"}
         ("model/fast/passes.py", "for unit in block.gcn_tcn:", "for unit in list(block.gcn_tcn):", EVERY),
         ("data/batches.py", "t < length[..., None])", "t <= length[..., None])", EVERY),
         ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
+        ("training/syntax.py", "without: Collection[tuple[str, str]] = ()", "without: Collection[tuple[str, str]] = frozenset()", set()),
         ("training/checkpoint.py", "[:-2]", "[:-3]", EVERY),
     ],
 )

@@ -76,19 +76,22 @@ def reached(
     without: Collection[tuple[str, str]] = (),  # definitions that are not followed, e.g. `TABLES`
 ) -> dict[tuple[str, str], str]:  # (module, definition) -> its syntax
     "All definitions of the package that some definitions depend on."
-    waiting, found = list(starts), {}
+    waiting, found, texts = list(starts), {}, {}  # texts: a file is read once per call
     while waiting:
         module, name = waiting.pop()
         path = _file(module)
         if path is None or (module, name) in found or (module, name) in without:
             continue
-        own, imported, rest = _definitions(path, path.read_text())
+        if path not in texts:
+            texts[path] = path.read_text()
+        text = texts[path]
+        own, imported, rest = _definitions(path, text)
         if name in imported:
             waiting.append(_resolved(*imported[name]))
             continue
         nodes = [own[name]] if name in own else rest if name == "" else []
         found[module, name] = "".join(map(syntax, nodes))
-        waiting += [(module, "")] + [target for node in nodes for target in _mentioned(module, path, node, own, imported)]
+        waiting += [(module, ""), *(target for node in nodes for target in _mentioned(module, path, text, node))]
     return found
 
 
@@ -97,16 +100,18 @@ def _resolved(module: str, name: str) -> tuple[str, str]:
     return (f"{module}.{name}", "") if _file(f"{module}.{name}") else (module, name)
 
 
-def _mentioned(module: str, path: Path, node: ast.AST, own: dict, imported: dict) -> Iterable[tuple[str, str]]:
+@functools.cache
+def _mentioned(module: str, path: Path, text: str, node: ast.AST) -> frozenset[tuple[str, str]]:
     "The definitions that a node names, or imports for itself."
+    (own, imported, _), found = _definitions(path, text), set()
     for part in ast.walk(node):
         if isinstance(part, ast.ImportFrom):
-            yield from (_resolved(_module(path, part), alias.name) for alias in part.names)
+            found |= {_resolved(_module(path, part), alias.name) for alias in part.names}
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in imported:
             target, inner = _resolved(*imported[part.value.id])
-            if not inner:
-                yield target, part.attr
+            found |= set() if inner else {(target, part.attr)}
         if isinstance(part, ast.Name) and part.id in own:
-            yield module, part.id
+            found.add((module, part.id))
         elif isinstance(part, ast.Name) and part.id in imported:
-            yield _resolved(*imported[part.id])
+            found.add(_resolved(*imported[part.id]))
+    return frozenset(found)
