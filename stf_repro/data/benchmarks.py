@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NTU_CLASSES', 'KINETICS_CLASSES', 'NWUCLA_CLASSES', 'SBU_CLASSES', 'JHMDB_CLASSES', 'SYNTHETIC_CLASSES', 'XSUB_60',
            'XVIEW_60', 'XSUB_120', 'XSET_120', 'XVIEW_NWUCLA', 'PARTS', 'BENCHMARKS', 'Rule', 'Benchmark',
-           'get_benchmark', 'missing_ntu', 'ntu_samples', 'subset', 'check_labels', 'count_parts']
+           'get_benchmark', 'missing_ntu', 'ntu_samples', 'subset', 'held_out', 'check_labels', 'count_parts']
 
 # %% ../../nbs/04_data.benchmarks.ipynb #4bcafac2
 import difflib
@@ -193,6 +193,25 @@ def subset(
             place[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = order[np.argsort(place, kind="stable")]
     return np.sort(order[: round(len(labels) * percent / 100)]).astype(np.int64)
+
+# %% ../../nbs/04_data.benchmarks.ipynb #f35658ed
+def held_out(
+    store,  # with `labels` and `attributes(i)`, such as a clip store
+    places: np.ndarray,  # (n,) places of the training clips, ascending
+    by: str,  # an attribute, e.g. "subject"; or "clip"
+) -> tuple[np.ndarray, np.ndarray]:  # what still trains, and what is held out: places, ascending
+    "A third of the training part, to choose by. Raises `ValueError` if it cannot be divided so."
+    if by == "clip":
+        labels = np.asarray(store.labels)[places]
+        rank = np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])  # within its class
+        apart = rank % 3 == 2
+    else:
+        values = [store.attributes(i).get(by) for i in places.tolist()]
+        known = sorted(set(values) - {None})
+        if None in values or len(known) < 2:
+            raise ValueError(f"the training clips cannot be divided by {by!r}: they have {len(known)} of it; take clip, or one of {', '.join(sorted(store.attributes(int(places[0]))))}")
+        apart = np.isin(values, known[2 * len(known) // 3 :])
+    return places[~apart], places[apart]
 
 # %% ../../nbs/04_data.benchmarks.ipynb #5f6ac3a0
 def check_labels(

@@ -62,11 +62,12 @@ class STFModule(nn.Module):
         alpha: Callable[[int, int, int], nn.Module] = TimeAlpha,
         squash: Callable[[Tensor], Tensor] = bounded,
         taught_on: Callable[[Tensor], Tensor] = Tensor.detach,  # of the features: what beta reads for L_Gk
+        gate: float = 0.0,  # how far G is let in at the start
     ):
         super().__init__()
         self.beta, self.alpha = beta(in_channels), alpha(frames, num_joints, num_scales)
         self.squash, self.taught_on = squash, taught_on
-        self.gate = nn.Parameter(torch.zeros(1))
+        self.gate = nn.Parameter(torch.full((1,), gate))
 
     def forward(
         self,
@@ -92,7 +93,7 @@ class STF(MSG3D):
         num_g3d_scales: int = 6,
         windows: tuple[int, ...] = (3, 5),
         join: Callable = add,  # how G meets the other matrices
-        **parts,  # beta, alpha, squash, taught_on of every `STFModule`
+        **parts,  # beta, alpha, squash, taught_on, gate of every `STFModule`
     ):
         super().__init__(num_classes, layout, num_persons, in_channels, width, num_gcn_scales, num_g3d_scales, windows)
         self.stf = nn.ModuleDict()

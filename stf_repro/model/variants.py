@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHOICES', 'logit', 'log_softmax', 'softmax', 'elementwise', 'raw', 'unit_norm', 'right', 'every', 'attached',
            'logit_of', 'log_survival', 'squared', 'hinged', 'relu_predictor', 'bottleneck_predictor', 'MeanAlpha',
-           'GramAlpha', 'row_softmax', 'replace_residual', 'multiply', 'steps', 'phases', 'epochs', 'together',
-           'FrozenBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
+           'GramAlpha', 'EmbeddedAlpha', 'row_softmax', 'loose', 'replace_residual', 'multiply', 'steps', 'phases',
+           'epochs', 'together', 'FrozenBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
 
 # %% ../../nbs/29_model.variants.ipynb #f02ae55a
 import difflib
@@ -127,9 +127,27 @@ class GramAlpha(nn.Module):
         return self.scale * together.unsqueeze(1) + self.shift
 
 
+class EmbeddedAlpha(nn.Module):
+    "alpha from two embeddings of each joint's focus over time: entry (v, u) is their product."
+
+    def __init__(self, frames: int, num_joints: int, num_scales: int):
+        super().__init__()
+        self.num_scales = num_scales
+        self.rows, self.columns = (nn.Conv1d(frames, num_scales * 8, 1) for _ in range(2))
+
+    def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
+        v, u = (layer(focus).unflatten(1, (self.num_scales, -1)) for layer in (self.rows, self.columns))  # (B, K, 8, V)
+        return torch.einsum("bkdv,bkdu->bkvu", v, u)
+
+
 def row_softmax(G: Tensor) -> Tensor:  # (B, K, V, V)
     "Rows that sum to one, in place of the tanh."
     return G.softmax(-1)
+
+
+def loose(G: Tensor) -> Tensor:
+    "tanh, divided by the root of the number of joints: the matrix is of the size of the skeleton's, a row may outweigh it."
+    return G.tanh() / G.shape[-1] ** 0.5
 
 # %% ../../nbs/29_model.variants.ipynb #2add15bd
 def replace_residual(A: Tensor, residual: Tensor, G: Tensor) -> Tensor:  # (K, V, V) twice, (B, K, V, V) -> (B, K, V, V)
@@ -212,14 +230,17 @@ CHOICES: dict[str, Choice] = {
     "focus_scale": _choice("C7", "focus", "scale", maximum=normalise, norm=unit_norm, none=raw),
     "mask_modules": _choice("C9", "exploration", "modules", last=slice(-1, None), last_two=slice(-2, None), all=slice(None), first=slice(0, 1)),
     "mask_gradient": _choice("C14", "exploration", "mask", attached=attached, detached=Tensor.detach),
+    "divergence_module": _choice("C31", "divergence", "module", last=-1, first=0),
+    "coherence_modules": _choice("C31", "coherence", "modules", last_two=(-2, -1), first_two=(0, 1), frame_graphs=(0, 2)),
     "exploration_of": _choice("C15", "exploration", "survival", probability=probability, logit=logit_of, log=log_survival),
     "exploration_clips": _choice("C30", "exploration", "counted", right=right, every=every),
     "distance": _choice("C18", "divergence adjacency coherence", "distance", norm=norm, squared=squared),
     "divergence_bound": _choice("C20", "divergence", "distance", scale=norm, hinge=hinged),
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),
     "stf_beta": _choice("C10", "stf", "beta", sigmoid=focus_predictor, relu=relu_predictor, bottleneck=bottleneck_predictor),
-    "stf_alpha": _choice("C11", "stf", "alpha", time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha),
-    "stf_squash": _choice("C11", "stf", "squash", tanh=bounded, softmax=row_softmax),
+    "stf_alpha": _choice("C11", "stf", "alpha", time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha, embedded=EmbeddedAlpha),
+    "stf_squash": _choice("C11", "stf", "squash", tanh=bounded, loose_tanh=loose, softmax=row_softmax),
+    "stf_gate": _choice("C12", "stf", "gate", closed=0.0, half=0.5),
     "stf_join": _choice("C12", "stf", "join", add=add, replace_residual=replace_residual, multiply=multiply),
     "stf_taught_on": _choice("C14", "stf", "taught_on", detached=Tensor.detach, attached=attached),
     "separation": _choice("C16", "objective", "schedule", batches=alternate, steps=steps, phases=phases, epochs=epochs, none=together),

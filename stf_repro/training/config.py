@@ -111,6 +111,7 @@ class RunConfig(Part):
     choices: dict[str, str] = {}  # open points of the paper read in another way than ours: see `model.variants.CHOICES`
     seed: int = Field(0, ge=0)
     percent: float | None = Field(None, gt=0, le=100)  # of the training clips; None: all
+    hold_out: str | None = None  # attribute by which a third of the training clips is scored in place of the test part
     start: str | None = None  # key of the main run whose frozen network gets a new last layer
 
     @model_validator(mode="after")

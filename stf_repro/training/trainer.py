@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.batches import Clips
-from ..data.benchmarks import check_labels, get_benchmark, subset
+from ..data.benchmarks import check_labels, get_benchmark, held_out, subset
 from ..data.clips import ClipStore
 from ..model.msg3d import MSG3D
 from ..model.objective import Losses, Objective
@@ -142,7 +142,7 @@ def split_clips(
     config: RunConfig,
     store: ClipStore,
 ) -> dict[str, Tensor]:  # "train" and "test": places in the store
-    "Which clips train and which test. Raises `TrainingError` if they are too few, or not those of the benchmark."
+    "Which clips train and which are scored. Raises `TrainingError` if they are too few, or not those of the benchmark."
     benchmark = get_benchmark(config.benchmark)
     if store.source != config.source:
         raise TrainingError(f"{config.label} needs the clips of {config.source!r}; {store.path} holds {store.source!r}")
@@ -153,6 +153,8 @@ def split_clips(
     try:
         check_labels(store, benchmark)
         parts = {part: benchmark.indices(store, part) for part in ("train", "test")}
+        if config.hold_out:
+            parts["train"], parts["test"] = held_out(store, parts["train"], config.hold_out)
     except (ValueError, KeyError) as error:
         raise TrainingError(f"{store.path}: {error.args[0]}") from None
     if config.percent is not None:
