@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from stf_repro.data.batches import Clips
+from stf_repro.data.batches import Clips, replay
 from stf_repro.data.clips import ClipStore
 from stf_repro.data.formats import read_ntu
 from stf_repro.data.made.actions import SyntheticConfig
@@ -268,7 +268,7 @@ def test_truth_follows_each_frame_into_the_input(made):
 def test_truth_lies_on_seen_bodies_only(made):
     raw, store = made
     laid = lay_truth(clip_truth(raw, list(store.names)), InputConfig(frames=60))
-    x, present = Clips(store).replay(torch.arange(len(store)), 60)
+    x, present = replay(Clips(store), torch.arange(len(store)), 60)
     assert not laid[~present].any() and laid.any((1, 2, 3)).float().mean() > 0.9
     assert set(KIND) == set(range(24)) and set(KIND.values()) == {"where", "when", "both"}
     with pytest.raises(ValueError, match="replay"):
@@ -296,7 +296,7 @@ def test_maps_of_a_network_that_can_be_read(tiny):
     "The gradient is known: at one joint and frame, (2, -2, 0) in the first map and (1, -1, 0) in the second."
     model, clips, places, config = tiny
     present, maps = maps_of(model, clips, places, config, torch.Generator().manual_seed(0))
-    x = clips.replay(places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
+    x = replay(clips, places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
     T, named = x.shape[2], (model.run(x).logits[:, 1] > 0)  # class 1 is the predicted one
     assert named.any() and not named.all() and set(maps) == {(m, f) for m in ("gcn1", "g3d1") for f in FORMS} | {("input", "elementwise"), ("motion", ""), ("random", "")}
     here = (2 * (x[:, 0, 2, 3] - x[:, 1, 2, 3])).relu() * present  # (N, M)
@@ -316,7 +316,7 @@ def test_localisation_by_map_counts_hits_by_hand(tiny, made):
     "The place that the network reads is the only one its input map points at: a hit where the truth holds it."
     model, clips, places, config = tiny
     truth = lay_truth(clip_truth(made[0], list(made[1].names)), config)
-    x, present = clips.replay(places, 60)
+    x, present = replay(clips, places, 60)
     x = x[:, :, ::4]
     reads = (x[:, 0, 2, 3] - x[:, 1, 2, 3]) * present  # (N, M)
     named = reads.sum(1) > 0
