@@ -344,6 +344,15 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
         assert all(torch.equal(kept[k], v) for k, v in seen[epoch - 1].items())
 
 
+def test_with_hold_out_the_test_part_is_not_read(tmp_path):
+    config, store = quick(tmp_path)
+    whole = split_clips(config, store)
+    apart = split_clips(config.model_copy(update={"hold_out": "clip"}), store)
+    assert sorted([*apart["train"].tolist(), *apart["test"].tolist()]) == whole["train"].tolist() and len(apart["test"]) == len(whole["train"]) // 3
+    with pytest.raises(TrainingError, match="cannot be divided by 'subject'"):  # one subject trains here
+        split_clips(config.model_copy(update={"hold_out": "subject"}), store)
+
+
 def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_path):
     often, store = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5})
     seldom, _ = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5, "score_every": 2})
