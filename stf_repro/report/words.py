@@ -23,7 +23,7 @@ WORDS = {
     # rows of the ablation that are networks with a name
     "M1": "MS-G3D", "M5": "STF",
     # where a published figure was found
-    "original-paper": "the method's own paper", "later-citation": "a later paper", "setups": "set-ups", "setup": "set-up",
+    "original-paper": "its own paper", "later-citation": "a later paper", "setups": "set-ups", "setup": "set-up",
 }  # fmt: skip
 
 

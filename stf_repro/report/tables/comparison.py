@@ -24,7 +24,7 @@ SOURCE_MARKS = {"poster": "", "original-paper": "p", "later-citation": "c", "inf
 LEGEND = (
     "`?` printed in the paper, not recovered; `-` a dash in the paper, or nothing printed; "
     "(p) from the method's own paper, (c) as a later paper cites it, (i) inferred; "
-    "`*` public code, below the method's own figure; `‡` J+B and their motion; `o` four streams of DSTA-Net; `†` J+B and velocity; `3s` three streams."
+    "`*` public code, below the method's own figure; `‡` joints, bones and their motion; `o` four streams of DSTA-Net; `†` joints, bones and velocity; `3s` three streams."
 )
 
 

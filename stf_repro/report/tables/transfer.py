@@ -52,7 +52,8 @@ def scarce(
     arms = same_seeds({(percent, label): arm(runs, label, benchmark, percent=share) for percent, share in shares.items() for label in ("M1", "M5")})
     scores = {key: scores_of(own) for key, own in arms.items()}
     for percent, of_percent in published.groupby("percent", sort=False):
-        step, row = compare(scores[percent, "M1"], scores[percent, "M5"]), {"training clips": f"{percent} %"}
+        epochs = dict.fromkeys(str(run.config["optim"]["epochs"]) for label in ("M1", "M5") for run in arms[percent, label])
+        step, row = compare(scores[percent, "M1"], scores[percent, "M5"]), {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}
         for r in of_percent.itertuples():
             own, gain = summary(scores[percent, PAIR[r.method]]), step if PAIR[r.method] == "M5" else None
             row[f"ours on {words(benchmark or NOT_RUN)}: {words(PAIR[r.method])}"] = cell(own)
