@@ -94,13 +94,13 @@ def invent(
 def same_seeds(
     arms: dict[Hashable, list[Run]],  # those of one page; an empty one was not run
 ) -> dict[Hashable, list[Run]]:
-    "The arms of a page, with the seeds that all of them have. Raises `ValueError` if they have none in common."
+    "The arms of a page, with the seeds that all of them have, in order. Raises `ValueError` if they have none in common."
     there = {key: {run.seed for run in own} for key, own in arms.items() if own}
     shared = set.intersection(*there.values()) if there else set()
     if there and not shared:
         has = "; ".join(f"{arms[key][0].key} has {', '.join(map(str, sorted(seeds)))}" for key, seeds in there.items())
         raise ValueError(f"these runs have no seed in common, so they cannot stand beside each other: {has}. `stf runs` lists what is still to be trained")
-    return {key: [run for run in own if run.seed in shared] for key, own in arms.items()}
+    return {key: sorted((run for run in own if run.seed in shared), key=lambda run: run.seed) for key, own in arms.items()}
 
 
 def seeds_text(
