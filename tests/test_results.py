@@ -14,15 +14,33 @@ import yaml
 
 from stf_repro.cli import main
 from stf_repro.report.charts import draw_seeds, seed_limits
-from stf_repro.report.front import TITLES, findings, found_accuracy, found_adjacency, found_focus, front_page, side, state
+from stf_repro.report.front import (
+    TITLES,
+    findings,
+    found_accuracy,
+    found_adjacency,
+    found_focus,
+    front_page,
+    side,
+    state,
+)
 from stf_repro.report.notebooks import NotebookError, _check, own_parameters, render
 from stf_repro.report.tables.ablation import ablation, ablation_long, ablation_table
 from stf_repro.report.tables.cells import NOT_RUN, read_published
 from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
 from stf_repro.report.tables.files import latex, provenance
-from stf_repro.report.tables.runs import arm, counterpart, invent, is_made, needed, read_runs, same_seeds, setting
+from stf_repro.report.tables.runs import (
+    arm,
+    counterpart,
+    invent,
+    is_made,
+    needed,
+    read_runs,
+    same_seeds,
+    setting,
+)
 from stf_repro.report.tables.transfer import scarce, transfer
-from stf_repro.report.words import WORDS, words
+from stf_repro.report.words import words
 
 SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
 
@@ -318,6 +336,29 @@ def test_every_benchmark_has_its_column():
 
     assert {setting(b) for b in BENCHMARKS if b.startswith("synth")} == {setting(b) for b in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset", "kinetics400")}
     assert [b for b in BENCHMARKS if is_made(b) and BENCHMARKS[b].source.startswith(("ntu", "kinetics400"))] == []
+
+
+SHORT = r"\b(xsub|xview|xset|NTU60|NTU120|gcn\d|g3d\d|mean_gradient|elementwise|J\+B|original-paper|\w+_\w+)\b"  # names of the code, not words
+
+
+def test_tables_are_read_in_words(rendered):
+    for folder in rendered.values():
+        text = re.sub(r"`[^`]*`|L_(e|d|Gk|c)\b", "", (folder / "table.md").read_text())
+        assert re.search(SHORT, text) is None, (folder.name, re.search(SHORT, text))
+
+
+def test_every_short_name_has_words(root):
+    "Of the modules, forms and protocols that the code knows, and of the published tables."
+    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.model.msg3d import MODULES
+    from stf_repro.model.variants import CHOICES
+
+    for name in (*MODULES, *CHOICES["focus_form"].options, *(key for key in BENCHMARKS if "-" in key)):
+        assert not re.search(SHORT, words(name)) and words(name) != name, name
+    for table in ("table2_sota", "table4_scarce", "table5_ablation"):
+        for r in reference(root, table)[["dataset", "protocol", "modality"]].drop_duplicates().itertuples(index=False):
+            assert not re.search(SHORT, words(*r)), r
+    assert words("NTU120", "xset", "B") == "NTU RGB+D 120, cross-setup, bones" and words("sbu-3") == "SBU Kinect Interaction, fold 3" and words("random", "") == "random"
 
 
 # files
