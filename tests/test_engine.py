@@ -359,7 +359,7 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
         ("runs", {"choices": {"mask_gradient": "cut"}}, "the choice 'mask_gradient' has no option 'cut'; it has: attached, detached"),
     ],
 )
-def test_runs_and_shifts_are_checked(kind, change, reason):
+def test_runs_and_transfers_are_checked(kind, change, reason):
     base = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub"}
     params = {"profile": "p", "runs": {"M1": base}, "transfers": {}}
     params[kind]["X"] = base | change

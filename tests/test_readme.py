@@ -66,7 +66,7 @@ for i in $(seq $last); do SLURM_ARRAY_TASK_ID=$i sh -c "$word"; done
 
 @pytest.fixture
 def loop(project, small_params, tmp_path):
-    "Runs a loop of CONTRIBUTING in a small project with a shift; returns the trainings that it called."
+    "Runs a loop of CONTRIBUTING in a small project with a transfer; returns the trainings that it called."
     base = small_params["runs"]["M1"] | {"seeds": [0, 1], "percent": 50, "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1, "milestones": []}}
     small_params |= {"runs": {"M1": base | {"group": "main"}}, "transfers": {"S": base | {"group": "transfer", "start": "M1"}}}
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
@@ -86,7 +86,7 @@ def loop(project, small_params, tmp_path):
     return run
 
 
-def test_the_loop_over_several_devices_trains_runs_then_shifts(loop, project):
+def test_the_loop_over_several_devices_trains_runs_then_transfers(loop, project):
     "Two slots, on the CPU."
     text = next(block for block in LOOPS if "xargs" in block)
     assert text.count("cuda:$GPU") == 1 and "-P 4" in text
