@@ -112,10 +112,33 @@ def test_the_long_commands_are_run_by_ci():
     assert BY_CI <= set(script)
 
 
+def is_still_to_be_made(target: str) -> bool:
+    "Whether a link leads to a result of a profile none of whose results are in the repository yet."
+    folder, profile, result = (*Path(target).parts, "", "", "")[:3]
+    page = ROOT / "conf" / "profile" / f"{profile}.yaml"
+    if folder != "results" or (ROOT / folder / profile).exists() or not page.exists():
+        return False
+    return result in {name for group in yaml.safe_load(page.read_text())["results"].values() for name in group}
+
+
 def test_links_and_pictures_exist():
     for name, text in TEXT.items():
         for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert target.startswith("https://") or (ROOT / target).exists(), f"{name} links to {target}"
+            assert target.startswith("https://") or (ROOT / target).exists() or is_still_to_be_made(target), f"{name} links to {target}"
+
+
+def test_links_of_notebooks_lead_somewhere():
+    "Those of results from where they are executed to: results/<profile>/<name>/."
+    own = yaml.safe_load((ROOT / "params.yaml").read_text())
+    results = [name for group in own["results"].values() for name in group]
+    pages = {path: path.parent for path in (*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "nbs" / "experiments").glob("*.ipynb"), *(ROOT / "nbs" / "benchmarks").glob("*.ipynb"))}
+    pages |= {ROOT / "nbs" / "results" / f"{name}.ipynb": ROOT / "results" / own["profile"] / name for name in results}
+    made = {ROOT / "results" / own["profile"] / name / f"{name}.ipynb" for name in results}
+    for path, folder in pages.items():
+        for cell in json.loads(path.read_text())["cells"]:
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ():
+                place = Path(os.path.normpath(folder / target))
+                assert target.startswith("https://") or place in made or place.exists(), f"{path} links to {target}"
 
 
 def test_no_figure_of_a_run_is_repeated():
