@@ -380,7 +380,7 @@ def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_pa
         ("runs", {"choices": {"mask_gradient": "cut"}}, "the choice 'mask_gradient' has no option 'cut'; it has: attached, detached"),
     ],
 )
-def test_runs_and_shifts_are_checked(kind, change, reason):
+def test_runs_and_transfers_are_checked(kind, change, reason):
     base = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub"}
     params = {"profile": "p", "runs": {"M1": base}, "transfers": {}}
     params[kind]["X"] = base | change

@@ -127,8 +127,8 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] and c.model.width == PROFILES[profile] for c in configs)
     assert {"M1", "M2", "M3", "M4", "M5"} <= {c.label for c in configs}
-    if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need
-        assert len([key for key, seeds in runs.items() if all(c.group != "choices" for c in seeds.values())]) == 31
+    if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need, and a row of ours
+        assert len(runs) == {"paper": 31, "synthetic": 32}[profile] and (profile == "synthetic") == ("M5e" in runs)
     assert all(c.start in runs for c in configs if c.start)
     named = {name for group in params["results"].values() for name in group}
     assert named and all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)
@@ -139,18 +139,23 @@ def test_all_profiles_are_tested(root):
 
 
 def test_terms_are_added_as_in_table_5(root):
-    "The rows of conf/terms.yaml against the published table."
+    "The rows of conf/terms.yaml against the published table; those of ours against the row that they change."
     import csv
+
+    from stf_repro.report.tables.ablation import OURS
 
     columns = {"l_e": "exploration", "l_d": "divergence", "l_gk": "adjacency", "l_c": "coherence"}
     rows = list(csv.DictReader((root / "data" / "reference" / "table5_ablation.csv").open()))
     known = yaml.safe_load((root / "conf" / "terms.yaml").read_text())["terms"]
-    assert [row["model"] for row in rows] == list(known) == ["M1", "M2", "M3", "M4", "M5"]
+    assert [row["model"] for row in rows] == ["M1", "M2", "M3", "M4", "M5"] and list(known) == [*(row["model"] for row in rows), *OURS]
     for row in rows:
         terms = known[row["model"]]
         assert terms["label"] == row["model"]
         assert set(terms["objective"]["shares"]) == {name for column, name in columns.items() if row[column] == "1"}
         assert (terms["model"]["name"] == "stf") == (row["l_gk"] == "1")
+    for label, (base, _) in OURS.items():
+        choices = known[label].pop("choices")
+        assert known[label] == known[base] | {"label": label} and choices
 
 
 def test_exact_versions_fit_the_ranges(root):

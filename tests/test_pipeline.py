@@ -78,10 +78,10 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "group": "main", "model.name": "stf", "model.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.shares.coherence": 0.1}),
         ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "model.num_gcn_scales": 8, "model.num_g3d_scales": 8, "model.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
         ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
-        ("synthetic", "msg3d-p10", {"seeds": [0, 1], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 40, "optim.recipe": "adamw", "objective.warmup": 0.3}),
-        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3], "label": "M5", "optim.epochs": 8, "input.every": 4, "input.frames": 60}),
+        ("synthetic", "msg3d-p10", {"seeds": [0, 1, 2], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 40, "optim.recipe": "adamw", "objective.warmup": 0.3}),
+        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 8, "input.every": 4, "input.frames": 60}),
         ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 8}),
-        ("synthetic", "C7-norm", {"group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf"}),
+        ("synthetic", "M5e", {"group": "ablation", "seeds": [0, 1, 2, 3, 4], "label": "M5e", "model.name": "stf", "objective.shares": {"exploration": 0.1, "divergence": 0.03, "adjacency": 3.0, "coherence": 0.1}, "choices": {"focus_form": "elementwise", "mask_modules": "first", "divergence_module": "first", "coherence_modules": "frame_graphs"}}),
         ("sbu", "M4", {"group": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
         ("nwucla", "stf-joint", {"group": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
         ("jhmdb", "msg3d-joint", {"benchmark": "jhmdb-1", "model.width": 24, "input.recipe": "resample", "input.frames": 40}),
@@ -92,7 +92,7 @@ def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expec
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
     section = find_run(params, key)[1]
     assert {path: lookup(section, path.split(".")) for path in expected} == expected
-    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 34}.get(profile, 5)
+    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 32}.get(profile, 5)
 
 
 def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_are():
@@ -169,7 +169,7 @@ def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys,
                 written = lookup(yaml.safe_load((root / file).read_text()), (*part.split(".", 1), *path.split(".")))
                 value = params["runs" if key in params["runs"] else "transfers"][key]["source"] if path == "source" else written
                 assert (value if isinstance(value, str) else json.dumps(value)) in line, line
-    assert {"conf/terms.yaml", f"conf/profile/{profile}.yaml"} <= files <= {"conf/terms.yaml", f"conf/profile/{profile}.yaml", "conf/paper/runs.yaml"}
+    assert {"conf/terms.yaml", f"conf/profile/{profile}.yaml"} <= files <= {"conf/terms.yaml", f"conf/profile/{profile}.yaml", "conf/paper/runs.yaml", "conf/small.yaml"}
 
 
 def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monkeypatch, capsys):
@@ -182,7 +182,7 @@ def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monk
     assert main(["show", "M2"]) == 0
     text = re.sub(" +", " ", capsys.readouterr().out)
     assert "objective.shares.exploration 0.7 terms.M2 in params.yaml\n" in text and "optim.momentum 0.5 runs.M2 in params.yaml\n" in text
-    assert "optim.lr 0.01 base in conf/profile/synthetic.yaml\n" in text and "optim.accumulate 1 default\n" in text
+    assert "optim.lr 0.01 base in conf/small.yaml\n" in text and "optim.accumulate 1 default\n" in text
 
 
 # what is still to be trained
@@ -200,7 +200,7 @@ def finish(project, key: str, seed: int) -> None:
 def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, capsys):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params["runs"] = {key: params["runs"][key] for key in ("M2", "stf-xsub60-joint", "C7-norm")}
+    params["runs"] = {key: params["runs"][key] for key in ("M2", "stf-xsub60-joint", "stf-p10")}
     params["transfers"] = {"stf-transfer": params["transfers"]["stf-transfer"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     monkeypatch.chdir(tmp_path)
@@ -209,17 +209,17 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
         assert main(["runs", *options]) == 0
         return capsys.readouterr().out.splitlines()
 
-    everything = [f"{key} --seed {seed}" for key, n in (("M2", 4), ("stf-xsub60-joint", 4), ("C7-norm", 2), ("stf-transfer", 2)) for seed in range(n)]
-    assert listed() == listed("--all") == everything and listed("--ready") == everything[:-2]
-    for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("C7-norm", 0), ("stf-transfer", 0)):
+    everything = [f"{key} --seed {seed}" for key, n in (("M2", 5), ("stf-xsub60-joint", 5), ("stf-p10", 3), ("stf-transfer", 3)) for seed in range(n)]
+    assert listed() == listed("--all") == everything and listed("--ready") == everything[:-3]
+    for key, seed in (("M2", 1), ("stf-xsub60-joint", 0), ("stf-p10", 0), ("stf-transfer", 0)):
         finish(tmp_path, key, seed)
-    left = [line for line in everything if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "C7-norm --seed 0", "stf-transfer --seed 0")]
-    assert listed() == left and listed("--ready") == left[:-1] and listed("--all") == everything
+    left = [line for line in everything if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "stf-p10 --seed 0", "stf-transfer --seed 0")]
+    assert listed() == left and listed("--ready") == left[:-2] and listed("--all") == everything
     params["terms"]["M2"]["objective"]["shares"]["exploration"] = 0.2  # then what was trained with another number is not what is wanted
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert listed() == [*(f"M2 --seed {s}" for s in range(4)), *left[3:]]
-    (run_folder(tmp_path, params, "C7-norm", 0) / "metrics.json").unlink()
-    assert "C7-norm --seed 0" in listed()
+    assert listed() == [*(f"M2 --seed {s}" for s in range(5)), *left[4:]]
+    (run_folder(tmp_path, params, "stf-p10", 0) / "metrics.json").unlink()
+    assert "stf-p10 --seed 0" in listed()
 
 
 def test_listing_waits_for_no_heavy_library(root):
@@ -234,7 +234,7 @@ def test_nothing_to_do_is_nothing_to_say(project, monkeypatch, capsys):
     assert main(["runs"]) == 0 and capsys.readouterr().out == ""
 
 
-def test_a_shift_waits_for_the_run_it_starts_from(root):
+def test_a_transfer_waits_for_the_run_it_starts_from(root):
     from dvc.repo import Repo
 
     params = yaml.safe_load((root / "params.yaml").read_text())

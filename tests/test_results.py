@@ -14,13 +14,33 @@ import yaml
 
 from stf_repro.cli import main
 from stf_repro.report.charts import draw_seeds, seed_limits
-from stf_repro.report.front import TITLES, front_page, state
+from stf_repro.report.front import (
+    TITLES,
+    findings,
+    found_accuracy,
+    found_adjacency,
+    found_focus,
+    front_page,
+    side,
+    state,
+)
 from stf_repro.report.notebooks import NotebookError, _check, own_parameters, render
-from stf_repro.report.tables.ablation import ablation
+from stf_repro.report.tables.ablation import ablation, ablation_long, ablation_table
 from stf_repro.report.tables.cells import NOT_RUN, read_published
 from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
 from stf_repro.report.tables.files import latex, provenance
-from stf_repro.report.tables.runs import arm, counterpart, invent, is_made, read_runs, setting
+from stf_repro.report.tables.runs import (
+    arm,
+    counterpart,
+    invent,
+    is_made,
+    needed,
+    read_runs,
+    same_seeds,
+    setting,
+)
+from stf_repro.report.tables.transfer import scarce, transfer
+from stf_repro.report.words import words
 
 SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
 
@@ -118,10 +138,11 @@ def test_what_people_read_shows_every_published_figure(root, rendered):
     text = (rendered["table2_comparison"] / "table.md").read_text()
     lines = [line for line in text.split("**As published")[1].splitlines() if line.startswith("|")]
     heads, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines if not line.startswith("|:")]
+    assert heads[2] == "NTU RGB+D 60, cross-subject, joints" and heads[-1] == "Kinetics-Skeleton, joints and bones"
     cells = {(row[0], head): c for row in rows for head, c in zip(heads[2:], row[2:])}
     assert len(rows) == 20 and len(cells) == 300
     for r in published.itertuples():
-        found = cells.pop((r.method, f"{r.dataset} {r.protocol} {r.modality}".replace(" default", "")))
+        found = cells.pop((r.method, words(r.dataset, r.protocol, r.modality)))
         assert found == "?" if not r.top1 else found.split(" ")[0] == r.top1 + r.marker, r
         assert r.source in ("poster", "") or found.endswith({"original-paper": "(p)", "later-citation": "(c)", "inferred": "(i)"}[r.source]), r
     assert set(cells.values()) == {"-"} and (published.top1 == "").sum() == text.split("**As published")[1].split(LEGEND)[0].count("?") == 7
@@ -154,17 +175,78 @@ def test_ours_is_the_mean_over_seeds(project, rendered):
         assert float(table.ours_top1[model]) == pytest.approx(np.mean(tops)) and float(table.ours_spread[model]) == pytest.approx(max(tops) - min(tops))
 
 
+def tops(runs: list) -> dict[tuple, float]:
+    "Top-1 of each run, counted again."
+    return {(r.config["label"], r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
+
+
 def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
-    "M1 has seeds that M2 has not; the step is over those that both have, the gain of M3 over M1, too."
+    "M1 has seeds that M2 and M3 have not: all rows are of the two seeds that all have."
     runs = [invent(label, s, push=push) for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2))) for s in seeds]
-    top = {(r.config["label"], r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
-    rows = ablation(runs, read_published(root, "table5_ablation"))
+    top = tops(runs)
+    rows, used = ablation(runs, read_published(root, "table5_ablation"))
     assert rows[0].step is None and rows[3].own is rows[3].step is None
-    assert rows[1].step.values == pytest.approx([top["M2", s] - top["M1", s] for s in (1, 2, 3)])
-    assert rows[2].step.values == pytest.approx([top["M3", s] - top["M2", s] for s in (2, 3)])
+    assert sorted({r.seed for r in used}) == [2, 3] and len(used) == 6
+    for row, below, model in ((rows[0], None, "M1"), (rows[1], "M1", "M2"), (rows[2], "M2", "M3")):
+        assert row.own.values == pytest.approx([top[model, s] for s in (2, 3)])
+        assert below is None or row.step.values == pytest.approx([top[model, s] - top[below, s] for s in (2, 3)])
     assert rows[2].gain.values == pytest.approx([top["M3", s] - top["M1", s] for s in (2, 3)])
     difference = np.ptp(rows[2].step.values)
     assert rows[2].step.seeds_half == pytest.approx(12.706 * difference / 2, rel=1e-3)  # two seeds: t times half the distance
+
+
+SEEDS = {"M1": range(5), "M5": range(1, 4)}  # what two arms have; they share 1, 2 and 3
+
+
+def pages(root) -> dict[str, tuple[list, list]]:
+    "The runs that each page uses, of those that it was given: one of its arms has fewer seeds than the others."
+    published = lambda name: read_published(root, name)
+    whole = lambda *labels, **extra: [invent(label, s, **extra) for label in labels for s in range(5)]
+    uneven = lambda *labels, **extra: [invent(label, s, **extra) for label in labels for s in SEEDS[label]]
+    settings = [*whole("M1", "M5"), *uneven("M1", "M5", modality="bone"), *whole("M1", "M5", benchmark="synth60-xview")]
+    last, full = uneven("M1", "M5", benchmark="synth120-xsub"), whole("M1", "M5", benchmark="synth120-xsub")
+    shares, rows = [*whole("M1", "M5"), *uneven("M1", "M5", percent=10)], [*whole("M1", "M3", "M4"), *uneven("M5")]
+    figure = needed(rows, "M1", "M5", beside=("M1", "M3", "M4", "M5", "M5e"))[1]
+    return {
+        "comparison": (comparison(settings, published("table2_sota"))[1], settings),
+        "transfer": (transfer(last, full, published("table3_shift"))[2], [*last, *full]),
+        "scarce": (scarce(shares, published("table4_scarce"))[2], shares),
+        "ablation": (ablation(rows, published("table5_ablation"))[1], rows),
+        "figures": ([run for own in figure.values() for run in own], rows),
+    }
+
+
+def test_all_rows_of_a_page_have_the_same_seeds(root):
+    "Those that all arms share, and all runs of these; the footer says how many, and which."
+    for name, (used, given) in pages(root).items():
+        facts = lambda runs: sorted((r.config["label"], r.config["benchmark"], r.config["input"]["modality"], r.config["percent"] or 100, r.seed) for r in runs)
+        assert facts(used) == [f for f in facts(given) if f[-1] in (1, 2, 3)] and {r.seed for r in used} == {1, 2, 3}, name
+        assert "- seeds: 3 of each network: 1, 2, 3\n" in provenance(used, "x")
+
+
+def test_unequal_seeds_are_said_and_none_in_common_is_an_error():
+    runs = [invent("M1", 0), invent("M1", 1), invent("M5", 1)]
+    assert "- seeds: 1 to 2 of a network, not the same of each: 0, 1\n" in provenance(runs, "x")
+    assert same_seeds({"a": [], "b": []}) == {"a": [], "b": []}
+    with pytest.raises(ValueError, match="no seed in common.*M1-invented has 0; M5-invented has 1"):
+        same_seeds({"M1": runs[:1], "M5": runs[2:], "M2": []})
+
+
+def test_a_sixth_row_stands_beside_the_papers_five(root):
+    "M5e: its step is to M5 on the same seeds, nothing of it is published; without its runs the table is the paper's."
+    published = read_published(root, "table5_ablation")
+    five = [invent(label, s, push=2.4) for label in ("M1", "M2", "M3", "M4", "M5") for s in range(5)]
+    runs = [*five, *[invent("M5e", s, push=2.6) for s in range(3)]]
+    (rows, used), top = ablation(runs, published), tops(runs)
+    assert [r.model for r in rows] == ["M1", "M2", "M3", "M4", "M5", "M5e"] and len(used) == 18
+    assert rows[5].step.values == pytest.approx([top["M5e", s] - top["M5", s] for s in range(3)])
+    assert rows[5].gain.values == pytest.approx([top["M5e", s] - top["M1", s] for s in range(3)])
+    last = ablation_table(rows, "synth60-xsub").iloc[-1]
+    assert last.iloc[0] == "M5e" and [v for head, v in last.items() if head.startswith("published")] == ["", ""]
+    long = ablation_long(rows, "synth60-xsub").iloc[-1]
+    assert long[["L_e", "L_d", "L_Gk", "L_c"]].all() and all(v == "" for head, v in long.items() if head.startswith("published"))
+    rows, used = ablation(five, published)
+    assert [r.model for r in rows] == published.model.tolist() and len(used) == 25
 
 
 def test_every_interval_says_what_it_is_over(rendered):
@@ -227,12 +309,12 @@ def test_synthetic_figures_stand_under_no_real_name(rendered):
 def test_real_results_do_join_the_papers_layout(project):
     runs = read_runs(project, "synthetic", "main")
     published = read_published(project, "table2_sota")
-    wide, rows = comparison_published(published), comparison(runs, published)
+    wide, rows = comparison_published(published), comparison(runs, published)[0]
     assert with_ours(wide, rows).equals(wide)
     for run in runs:
         run.config["benchmark"] = run.config["benchmark"].replace("synth", "ntu")
-    joined = with_ours(wide, comparison(runs, published))
-    assert joined.method.tolist()[-2:] == ["MS-G3D, ours", "STF, ours"] and joined.iloc[-1]["Kinetics J"] == NOT_RUN and joined.iloc[-1]["NTU60 xsub J"] != NOT_RUN
+    joined = with_ours(wide, comparison(runs, published)[0])
+    assert joined.method.tolist()[-2:] == ["MS-G3D, ours", "STF, ours"] and joined.iloc[-1]["Kinetics-Skeleton, joints"] == NOT_RUN and joined.iloc[-1]["NTU RGB+D 60, cross-subject, joints"] != NOT_RUN
     assert "no real data" not in provenance(runs, "paper")
 
 
@@ -254,6 +336,29 @@ def test_every_benchmark_has_its_column():
 
     assert {setting(b) for b in BENCHMARKS if b.startswith("synth")} == {setting(b) for b in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset", "kinetics400")}
     assert [b for b in BENCHMARKS if is_made(b) and BENCHMARKS[b].source.startswith(("ntu", "kinetics400"))] == []
+
+
+SHORT = r"\b(xsub|xview|xset|NTU60|NTU120|gcn\d|g3d\d|mean_gradient|elementwise|J\+B|original-paper|\w+_\w+)\b"  # names of the code, not words
+
+
+def test_tables_are_read_in_words(rendered):
+    for folder in rendered.values():
+        text = re.sub(r"`[^`]*`|L_(e|d|Gk|c)\b", "", (folder / "table.md").read_text())
+        assert re.search(SHORT, text) is None, (folder.name, re.search(SHORT, text))
+
+
+def test_every_short_name_has_words(root):
+    "Of the modules, forms and protocols that the code knows, and of the published tables."
+    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.model.msg3d import MODULES
+    from stf_repro.model.variants import CHOICES
+
+    for name in (*MODULES, *CHOICES["focus_form"].options, *(key for key in BENCHMARKS if "-" in key)):
+        assert not re.search(SHORT, words(name)) and words(name) != name, name
+    for table in ("table2_sota", "table4_scarce", "table5_ablation"):
+        for r in reference(root, table)[["dataset", "protocol", "modality"]].drop_duplicates().itertuples(index=False):
+            assert not re.search(SHORT, words(*r)), r
+    assert words("NTU120", "xset", "B") == "NTU RGB+D 120, cross-setup, bones" and words("sbu-3") == "SBU Kinect Interaction, fold 3" and words("random", "") == "random"
 
 
 # files
@@ -460,6 +565,98 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
     assert "1 not run" in row and "2026-01-02" in row and "a made-up machine" in row and "`dvc repro results_ablation@table5_ablation`" in row and "0" * 12 in row
     paper = page.split("## Profile `paper`")[1].split("## Profile")[0]
     assert paper.count("published only, not run here") == 5 and "profile=paper results_main@table2_comparison" in paper
+
+
+def step_columns(name: str, gain="", half="", low="", high="", seeds="0 1 2") -> dict[str, str]:
+    values = {"gain": gain, "seeds_half": half, "clips_low": low, "clips_high": high, "seeds": seeds}
+    return {f"{name}_{key}": str(value) for key, value in values.items()}
+
+
+def ablation_csv(**step) -> pd.DataFrame:
+    rows = [{"model": "M1", "ours_top1": "80.0"} | step_columns("gain"), {"model": "M5", "ours_top1": "82.0" if step else ""} | step_columns("gain", **step)]
+    return pd.DataFrame(rows).assign(measured_on="synth60-xsub")
+
+
+@pytest.mark.parametrize("step, verdict", [
+    ({"gain": 2, "half": 1, "low": 0.5, "high": 3.5}, "STF is more accurate than MS-G3D on synth60, cross-subject, joints: 82.0 % against 80.0 %, +2.00 points (95 % over 3 seeds: +1.00 to +3.00; over clips: +0.50 to +3.50)"),
+    ({"gain": -2, "half": 1, "low": -3.5, "high": -0.5}, "STF is less accurate than MS-G3D"),
+    ({"gain": 2, "half": 3, "low": 0.5, "high": 3.5}, "no difference between STF and MS-G3D is shown"),  # over seeds, zero is in
+    ({"gain": 2, "half": 1, "low": -0.5, "high": 3.5}, "no difference between STF and MS-G3D is shown"),  # over clips
+    ({"gain": -2, "half": 2, "low": -3, "high": -1}, "no difference between STF and MS-G3D is shown"),  # zero is the end of one
+    ({"gain": 2, "low": 0.5, "high": 3.5, "seeds": "0"}, "no difference between STF and MS-G3D is shown"),  # one seed has no interval
+])  # fmt: skip
+def test_what_is_said_of_accuracy_is_no_stronger_than_its_intervals(step, verdict):
+    assert found_accuracy(ablation_csv(**step)).startswith(verdict)
+    assert ("one seed, so no interval over seeds" in found_accuracy(ablation_csv(**step))) == (step.get("seeds") == "0")
+
+
+def test_what_is_said_of_the_settings_is_counted():
+    clear = {"half": 1, "low": 0.5, "high": 9}
+    steps = [step_columns("step", 2, **clear), step_columns("step", -2, 1, -9, -0.5), step_columns("step", 0.5, **clear), step_columns("step")]
+    rows = pd.DataFrame([{"kind": "ours"} | s for s in steps] + [{"kind": "published"} | step_columns("step")])
+    said = lambda table: found_accuracy(ablation_csv(gain=2, **clear), table).rpartition("; ")[2]
+    assert said(rows) == "of 3 settings STF is shown to be more accurate in 1, less accurate in 1 (about one in twenty would be by luck)"
+    assert said(rows.iloc[2:]) == "of 1 settings STF is shown to be more accurate in 0, less accurate in 0"
+    assert found_accuracy(ablation_csv()) == ""  # M5 was not run
+
+
+def localisation_csv(maps: dict[tuple[str, str], list[float]], chance: float = 0.25) -> pd.DataFrame:
+    "Energy inside the truth, by map and seed; and rows that do not matter."
+    rows = [{"model": model, "seed": str(s), "module": module, "form": form, "kind": kind, "measure": measure, "value": str(v + 0.3 * (model != "M5" or kind != "all" or measure != "energy")), "chance": str(chance)}
+            for (module, form), values in maps.items() for s, v in enumerate(values) for model in ("M1", "M5") for kind in ("all", "when") for measure in ("pointing", "energy")]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+EARLY, LAST = ("gcn1", "elementwise"), ("g3d3", "mean_gradient")
+
+
+@pytest.mark.parametrize("first, last, said", [
+    ([0.60, 0.62, 0.64], [0.28, 0.27, 0.29], ("62.0 ± 5.0 % of STF's focus", "above chance (25.0 %)", "and above the last module", "28.0 ± 2.5 %, above chance")),
+    ([0.60, 0.30, 0.10], [0.28, 0.27, 0.29], ("not shown to differ from chance (", "and not shown to differ from the last module", "28.0 ± 2.5 %, above chance")),
+    ([0.27, 0.275, 0.28], [0.50, 0.51, 0.53], ("27.5 ± 1.2 % of", "above chance (25.0 %)", "and below the last module", ", above chance)")),
+    ([0.10, 0.11, 0.12], [0.25, 0.26, 0.24], ("below chance (", "and below the last module", "25.0 ± 2.5 %, not shown to differ from chance")),
+    ([0.60], [0.28], ("60.0 % of", "not shown to differ from chance (", "and not shown to differ from the last module", "(one seed, so no interval over seeds)")),
+])  # fmt: skip
+def test_what_is_said_of_the_focus_is_no_stronger_than_its_intervals(first, last, said):
+    text = found_focus(localisation_csv({EARLY: first, LAST: last, ("motion", ""): [0.9] * len(first)}))
+    assert text.startswith("in the first module (block 1, frame graph, element by element), ")
+    for part in said:
+        assert text.count(part) == 1, text
+    best = "of 2 maps it has the highest mean" if np.mean(first) > np.mean(last) else f"of 2 maps that of block 3, window graph, mean gradient has the highest mean, {100 * np.mean(last):.1f} %"
+    assert best in text and ("± 95 % over 3 seeds" in text) == (len(first) == 3)
+
+
+@pytest.mark.parametrize("shares, said", [
+    ([0.4, 0.5, 0.6], "less than a tenth of the fixed graph A in size: 0.50 %, mean over the modules (95 % over 3 seeds: 0.25 to 0.75), and at most 0.70 %"),
+    ([0.1, 0.1, 4.0], "less than a tenth of the fixed graph A in size: 1.40 %, mean over the modules (95 % over 3 seeds: 0.00 to 6.99), and at most 4.10 %"),
+    ([6.0, 9.0, 12.0], "not shown to be more or less than a tenth of"),
+    ([20.0, 21.0, 22.0], "more than a tenth of"),
+    ([0.5], "not shown to be more or less than a tenth of the fixed graph A in size: 0.50 %, mean over the modules (one seed, so no interval over seeds)"),
+])  # fmt: skip
+def test_what_is_said_of_the_adjacency_is_no_stronger_than_its_interval(shares, said):
+    rows = [{"module": module, "seed": str(s), "G in % of A": str(v + d)} for s, v in enumerate(shares) for module, d in (("gcn1", -0.1), ("g3d1", 0.1))]
+    assert f"the matrix G that STF adds is {said}" in found_adjacency(pd.DataFrame(rows))
+
+
+def test_a_side_needs_all_intervals():
+    assert side((1, 2), (0.1, 3)) == "above" and side((-2, -1)) == "below" and side((1, 2), (-2, -1)) == side((0, 1)) == side((1, 2), (-1, 3)) == side((float("nan"),) * 2) == ""
+
+
+def test_the_front_page_begins_with_what_was_found(project, rendered, tmp_path):
+    page = (project / "results" / "README.md").read_text()
+    assert page.startswith("# Results\n\n## What was found on synthetic data\n\n- **Accuracy** ([Table 5](synthetic/table5_ablation/table5_ablation.ipynb), [Table 2](")
+    own, text = read(rendered["table5_ablation"]).set_index("model"), page.split("\n- ")[1]
+    gain, half = float(own.gain_gain["M5"]), float(own.gain_seeds_half["M5"])
+    assert f"{gain:+.2f} points" in text and f"{gain - half:+.2f} to {gain + half:+.2f}" in text
+    assert (abs(gain) <= half) <= ("no difference" in text) and page.count("\n- **") == 1  # no focus and no adjacency were measured here
+    folder = tmp_path / "results" / "p" / "localisation"
+    folder.mkdir(parents=True)
+    localisation_csv({EARLY: [0.5, 0.6], LAST: [0.2, 0.3]}).to_csv(folder / "table.csv", index=False)
+    assert findings(tmp_path, "p") == []  # not known on which data
+    for made, lines in ((False, 0), (True, 4)):
+        (folder / "made.json").write_text(json.dumps({"made": made}))
+        assert len(findings(tmp_path, "p")) == lines
+    assert "## What was found" not in front_page(tmp_path)  # which has no profile
 
 
 def test_a_commit_that_git_did_not_say_is_not_called_clean(project, params):

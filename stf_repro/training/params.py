@@ -199,7 +199,7 @@ def _is_finished(root, params: dict, key: str, seed: int) -> bool:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return False
-    unused = ("seeds", "objective") if "start" in section else ("seeds",)  # a shift has cross-entropy only
+    unused = ("seeds", "objective") if "start" in section else ("seeds",)  # a transfer has cross-entropy only
     wanted = leaves({k: v for k, v in section.items() if k not in unused})
     return (folder / "metrics.json").exists() and all(lookup(config, path) == value for path, value in wanted if value != {})
 

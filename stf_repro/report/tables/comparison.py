@@ -14,7 +14,8 @@ import pandas as pd
 from ...evaluation.scores import Scores, fuse
 from ...evaluation.statistics import Comparison, Summary, compare, summary
 from .cells import NOT_RUN, cell, columns, step_cells
-from .runs import Run, arm, counterpart, is_made, scores_of
+from .runs import Run, arm, counterpart, is_made, same_seeds, scores_of
+from ..words import words
 
 # %% ../../../nbs/54_report.tables.comparison.ipynb #9872f1f8
 SETTINGS = (("NTU60", "xsub"), ("NTU60", "xview"), ("NTU120", "xsub"), ("NTU120", "xset"), ("Kinetics", "default"))
@@ -23,7 +24,7 @@ SOURCE_MARKS = {"poster": "", "original-paper": "p", "later-citation": "c", "inf
 LEGEND = (
     "`?` printed in the paper, not recovered; `-` a dash in the paper, or nothing printed; "
     "(p) from the method's own paper, (c) as a later paper cites it, (i) inferred; "
-    "`*` public code, below the method's own figure; `‡` J+B and their motion; `o` four streams of DSTA-Net; `†` J+B and velocity; `3s` three streams."
+    "`*` public code, below the method's own figure; `‡` joints, bones and their motion; `o` four streams of DSTA-Net; `†` joints, bones and velocity; `3s` three streams."
 )
 
 
@@ -40,8 +41,8 @@ def comparison_published(
     published: pd.DataFrame,  # table2_sota
 ) -> pd.DataFrame:  # one row a method, in the order of the file; one column a setting
     "Table 2 as the paper lays it out."
-    cells = {(r.method, f"{r.dataset} {r.protocol} {r.modality}".replace(" default", "")): published_cell(r) for r in published.itertuples()}
-    heads = [f"{d} {p} {m}".replace(" default", "") for d, p in SETTINGS for m in MODALITIES]
+    cells = {(r.method, words(r.dataset, r.protocol, r.modality)): published_cell(r) for r in published.itertuples()}
+    heads = [words(d, p, m) for d, p in SETTINGS for m in MODALITIES]
     rows = []
     for method, of_method in published.groupby("method", sort=False):
         first = of_method.iloc[0]
@@ -50,17 +51,15 @@ def comparison_published(
 
 # %% ../../../nbs/54_report.tables.comparison.ipynb #1994b372
 def stream(
-    runs: list[Run],  # of the table "main"
+    arms: dict[tuple, list[Run]],  # by label, benchmark and modality
     label: str,  # "M1" or "M5"
-    benchmark: str | None,
+    benchmark: str | None,  # None: nothing was run
     modality: str,  # "J", "B" or "J+B"
 ) -> dict[int, Scores]:  # by seed
     "The scores of a cell of Table 2."
-    if benchmark is None:
-        return {}
+    joint, bone = (scores_of(arms.get((label, benchmark, m), [])) for m in ("joint", "bone"))
     if MODALITIES[modality]:
-        return scores_of(arm(runs, label, benchmark, MODALITIES[modality]))
-    joint, bone = (scores_of(arm(runs, label, benchmark, m)) for m in ("joint", "bone"))
+        return {"joint": joint, "bone": bone}[MODALITIES[modality]]
     return {seed: fuse(joint[seed], bone[seed]) for seed in sorted(set(joint) & set(bone))}
 
 # %% ../../../nbs/54_report.tables.comparison.ipynb #7dddeebf
@@ -81,29 +80,29 @@ class Row:
 def comparison(
     runs: list[Run],  # of the table "main"
     published: pd.DataFrame,  # table2_sota
-) -> list[Row]:  # fifteen
+) -> tuple[list[Row], list[Run]]:  # fifteen rows; the runs in them
     "MS-G3D and STF in all settings."
-    names = {"M1": "MS-G3D (code)", "M5": "STF"}
+    names, rows = {"M1": "MS-G3D (code)", "M5": "STF"}, []
     known = {(r.method, r.dataset, r.protocol, r.modality): published_cell(r) for r in published.itertuples()}
-    rows = []
-    for d, p in SETTINGS:
-        benchmark = counterpart(runs, d, p)
+    benchmarks = {(d, p): counterpart(runs, d, p) for d, p in SETTINGS}
+    arms = same_seeds({(label, b, m): arm(runs, label, b, m) for b in benchmarks.values() for label in names for m in ("joint", "bone")})
+    for (d, p), benchmark in benchmarks.items():
         for m in MODALITIES:
             paper = {label: known.get((name, d, p, m), "-") for label, name in names.items()}
-            first, second = (stream(runs, label, benchmark, m) for label in names)
+            first, second = (stream(arms, label, benchmark, m) for label in names)
             rows.append(Row(d, p, m, benchmark, paper, summary(first), summary(second), compare(first, second)))
-    return rows
+    return rows, [run for own in arms.values() for run in own]
 
 # %% ../../../nbs/54_report.tables.comparison.ipynb #0c5bbe24
 def comparison_table(rows: list[Row]) -> pd.DataFrame:
     "Table 2, ours beside the published figure, for reading."
     out = []
     for r in rows:
-        own = {"ours on": r.benchmark or NOT_RUN, "ours: MS-G3D": cell(r.msg3d), "ours: STF": cell(r.stf)}
+        own = {"ours on": words(r.benchmark or NOT_RUN), "ours: MS-G3D": cell(r.msg3d), "ours: STF": cell(r.stf)}
         test = step_cells("STF minus MS-G3D", r.step)
-        n = {"seeds, test clips": f"{r.stf.seeds}, {r.stf.clips}" if r.stf else NOT_RUN}
-        paper = {"published on": f"{r.dataset} {r.protocol}".replace(" default", ""), "published: MS-G3D (code)": r.paper["M1"], "published: STF": r.paper["M5"]}
-        out.append({"input": r.modality} | own | test | n | paper)
+        n = {"test clips": r.stf.clips if r.stf else NOT_RUN}
+        paper = {"published on": words(r.dataset, r.protocol), "published: MS-G3D (code)": r.paper["M1"], "published: STF": r.paper["M5"]}
+        out.append({"input": words(r.modality)} | own | test | n | paper)
     return pd.DataFrame(out)
 
 
@@ -125,7 +124,7 @@ def with_ours(wide: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
         return wide
     extra = [{"method": f"{name}, ours", "venue": ""} for name in ("MS-G3D", "STF")]
     for r in rows:
-        head = f"{r.dataset} {r.protocol} {r.modality}".replace(" default", "")
+        head = words(r.dataset, r.protocol, r.modality)
         for row, value in zip(extra, (r.msg3d, r.stf)):
             row[head] = cell(value)
     return pd.concat([wide, pd.DataFrame(extra)], ignore_index=True)

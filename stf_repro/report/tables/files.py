@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .runs import Run, is_made
+from .runs import Run, is_made, seeds_text
+from ..words import words
 from ...training.checkpoint import write_atomic, write_json
 
 # %% ../../../nbs/52_report.tables.files.ipynb #e3f41b2c
@@ -33,6 +34,18 @@ def commit_text(
 FULL_SIZE = {"width": 96, "num_gcn_scales": 13, "num_g3d_scales": 6, "windows": [3, 5]}  # of the paper, for NTU
 
 
+def _size(model: dict) -> str:
+    "A network's size in words."
+    windows = " and ".join(map(str, model["windows"]))
+    return f"width {model['width']}, {model['num_gcn_scales']} and {model['num_g3d_scales']} scales, windows of {windows} frames"
+
+
+def _input(part: dict) -> str:
+    "What a clip looks like to the network, in words."
+    every = f", one in {part['every']} kept" if part["every"] > 1 else ""
+    return f"{part['frames']} frames, {words(part['recipe'])}{every}"
+
+
 def provenance(
     runs: list[Run],
     profile: str,
@@ -41,16 +54,14 @@ def provenance(
     if not runs:
         return f"Profile `{profile}`: no run is finished. `dvc repro` trains them.\n"
     config = [run.config for run in runs]
-    models, seeds = [c["model"] for c in config], sorted({run.seed for run in runs})
-    size = _same(f"width {m['width']}, {m['num_gcn_scales']} and {m['num_g3d_scales']} scales, windows {m['windows']}" for m in models)
-    full = all(m["width"] >= FULL_SIZE["width"] for m in models)
+    full = all(c["model"]["width"] >= FULL_SIZE["width"] for c in config)
     lines = {
         "profile": f"`{profile}`",
-        "data": _same(c["benchmark"] for c in config) + (" (synthetic: made by this project, no real data)" if all(is_made(c["benchmark"]) for c in config) else ""),
-        "network": size + ("" if full else " (reduced; the paper's width is 96, with 13 and 6 scales, windows 3 and 5)"),
-        "input": _same(f"{c['input']['recipe']}, {c['input']['frames']} frames, every {c['input']['every']}." for c in config).rstrip("."),
+        "data": _same(words(c["benchmark"]) for c in config) + (" (synthetic: made by this project, no real data)" if all(is_made(c["benchmark"]) for c in config) else ""),
+        "network": _same(_size(c["model"]) for c in config) + ("" if full else f" (reduced; the paper's: {_size(FULL_SIZE)})"),
+        "input": _same(_input(c["input"]) for c in config),
         "epochs": _same(c["optim"]["epochs"] for c in config),
-        "seeds": ", ".join(map(str, seeds)),
+        "seeds": seeds_text(runs),
         "hardware": _same(run.record["hardware"] for run in runs),
         "torch": _same(run.record["versions"]["torch"] for run in runs),
         "commit": _same(commit_text([run.record["commit"]], run.record["uncommitted_changes"]) for run in runs),
