@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['Change', 'change', 'verdict', 'moves', 'by_label', 'rows_of_choices']
 
-# %% ../../../nbs/56_report.tables.choices.ipynb #717eace9
+# %% ../../../nbs/56_report.tables.choices.ipynb #4a583866
 from dataclasses import dataclass
 
-from ...evaluation.scores import same_clips
 from ...evaluation.statistics import seed_interval
 from ...model.variants import CHOICES
 from .cells import NOT_RUN, with_half
@@ -41,7 +40,7 @@ def change(
     values = {seed: own[seed] - base[seed] for seed in sorted(set(base) & set(own))}
     return Change(*seed_interval(list(values.values())), values) if values else None
 
-# %% ../../../nbs/56_report.tables.choices.ipynb #14bc8e95
+# %% ../../../nbs/56_report.tables.choices.ipynb #baf7263b
 def verdict(
     changes: dict[str, Change | None],  # by row
     what: str,  # the measure
@@ -49,7 +48,7 @@ def verdict(
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
     named = sorted((row for row, c in known.items() if c.clear), key=lambda row: -known[row].mean)
-    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals leave out zero, and about {0.05 * len(known):.1f} would by luck alone"
+    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals leave out zero, and {len(known) / 20:.2f} are expected to by luck alone"
     return head + "".join(f"{':' if i == 0 else ';'} {row} ({known[row].text()})" for i, row in enumerate(named)) + "."
 
 
@@ -63,15 +62,16 @@ def moves(
     words = ("rises" if value.mean > 0 else "falls") if value.clear else "is not shown to change"
     return f"{words} ({value.text(form)})"
 
-# %% ../../../nbs/56_report.tables.choices.ipynb #4a9eb806
+# %% ../../../nbs/56_report.tables.choices.ipynb #937e8021
 def by_label(
     runs: list[Run],
     benchmark: str,  # e.g. "synth60-xsub"
+    names: list[str],  # of the clips that the table is about, in the order of the clip store
 ) -> dict[str, list[Run]]:  # each label with its seeds, in the order of the runs
-    "The rows of a table of choices. Raises `ValueError` if two share a label, or were scored on other clips."
+    "The rows of a table of choices. Raises `ValueError` if two share a label, or a run was scored on other clips."
     rows = {label: arm(runs, label, benchmark) for label in dict.fromkeys(run.config["label"] for run in runs)}
-    for run in runs:
-        same_clips(runs[0].scores, run.scores)
+    if other := sorted({run.key for run in runs if run.scores.names.tolist() != names}):
+        raise ValueError(f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists what is to be trained again")
     return {label: own for label, own in rows.items() if own}
 
 
