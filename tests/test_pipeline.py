@@ -55,7 +55,7 @@ def test_a_run_depends_on_its_own_parameters_only(root):
     "override,stages",
     [
         ("terms.M3.objective.shares.divergence=0.2", {"train@M3"}),
-        ("++protocols.kinetics.optim.epochs=9", {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")}),
+        ("++protocols.kinetics.optim.epochs=11", {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")}),
         ("++runs.M2.optim.lr=0.1", {"train@M2"}),
         ("protocols.scarce.optim.epochs=9", {f"train@{n}-p{p}" for n in ("msg3d", "stf") for p in (10, 20, 25)}),
     ],
