@@ -92,3 +92,15 @@ def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(pa
     assert len(set(marks)) == 1 + len(edits)
     (package / "cli.py").write_text((package / "cli.py").read_text() + "\n\ndef more():\n    pass\n")
     assert mark() == marks[-1]
+
+
+def test_every_choice_has_a_hash(root):
+    "Whatever kind of thing an option is: a function, a class, a number, a slice, a method of torch."
+    from stf_repro.model.variants import CHOICES
+    from stf_repro.training.config import parse
+    from stf_repro.training.fingerprint import code_hash
+
+    base = {"group": "t", "label": "M", "source": "ntu60", "benchmark": "ntu60-xsub", "model": {"name": "stf"}}
+    for name, choice in CHOICES.items():
+        for option in choice.options:
+            assert len(code_hash(parse(base | {"choices": {name: option}}))) == 64, (name, option)
