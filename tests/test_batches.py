@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import MODALITIES, Clips, modality
+from stf_repro.data.batches import RECIPES, MODALITIES, Clips, modality, replay, resize, uniform
 from stf_repro.data.clips import Clip, write_store
 from stf_repro.data.preprocess import centre
 from stf_repro.skeleton import LAYOUTS
@@ -44,7 +44,7 @@ def expected(clip, layout, rows) -> np.ndarray:
 
 def check(made, recipe, frames, take):
     clips, store = made
-    x, present = getattr(Clips(store), recipe)(torch.arange(len(clips)), frames)
+    x, present = RECIPES[recipe](Clips(store), torch.arange(len(clips)), frames)
     assert x.dtype == torch.float32 and x.is_contiguous()
     for n, clip in enumerate(clips):
         ours = expected(clip, store.layout, [np.stack(take(body, frames)) for body in clip.bodies])
@@ -66,7 +66,7 @@ def test_pad_appends_zeros(made, frames):
 def test_uniform_takes_the_middle_of_each_stretch_of_the_clip(made, frames):
     "The same moments for both bodies; who has left by then is zero."
     clips, store = made
-    x, _ = Clips(store).uniform(torch.arange(len(clips)), frames)
+    x, _ = uniform(Clips(store), torch.arange(len(clips)), frames)
     for n, clip in enumerate(clips):
         L = max(map(len, clip.bodies))
         moments = [int((2 * t + 1) * L / (2 * frames)) for t in range(frames)]
@@ -78,7 +78,7 @@ def test_uniform_takes_the_middle_of_each_stretch_of_the_clip(made, frames):
 def test_resize_interpolates_between_the_frames_of_the_clip(made, frames):
     "Between a joint and nothing, the nearer of the two."
     clips, store = made
-    x, _ = Clips(store).resize(torch.arange(len(clips)), frames)
+    x, _ = resize(Clips(store), torch.arange(len(clips)), frames)
     for n, clip in enumerate(clips):
         L, rows = max(map(len, clip.bodies)), []
         for body in clip.bodies:
@@ -106,8 +106,8 @@ def test_random_uniform_frames_lie_one_in_each_stretch(made_ntu, seed, frames):
     loader.planes = torch.zeros_like(loader.planes)
     start = store.offsets[4, 0]
     loader.planes[0, start : start + len(marks), 0] = marks + 1
-    x, _ = loader.uniform(index, frames, torch.Generator().manual_seed(seed))
-    again, _ = loader.uniform(index, frames, torch.Generator().manual_seed(seed))
+    x, _ = uniform(loader, index, frames, torch.Generator().manual_seed(seed))
+    again, _ = uniform(loader, index, frames, torch.Generator().manual_seed(seed))
     assert torch.equal(x, again)
     turned = x[0, :, :, 0, 0].norm(dim=0)  # the rotation keeps the length of the mark
     taken = turned.round().long() - 1
@@ -148,7 +148,7 @@ def test_bones_of_kinetics_are_those_of_the_original():
 
 def test_one_body_slot(made_ntu):
     clips, store = made_ntu
-    one, _ = Clips(store, bodies=1).replay(torch.arange(len(clips)), 20)
-    two, _ = Clips(store, bodies=2).replay(torch.arange(len(clips)), 20)
+    one, _ = replay(Clips(store, bodies=1), torch.arange(len(clips)), 20)
+    two, _ = replay(Clips(store, bodies=2), torch.arange(len(clips)), 20)
     assert one.shape[-1] == 1
     torch.testing.assert_close(one[..., 0], two[..., 0], atol=1e-6, rtol=0)  # batches of unequal shape: fp32, metres

@@ -17,6 +17,7 @@ from stf_repro.data.benchmarks import (
     Rule,
     count_parts,
     get_benchmark,
+    held_out,
     missing_ntu,
     ntu_samples,
     subset,
@@ -184,3 +185,35 @@ def test_stand_ins_have_the_protocols_of_what_they_stand_for(attributes):
         ours, theirs = BENCHMARKS[f"standin{key}"], BENCHMARKS[f"ntu{key}"]
         assert ours.rule == theirs.rule and ours.classes == theirs.classes and ours.source.startswith("standin")
     assert all("ntu" not in b.key for b in BENCHMARKS.values() if b.source.startswith(("synth", "standin")))
+
+
+class People:
+    "Clips by (class, subject)."
+
+    def __init__(self, rows):
+        self.rows, self.labels = rows, [label for label, _ in rows]
+
+    def attributes(self, i):
+        return {"subject": self.rows[i][1]} if self.rows[i][1] else {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 7)), min_size=2, max_size=60), st.data())
+def test_what_is_held_out_is_apart_and_about_a_third(rows, data):
+    store = People(rows)
+    places = np.array(sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), min_size=1))))
+    people = sorted({rows[i][1] for i in places})
+    if len(people) > 1:
+        kept, apart = held_out(store, places, "subject")
+        assert sorted([*kept, *apart]) == places.tolist() and len(kept) and len(apart)
+        held = {rows[i][1] for i in apart}
+        assert not held & {rows[i][1] for i in kept} and held == set(people[-len(held) :]) and len(held) == -(-len(people) // 3)
+    kept, apart = held_out(store, places, "clip")
+    assert sorted([*kept, *apart]) == places.tolist()
+    for label in range(4):
+        assert sum(rows[i][0] == label for i in apart) == sum(rows[i][0] == label for i in places) // 3
+
+
+def test_what_cannot_be_held_out_is_said():
+    for rows, by in (([(0, 1), (1, 1)], "subject"), ([(0, 1), (1, 2)], "camera"), ([(0, 1), (1, 0)], "subject")):
+        with pytest.raises(ValueError, match=f"cannot be divided by {by!r}.*take clip"):
+            held_out(People(rows), np.arange(2), by)

@@ -1,5 +1,6 @@
 "The engine: exact resume, several processes, mixed precision, shares of the clips, new last layers."
 
+import csv
 import dataclasses
 import json
 import os
@@ -341,6 +342,26 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
     for name, epoch in (("best", metrics["best_epoch"]), ("model", 4)):
         kept = load_file(tmp_path / "out" / f"{name}.safetensors")
         assert all(torch.equal(kept[k], v) for k, v in seen[epoch - 1].items())
+
+
+def test_with_hold_out_the_test_part_is_not_read(tmp_path):
+    config, store = quick(tmp_path)
+    whole = split_clips(config, store)
+    apart = split_clips(config.model_copy(update={"hold_out": "clip"}), store)
+    assert sorted([*apart["train"].tolist(), *apart["test"].tolist()]) == whole["train"].tolist() and len(apart["test"]) == len(whole["train"]) // 3
+    with pytest.raises(TrainingError, match="cannot be divided by 'subject'"):  # one subject trains here
+        split_clips(config.model_copy(update={"hold_out": "subject"}), store)
+
+
+def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_path):
+    often, store = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5})
+    seldom, _ = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5, "score_every": 2})
+    metrics = {name: train(config, store, tmp_path / name, "cpu", progress=False) for name, config in (("often", often), ("seldom", seldom))}
+    rows = {name: list(csv.DictReader((tmp_path / name / "history.tsv").read_text().splitlines(), delimiter="\t")) for name in metrics}
+    assert [row["epoch"] for row in rows["seldom"] if row["test_top1"]] == ["2", "4", "5"]
+    assert all(row["test_top1"] in ("", full["test_top1"]) for row, full in zip(rows["seldom"], rows["often"]))
+    assert (tmp_path / "seldom" / "model.safetensors").read_bytes() == (tmp_path / "often" / "model.safetensors").read_bytes()  # same machine, same batches
+    assert metrics["seldom"]["top1_last"] == metrics["often"]["top1_last"] and metrics["seldom"]["best_epoch"] in (2, 4, 5)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from stf_repro.data.batches import Clips
+from stf_repro.data.batches import Clips, replay
 from stf_repro.data.clips import ClipStore
 from stf_repro.data.formats import read_ntu
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
-from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, colour_limits
+from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, class_adjacency, colour_limits
 from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, ranks
 from stf_repro.evaluation.localisation import FORMS, KIND, MEASURES, THRESHOLD, by_kind, clip_focus, clip_truth, lay_truth, localisation, localisation_by_map, maps_of, measure, motion
 from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
@@ -34,6 +34,8 @@ from stf_repro.evaluation.statistics import (
     wilson,
 )
 from stf_repro.model.msg3d import MSG3D, Output
+from stf_repro.model.stf import STF
+from stf_repro.model.variants import CHOICES
 from stf_repro.report.plots import draw_clip, draw_volume
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
@@ -268,7 +270,7 @@ def test_truth_follows_each_frame_into_the_input(made):
 def test_truth_lies_on_seen_bodies_only(made):
     raw, store = made
     laid = lay_truth(clip_truth(raw, list(store.names)), InputConfig(frames=60))
-    x, present = Clips(store).replay(torch.arange(len(store)), 60)
+    x, present = replay(Clips(store), torch.arange(len(store)), 60)
     assert not laid[~present].any() and laid.any((1, 2, 3)).float().mean() > 0.9
     assert set(KIND) == set(range(24)) and set(KIND.values()) == {"where", "when", "both"}
     with pytest.raises(ValueError, match="replay"):
@@ -296,7 +298,7 @@ def test_maps_of_a_network_that_can_be_read(tiny):
     "The gradient is known: at one joint and frame, (2, -2, 0) in the first map and (1, -1, 0) in the second."
     model, clips, places, config = tiny
     present, maps = maps_of(model, clips, places, config, torch.Generator().manual_seed(0))
-    x = clips.replay(places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
+    x = replay(clips, places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
     T, named = x.shape[2], (model.run(x).logits[:, 1] > 0)  # class 1 is the predicted one
     assert named.any() and not named.all() and set(maps) == {(m, f) for m in ("gcn1", "g3d1") for f in FORMS} | {("input", "elementwise"), ("motion", ""), ("random", "")}
     here = (2 * (x[:, 0, 2, 3] - x[:, 1, 2, 3])).relu() * present  # (N, M)
@@ -316,7 +318,7 @@ def test_localisation_by_map_counts_hits_by_hand(tiny, made):
     "The place that the network reads is the only one its input map points at: a hit where the truth holds it."
     model, clips, places, config = tiny
     truth = lay_truth(clip_truth(made[0], list(made[1].names)), config)
-    x, present = clips.replay(places, 60)
+    x, present = replay(clips, places, 60)
     x = x[:, :, ::4]
     reads = (x[:, 0, 2, 3] - x[:, 1, 2, 3]) * present  # (N, M)
     named = reads.sum(1) > 0
@@ -516,8 +518,35 @@ def test_share_between_classes_is_that_of_an_analysis_of_variance():
 def test_all_modules_share_two_colour_scales():
     "A module whose matrices are 1e-5 does not set the scale of any picture."
     by_class = lambda size: np.stack([np.full((2, 2), size), np.full((2, 2), 3 * size), np.full((2, 2), np.nan)])
-    module = lambda size: ModuleAdjacency(np.full((2, 2), 2 * size), by_class(size), 0.1, size, 1.0, 0.0, 0.0)
+    module = lambda size: ModuleAdjacency(np.full((2, 2), 2 * size), by_class(size), gate=0.1, size=size, deviation=0.0, fixed=1.0, residual=0.0, between=0.0, chance=0.0)
     assert colour_limits({"gcn1": module(1e-5), "g3d1": module(-0.5)}, [0, 1]) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("join", ["add", "multiply", "replace_residual"])
+def test_sizes_are_of_the_matrices_that_the_convolution_multiplies_with(join):
+    "Row by row and clip by clip, written out: all frame pairs of two windows, and what G adds however it enters."
+    torch.manual_seed(0)
+    V, windows, entered = len(LAYOUTS["ntu25"]), (3, 5), CHOICES["stf_join"].options[join]
+    model = STF(2, LAYOUTS["ntu25"], frames=8, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=windows, gate=0.7, join=entered).eval()
+    for unit in [model.blocks[1].gcn, *model.blocks[1].g3d]:
+        torch.nn.init.normal_(unit.residual)
+    x = torch.randn(3, 3, 8, V, 2)
+    clips = type("Three", (), {"labels": torch.tensor([0, 1, 1]), "layout": LAYOUTS["ntu25"], "replay": lambda self, i, frames: (x[i], torch.ones(len(i), 2, dtype=torch.bool))})()
+    found = class_adjacency(model, clips, torch.arange(3), InputConfig(frames=8), 2, batch_size=2)
+    with torch.no_grad():
+        G = {name: own[::2].double().numpy() for name, own in model.run(x).G.items()}  # of the main bodies
+    absolute = lambda matrices: sum(np.abs(row).sum() for scale in matrices for row in scale) / matrices.shape[1]
+    for module, units in (("gcn2", [(1, model.blocks[1].gcn)]), ("g3d2", list(zip(windows, model.blocks[1].g3d)))):
+        sizes = []
+        for w, unit in units:
+            A, R = unit.A.double().numpy(), unit.residual.detach().double().numpy()
+            added = {"add": lambda g: g, "replace_residual": lambda g: g, "multiply": lambda g: A * g}[join]
+            whole = [np.stack([np.block([[k] * w] * w) for k in g]) for g in G[module]]
+            fixed = A if join == "replace_residual" else A + R
+            sizes.append([np.mean([absolute(added(g)) for g in whole]), np.mean([absolute(added(g - np.mean(whole, 0))) for g in whole]), absolute(fixed), absolute(R)])
+        m = found[module]
+        np.testing.assert_allclose([m.size, m.deviation, m.fixed, m.residual], np.mean(sizes, 0), rtol=1e-4)
+        assert m.size > m.deviation > 0
 
 
 @pytest.mark.parametrize("file,content,said", [

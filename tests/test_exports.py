@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import Clips, modality
+from stf_repro.data.batches import Clips, modality, replay
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule
 from stf_repro.data.clips import write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
@@ -68,7 +68,7 @@ def test_msg3d_export_is_what_training_reads(tmp_path):
     assert export_msg3d(store, mine, tmp_path / "out", 40, progress=False) == {"train": 2, "val": 3}
     for part, name in (("train", "train"), ("test", "val")):
         indices = torch.as_tensor(mine.indices(store, part))
-        x, _ = Clips(store).replay(indices, 40)
+        x, _ = replay(Clips(store), indices, 40)
         np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}_data_joint.npy"), x)
         np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}_data_bone.npy"), modality(x, store.layout, "bone"))
         assert read_pickle(tmp_path / "out" / f"{name}_label.pkl") == ([store.names[i] for i in indices], [1] * len(indices))

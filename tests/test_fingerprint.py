@@ -18,6 +18,7 @@ base = {"group": "t", "label": "M", "source": "ntu60", "benchmark": "ntu60-xsub"
 runs = {m: base | {"model": {"name": "stf" if m == "M5" else "msg3d"}, "objective": {"shares": s}} for m, s in json.loads(sys.argv[1]).items()}
 runs["gram"] = runs["M5"] | {"choices": {"stf_alpha": "gram"}}
 runs["sbu"] = runs["M1"] | {"source": "sbu", "benchmark": "sbu-1"}
+runs["pad"] = runs["M1"] | {"input": {"recipe": "pad"}}
 print(json.dumps({name: code_hash(parse(run)) for name, run in runs.items()}))
 """
 
@@ -35,7 +36,7 @@ def hashes(package):
     return json.loads(result.stdout)
 
 
-EVERY = {*SHARES, "gram", "sbu"}
+EVERY = {*SHARES, "gram", "sbu", "pad"}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,9 @@ EVERY = {*SHARES, "gram", "sbu"}
         ("model/variants.py", "return self.scale * together", "return 2 * self.scale * together", {"gram"}),
         ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)", set()),
         ("model/fast/passes.py", "for unit in block.gcn_tcn:", "for unit in list(block.gcn_tcn):", EVERY),
-        ("data/batches.py", "t < length[..., None])", "t <= length[..., None])", EVERY),
+        ("data/batches.py", "indices, t >= 0)", "indices, t >= 1)", EVERY - {"pad"}),
+        ("data/batches.py", "indices, t < clips.lengths", "indices, t <= clips.lengths", {"pad"}),
+        ("data/batches.py", "seen = sum(x) != 0", "seen = sum(x) > 0", EVERY),
         ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
         ("training/syntax.py", "without: Collection[tuple[str, str]] = ()", "without: Collection[tuple[str, str]] = frozenset()", set()),
         ("training/checkpoint.py", "[:-2]", "[:-3]", EVERY),

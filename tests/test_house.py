@@ -110,7 +110,7 @@ def test_committed_parameters_are_the_composed_default(root, tmp_path):
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == yaml.safe_load((root / "params.yaml").read_text()), "run `make params`"
 
 
-PROFILES = {"synthetic": 12, "nwucla": 24, "sbu": 24, "jhmdb": 24, "paper": 96}  # and their width
+PROFILES = {"synthetic": 12, "choices": 12, "nwucla": 24, "sbu": 24, "jhmdb": 24, "paper": 96}  # and their width
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -136,6 +136,26 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
 
 def test_all_profiles_are_tested(root):
     assert {p.stem for p in (root / "conf" / "profile").glob("*.yaml")} == set(PROFILES)
+
+
+def test_every_option_has_a_row_that_takes_it_and_changes_nothing_else(root):
+    "conf/paper/choices.yaml against the table of choices: the baseline, and each option but the defaults, once."
+    from stf_repro.model.variants import CHOICES, check_choices
+
+    rows = yaml.safe_load((root / "conf" / "paper" / "choices.yaml").read_text())["runs"]
+    plain = {"group", "source", "protocol", "terms", "label", "choices", "seeds"}
+    baseline, single = rows["M5"], {}
+    for key, row in rows.items():
+        if taken := row.get("choices"):
+            assert set(row) <= plain and all(row[k] == baseline[k] for k in ("group", "source", "protocol", "terms")), key
+            check_choices(taken)
+            assert all(option != next(iter(CHOICES[name].options)) for name, option in taken.items()), f"{key} takes a default"
+            if len(taken) == 1:
+                single.setdefault(next(iter(taken.items())), []).append(key)
+    wanted = [(name, option) for name, choice in CHOICES.items() for option in list(choice.options)[1:]]
+    assert {option: single.get(option) for option in wanted if len(single.get(option, ())) != 1} == {} and set(single) == set(wanted)
+    labels = [row.get("label", row["terms"]) for row in rows.values()]
+    assert len(set(labels)) == len(labels)
 
 
 def test_terms_are_added_as_in_table_5(root):

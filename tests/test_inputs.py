@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stf_repro.data.batches import Clips, modality
+from stf_repro.data.batches import RECIPES, Clips, modality, replay, resize, uniform
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, check_labels
 from stf_repro.data.clips import Clip, ClipStore, StoreWriter, write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
@@ -41,7 +41,6 @@ from stf_repro.skeleton import (
 
 NTU, OPENPOSE = LAYOUTS["ntu25"], LAYOUTS["openpose18"]
 NAME = "S001C002P003R002A013"
-RECIPES = ("replay", "pad", "uniform", "resize", "resample")
 STICK = Layout("stick", ("hip", "chest", "head"), ((0, 1), (2, 1)), 1, 0)
 
 
@@ -81,7 +80,7 @@ def test_a_video_with_nobody_is_a_clip_of_zeros_all_the_way(tmp_path):
     store = ClipStore.open(tmp_path / "out")
     assert store.lengths.tolist() == [[2, 0], [0, 0], [0, 0]] and store.num_frames.tolist() == [3, 3, 0]
     for recipe in RECIPES:
-        x, present = getattr(Clips(store), recipe)(torch.arange(3), 7)
+        x, present = RECIPES[recipe](Clips(store), torch.arange(3), 7)
         assert x.shape[:3] == (3, 3, 7) and not x[1:].any() and torch.isfinite(x).all()
         assert present[:, 0].tolist() == [True, False, False]
         assert not modality(x, store.layout, "bone-motion")[1:].any()
@@ -96,7 +95,7 @@ def test_a_store_in_which_nobody_is_ever_seen(tmp_path):
     store = write_store(tmp_path / "s", [one_clip([np.zeros((0, 25, 3), np.float32)], NTU)], "made", NTU)
     store.check()
     for recipe in RECIPES:
-        x, present = getattr(Clips(store), recipe)(torch.tensor([0]), 3)
+        x, present = RECIPES[recipe](Clips(store), torch.tensor([0]), 3)
         assert not x.any() and not present.any()
 
 
@@ -122,7 +121,7 @@ def test_nobody_and_only_the_second_in_every_layout(tmp_path, layout, C, score, 
             np.testing.assert_array_equal(clip.bodies[0], body)
         assert to_array(r, 5).any() == any(seen)
         store = write_store(tmp_path / "s", [clip], "made", layout)
-        x, _ = Clips(store).uniform(torch.tensor([0]), 5)
+        x, _ = uniform(Clips(store), torch.tensor([0]), 5)
         assert x.any() == any(seen) and torch.isfinite(x).all()
 
 
@@ -151,7 +150,7 @@ def test_a_store_of_a_layout_of_ones_own_opens_with_it(tmp_path):
     store = write_store(tmp_path / "s", map(clip_of, read_array(tmp_path / "mine.npz", mine)), "mine", mine)
     again = ClipStore.open(store.path)
     assert again.layout == mine and again.layout not in LAYOUTS.values() and json.loads((tmp_path / "s" / "store.json").read_text())["layout"]["root"] == 0
-    x, _ = Clips(again).replay(torch.arange(2), 10)
+    x, _ = replay(Clips(again), torch.arange(2), 10)
     assert not x[:, :, :, 0, 0].any() and not modality(x, again.layout, "bone")[:, :, :, 0].any()
     recordings = list(read_pyskl(export_pyskl(again, [], tmp_path / "a.pkl")))
     assert all(r.layout == mine for r in recordings) and [r.name for r in recordings] == ["wave", "kick"]
@@ -166,7 +165,7 @@ def test_a_built_in_name_with_other_bones_keeps_its_bones(tmp_path, name):
     assert (clip_of(r).rotation == np.eye(3)).all()
     store = ClipStore.open(write_store(tmp_path / "s", [replace(clip_of(r), rotation=np.diag([1.0, -1, -1]))], "mine", chain).path)
     assert store.layout == chain
-    x, _ = Clips(store).replay(torch.tensor([0]), 6)
+    x, _ = replay(Clips(store), torch.tensor([0]), 6)
     np.testing.assert_array_equal(x[0, ..., 0].permute(1, 2, 0), body[0])  # not turned, not centred: copied
     (again,) = read_pyskl(export_pyskl(store, [], tmp_path / "a.pkl"))
     assert again.layout == chain and again.confidence is None
@@ -249,15 +248,15 @@ def test_nan_in_one_clip_stays_in_it(tmp_path, layout):
     store = write_store(tmp_path / "s", clips, "made", layout)
     clean = write_store(tmp_path / "clean", [one_clip([good], layout, "good")], "made", layout)
     for recipe in RECIPES:
-        x, _ = getattr(Clips(store), recipe)(torch.arange(3), 4)
+        x, _ = RECIPES[recipe](Clips(store), torch.arange(3), 4)
         assert torch.isfinite(x[1:]).all() and not x[2].any()
-        torch.testing.assert_close(x[1:2], getattr(Clips(clean), recipe)(torch.tensor([0]), 4)[0], atol=1e-6, rtol=0)  # fp32, another batch size
+        torch.testing.assert_close(x[1:2], RECIPES[recipe](Clips(clean), torch.tensor([0]), 4)[0], atol=1e-6, rtol=0)  # fp32, another batch size
 
 
 def test_resize_does_not_look_at_a_frame_that_it_does_not_take(tmp_path):
     body = np.ones((3, 3, 3), np.float32)
     body[1] = np.nan
-    x, _ = Clips(write_store(tmp_path / "s", [one_clip([body], STICK)], "made", replace(STICK, centre=None))).resize(torch.tensor([0]), 3)
+    x, _ = resize(Clips(write_store(tmp_path / "s", [one_clip([body], STICK)], "made", replace(STICK, centre=None))), torch.tensor([0]), 3)
     assert torch.isfinite(x[0, :, [0, 2]][..., 0]).all()
 
 
@@ -475,7 +474,7 @@ def test_one_joint_one_frame_one_class(tmp_path):
     store = write_store(tmp_path / "s", clips, "mine", point)
     for recipe in RECIPES:
         for frames in (1, 5):
-            x, present = getattr(Clips(store), recipe)(torch.arange(2), frames)
+            x, present = RECIPES[recipe](Clips(store), torch.arange(2), frames)
             assert x.shape[1:4] == (3, frames, 1) and torch.isfinite(x).all() and present[:, 0].all()
             assert all(torch.isfinite(modality(x, point, kind)).all() for kind in ("bone", "joint-motion", "bone-motion"))
     assert disentangled_adjacency(point, 3).shape == (3, 1, 1) and window_adjacency(point, 3, 2).shape == (2, 3, 3)

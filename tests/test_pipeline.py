@@ -55,7 +55,7 @@ def test_a_run_depends_on_its_own_parameters_only(root):
     "override,stages",
     [
         ("terms.M3.objective.shares.divergence=0.2", {"train@M3"}),
-        ("++protocols.kinetics.optim.epochs=9", {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")}),
+        ("++protocols.kinetics.optim.epochs=11", {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")}),
         ("++runs.M2.optim.lr=0.1", {"train@M2"}),
         ("protocols.scarce.optim.epochs=9", {f"train@{n}-p{p}" for n in ("msg3d", "stf") for p in (10, 20, 25)}),
     ],
@@ -79,9 +79,11 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "model.num_gcn_scales": 8, "model.num_g3d_scales": 8, "model.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
         ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
         ("synthetic", "msg3d-p10", {"seeds": [0, 1, 2], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 40, "optim.recipe": "adamw", "objective.warmup": 0.3}),
-        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 8, "input.every": 4, "input.frames": 60}),
-        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 8}),
+        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 9, "optim.batch_size": 32, "input.every": 5, "input.frames": 60}),
+        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 9}),
         ("synthetic", "M5e", {"group": "ablation", "seeds": [0, 1, 2, 3, 4], "label": "M5e", "model.name": "stf", "objective.shares": {"exploration": 0.1, "divergence": 0.03, "adjacency": 3.0, "coherence": 0.1}, "choices": {"focus_form": "elementwise", "mask_modules": "first", "divergence_module": "first", "coherence_modules": "frame_graphs"}}),
+        ("choices", "focus-scale-norm", {"seeds": [0, 1, 2], "group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf", "hold_out": "subject", "benchmark": "synth60-xsub"}),
+        ("choices", "adjacency", {"seeds": [0, 1, 2, 3, 4], "label": "L_Gk alone", "model.name": "stf", "objective.shares": {"adjacency": 3.0}, "hold_out": "subject"}),
         ("sbu", "M4", {"group": "ablation", "label": "M4", "source": "sbu", "benchmark": "sbu-1", "input.recipe": "uniform", "optim.epochs": 60, "objective.shares.adjacency": 3.0}),
         ("nwucla", "stf-joint", {"group": "main", "source": "nwucla", "input.frames": 52, "optim.milestones": [35, 45]}),
         ("jhmdb", "msg3d-joint", {"benchmark": "jhmdb-1", "model.width": 24, "input.recipe": "resample", "input.frames": 40}),
@@ -92,7 +94,7 @@ def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expec
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
     section = find_run(params, key)[1]
     assert {path: lookup(section, path.split(".")) for path in expected} == expected
-    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 32}.get(profile, 5)
+    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 32, "choices": 51}.get(profile, 5)
 
 
 def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_are():

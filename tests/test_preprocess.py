@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import Clips
+from stf_repro.data.batches import Clips, pad, replay, resample
 from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.formats import Recording, format_ntu, parse_kinetics, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
@@ -142,7 +142,7 @@ def test_body_selection_equals_the_original(recordings, original):
 @pytest.mark.parametrize("path", ["to_array", "replay", "loop"])
 def test_arrays_equal_the_original(path, recordings, store, original):
     if path == "replay":
-        arrays = Clips(store).replay(torch.arange(8))[0].numpy()
+        arrays = replay(Clips(store), torch.arange(8))[0].numpy()
     else:
         arrays = np.stack([{"to_array": to_array, "loop": loop_preprocess}[path](r) for r in recordings])
     assert arrays.shape == (8, 3, 300, 25, 2) and arrays.dtype == np.float32
@@ -182,7 +182,7 @@ def test_fast_paths_equal_the_loop(tmp_path_factory, recording, frames):
     expected = loop_preprocess(recording, frames)
     np.testing.assert_allclose(to_array(recording, frames), expected, atol=1e-5)  # metres, up to about 10
     folder = tmp_path_factory.mktemp("random")
-    x, present = Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)).replay(
+    x, present = replay(Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)),
         torch.tensor([0]), frames
     )
     shutil.rmtree(folder)
@@ -273,7 +273,7 @@ def kinect_clips(tmp_path_factory):
 def test_resample_equals_the_loop(kinect_clips, frames):
     bodies, clips = kinect_clips
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    x, present = clips.resample(order, frames)
+    x, present = resample(clips, order, frames)
     assert x.shape == (6, 3, frames, 20, 1) and present.shape == (6, 1) and present.all()
     for n, i in enumerate(order):
         np.testing.assert_allclose(
@@ -284,9 +284,9 @@ def test_resample_equals_the_loop(kinect_clips, frames):
 def test_resample_for_training(kinect_clips):
     _, clips = kinect_clips
     index = torch.tensor([5] * 64)
-    x, _ = clips.resample(index, 52, torch.Generator().manual_seed(3))
-    again, _ = clips.resample(index, 52, torch.Generator().manual_seed(3))
-    other, _ = clips.resample(index, 52, torch.Generator().manual_seed(4))
+    x, _ = resample(clips, index, 52, torch.Generator().manual_seed(3))
+    again, _ = resample(clips, index, 52, torch.Generator().manual_seed(3))
+    other, _ = resample(clips, index, 52, torch.Generator().manual_seed(4))
     assert torch.equal(x, again) and not torch.equal(x, other) and not torch.equal(x[0], x[1])
     assert x.min() >= -1 - 1e-6 and x.max() <= 1 + 1e-6
 
@@ -315,7 +315,7 @@ def test_a_flat_coordinate_becomes_zero(tmp_path):
     body = np.random.default_rng(0).normal(size=(5, 20, 3)).astype(np.float32)
     body[..., 2] = 3
     clips = Clips(write_store(tmp_path / "flat", [Clip("flat", 0, {}, [body], 5, np.eye(3))], "made", KINECT))
-    x, _ = clips.resample(torch.tensor([0]), 8)
+    x, _ = resample(clips, torch.tensor([0]), 8)
     assert torch.isfinite(x).all() and not x[:, 2].any() and x[:, :2].any()
 
 
@@ -483,7 +483,7 @@ def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, rec
     assert all(name in module.missing_ntu(FIXTURES.parent.parent / "data" / "ntu") for name in missing)
     kept = [i for i, name in enumerate(one.names) if name not in missing]
     np.testing.assert_allclose(  # batches of unequal size: fp32, metres
-        Clips(one).replay(torch.tensor(kept))[0], Clips(two).replay(torch.arange(len(two)))[0], atol=1e-6
+        replay(Clips(one), torch.tensor(kept))[0], replay(Clips(two), torch.arange(len(two)))[0], atol=1e-6
     )
 
 
@@ -614,7 +614,7 @@ def test_kinetics_fixtures_from_their_zip_to_the_batch(tmp_path):
     store = ClipStore.open(tmp_path / "out")
     assert store.names == original["names"].tolist() and store.labels.tolist() == original["labels"].tolist()
     assert all(store.attributes(i) == {"part": 0} for i in range(5))
-    x, _ = Clips(store).pad(torch.arange(5), 300)
+    x, _ = pad(Clips(store), torch.arange(5), 300)
     T = original["array"].shape[2]
     np.testing.assert_allclose(x[:, :, :T], original["array"], atol=1e-6)
     assert not x[:, :, T:].any()

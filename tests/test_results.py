@@ -503,7 +503,7 @@ def test_results_in_params_are_checked(tiny, results, reason):
     assert code == 1 and reason in error and error.count("\n") == 1
 
 
-FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "sensitivity", "table_similarity"]
+FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "sensitivity", "table_similarity", "terms"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -550,6 +550,187 @@ def test_no_figure_is_typed_in_a_results_notebook(root):
                 assert not re.search(r"\d\.\d|\d ?%", text), path
             else:
                 assert not re.search(r"\b\d\d\.\d", "".join(cell["source"])), path
+
+
+# the choices and the terms
+
+
+INVENTED = {  # row of conf/paper/choices.yaml: its seeds
+    "M5": (0, 1, 2), "M1": (0,), "no-terms": (0, 1, 2), "exploration": (0, 1, 2), "divergence": (0, 1, 2), "adjacency": (0, 1, 2), "coherence": (0, 1, 2),
+    "early": (0, 1, 2), "focus-form-elementwise": (1, 2), "stf-gate-half": (0, 1, 2), "focus-scale-norm": (2,), "distance-squared": (7,),
+}  # fmt: skip
+
+
+def invented(config):
+    "A network that nobody trained. All are nearly alike, but where a row is made to differ."
+    import torch
+
+    from stf_repro.data.benchmarks import get_benchmark
+    from stf_repro.training.epoch import build_model
+
+    torch.manual_seed(0)
+    model = build_model(config, get_benchmark(config.benchmark)).eval()
+    with torch.no_grad():
+        for name, module in getattr(model, "stf", {}).items():
+            module.gate.fill_(0.5 if config.choices.get("stf_gate") else 0.001)
+            module.beta[0].weight.mul_(0.01)
+            module.beta[0].bias.fill_(-1.0 if config.label == "L_Gk alone" else 3.0)  # Q is mostly small, so that -1 is nearer to it
+            module.beta[0].bias.add_(0.01 * config.seed)
+        for block in model.blocks:
+            for unit in (block.gcn, *block.g3d):
+                unit.residual.fill_(0.0001)
+    return model
+
+
+@pytest.fixture(scope="module")
+def choices(root, made_data, tmp_path_factory):
+    "A project of the profile `choices` with invented runs on small data: its folder, its parameters, the clips that are scored."
+    import torch
+    from dvc.utils.hydra import compose_and_dump
+
+    from stf_repro.data.clips import ClipStore
+    from stf_repro.training.config import ModelConfig, run_configs
+    from stf_repro.training.params import read_params
+    from stf_repro.training.record import origin, write_results
+
+    folder = tmp_path_factory.mktemp("choices")
+    for name in ("data", "conf", "nbs/results"):
+        shutil.copytree(root / name, folder / name)
+    shutil.copyfile(root / "dvc.yaml", folder / "dvc.yaml")
+    for name in ("raw", "clips"):
+        shutil.copytree(made_data / name, folder / name)
+    compose_and_dump(folder / "params.yaml", str(root / "conf"), None, "config", "", ["profile=choices"])
+    params, store = read_params(folder / "params.yaml"), ClipStore.open(folder / "clips" / "synth60")
+    scored = [i for i, name in enumerate(store.names) if name[8:12] == "P002"]  # people 1 and 2 train, one of two is held out
+    labels, names = store.labels[scored].astype(np.int64), np.array([store.names[i] for i in scored])
+    rng = np.random.default_rng(0)
+    for key, seeds in INVENTED.items():
+        any_seed = next(iter(run_configs(params, key).values()))
+        for seed in seeds:
+            config = any_seed.model_copy(update={"seed": seed, "model": ModelConfig(name=any_seed.model.name, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))})
+            model = invented(config)
+            scores = {"logits": (rng.normal(size=(len(labels), 14)) + 2 * np.eye(14)[labels]).astype(np.float32), "labels": labels, "names": names}
+            history = [{"epoch": 1, "lr": 0.1, "test_top1": 50.0, "test_top5": 50.0, "test_loss": 1.0}]
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            record = origin(torch.device("cpu")) | {"seconds": 36.0}
+            out = folder / "runs" / "choices" / "choices" / key / f"seed-{seed}"
+            out.mkdir(parents=True)
+            write_results(out, config, weights, weights, scores, history, record, 9)
+    return folder, params, scored
+
+
+def cells_of(text: str, caption: str) -> list[dict[str, str]]:
+    "A table of table.md, as one dictionary a row."
+    lines = [line for line in text.split(f"**{caption}")[1].split("\n\n")[1].splitlines()]
+    split = lambda line: [c.strip() for c in line.strip().strip("|").split("|")]
+    return [dict(zip(split(lines[0]), split(line), strict=True)) for line in lines[2:]]
+
+
+def tops(folder, key) -> dict[int, float]:
+    found = {}
+    for path in (folder / "runs" / "choices" / "choices" / key).glob("seed-*/scores.npz"):
+        z = np.load(path)
+        found[int(path.parent.name[5:])] = 100 * np.mean(z["logits"].argmax(1) == z["labels"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def sensitivity(choices):
+    folder, params, _ = choices
+    return render(folder, params, "sensitivity")
+
+
+def test_a_choice_is_compared_with_m5_over_shared_seeds(choices, sensitivity):
+    "The table against the scores; a row whose seed M5 has not is no row, and one with a single shared seed has no interval."
+    folder, _, scored = choices
+    text = (sensitivity / "table.md").read_text()
+    rows = cells_of(text, "Accuracy on clips held out of the training part, by subject")
+    base, changes = tops(folder, "M5"), {}
+    for key, label in (("early", "every focus early, element by element (together)"), ("focus-form-elementwise", "focus element by element"), ("stf-gate-half", "gate half open"), ("focus-scale-norm", "focus scaled to norm 1")):
+        own = tops(folder, key)
+        changes[label] = np.array([own[s] - base[s] for s in sorted(set(own) & set(base))])
+    assert [row["row"] for row in rows] == ["M5", *sorted(changes, key=lambda label: -changes[label].mean())]
+    quantile = {2: 12.706, 3: 4.303}  # Student's t, two-sided 95 %
+    clear = 0
+    for row in rows[1:]:
+        values, cell = changes[row["row"]], row["change (± 95 % over seeds)"].split(" ± ")
+        assert float(cell[0]) == pytest.approx(values.mean(), abs=0.006) and row["seeds"] == str(max(len(values), len(tops(folder, "early")) if "early" in row["row"] else 0))
+        if len(values) > 1:
+            half = quantile[len(values)] * values.std(ddof=1) / len(values) ** 0.5
+            assert float(cell[1]) == pytest.approx(half, abs=0.006)
+            clear += abs(values.mean()) > half
+        else:
+            assert len(cell) == 1
+    assert f"**Top-1**: {clear} of 3 intervals leave out zero, and 0.15 are expected to by luck alone" in text
+    page = (sensitivity / "sensitivity.ipynb").read_text()
+    assert f"4 rows are compared with M5, 1 of them combinations. Scored on {len(scored)} clips held out of the training part, by subject." in page
+    assert f"The {sum(map(len, INVENTED.values()))} trainings of this profile took {sum(map(len, INVENTED.values())) / 100:.1f} hours" in page
+    assert "squared distances" not in text
+
+
+def test_all_networks_are_measured_by_the_same_map(sensitivity):
+    "A row that reads Q in another way, and has the weights of M5, has the focus of M5; MS-G3D has no adjacency."
+    text = (sensitivity / "table.md").read_text()
+    focus = {row["row"]: row for row in cells_of(text, "Focus inside the truth")}
+    for label in ("focus element by element", "every focus early, element by element (together)"):
+        assert [cell for head, cell in focus[label].items() if "module" in head] == ["+0.00 ± 0.00"] * 4
+    csv = read(sensitivity)
+    assert set(csv[csv.row == "M1"]["size"]) == {""} and (csv[csv.row == "M5"]["size"] != "").all()
+    assert csv[csv.row == "gate half open"].choices.unique().tolist() == ["stf_gate=half"]
+
+
+def test_an_adjacency_beside_the_residual(sensitivity):
+    "G through an open gate is larger than a residual of a ten-thousandth, and G through one that is nearly closed is not."
+    page = (sensitivity / "sensitivity.ipynb").read_text()
+    assert "What G adds is larger than the learned residual, by an interval over seeds that leaves out zero, in 1 of 2 rows: gate half open." in page
+    rows = {row["row"]: row for row in cells_of((sensitivity / "table.md").read_text(), "The adjacency of the rows")}
+    assert list(rows) == ["M5", "gate half open"]
+    size = {row: float(cells["G (% of fixed)"].split(" ± ")[0]) for row, cells in rows.items()}
+    assert size["gate half open"] == pytest.approx(500 * size["M5"], rel=0.2)
+
+
+def test_a_term_is_said_to_do_what_its_interval_says(choices):
+    "beta was put near Q in the networks with L_Gk alone; the other rows have the weights of those without terms."
+    folder, params, scored = choices
+    out = render(folder, params, "terms")
+    text = (out / "table.md").read_text()
+    assert re.search(r"L_Gk: distance of beta and Q: with this term alone it falls \(-\d+\.\d{3} ± \d+\.\d{3}\); with all terms it is not shown to change \(\+0\.000 ± 0\.000\)", text)
+    assert "L_c: distance of the last two foci: with this term alone it is not shown to change (+0.000 ± 0.000)" in text
+    rows = {row["row"]: row for row in cells_of(text, "What each term changes, on clips held out of the training part, by subject")}
+    head = next(h for h in rows["no terms"] if h.startswith("L_Gk"))
+    assert list(rows) == ["no terms", "L_e alone", "L_d alone", "L_Gk alone", "L_c alone", "M5"]
+    assert rows["L_Gk alone"][head].startswith("**-") and rows["L_e alone"][head] == "+0.000 ± 0.000" and rows["M5"][head] == "**+0.000 ± 0.000**"
+    csv = read(out)
+    assert len(csv) == 18 and set(csv.seed) == {"0", "1", "2"}
+    for key, label in (("no-terms", "no terms"), ("coherence", "L_c alone")):
+        assert csv[csv.row == label].sort_values("seed").top1.astype(float).tolist() == pytest.approx([v for _, v in sorted(tops(folder, key).items())])
+    assert {"figure.png", "body.png", "adjacency.png"} <= {p.name for p in out.iterdir()}
+    page = (out / "terms.ipynb").read_text()
+    assert f"18 networks; {len(scored)} clips held out of the training part, by subject" in page and "every focus early, element by element: not run" not in page
+
+
+def test_a_run_that_was_scored_on_other_clips_is_named(choices):
+    folder, params, _ = choices
+    path = folder / "runs" / "choices" / "choices" / "early" / "seed-1" / "scores.npz"
+    before = path.read_bytes()
+    z = dict(np.load(path))
+    try:
+        np.savez(path, **(z | {"names": z["names"][::-1]}))
+        (folder / "runs" / "choices" / "rendered" / "sensitivity.json").unlink(missing_ok=True)  # render it, whatever is known of it
+        with pytest.raises(NotebookError, match="early: scored on other clips than the"):
+            render(folder, params, "sensitivity")
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "terms"])
+def test_links_of_a_page_lead_somewhere_from_where_it_is_read(root, name):
+    "Executed pages lie in results/<profile>/<name>/."
+    cells = json.loads((root / "nbs" / "results" / f"{name}.ipynb").read_text())["cells"]
+    links = [link for cell in cells for link in re.findall(r"\]\(([^)#]+)\)", "".join(cell["source"])) if cell["cell_type"] == "markdown"]
+    here = root / "results" / "choices" / name
+    pages = {f"../{n}/{n}.ipynb" for n in ("sensitivity", "terms")}  # made beside it
+    assert links and [link for link in links if link not in pages and not (here / link).resolve().exists()] == []
 
 
 # front page

@@ -15,7 +15,7 @@ import shutil
 import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
 
@@ -83,22 +83,16 @@ def _row(line: bytes) -> dict | None:
     return json.loads(text) if text.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text[:-1]) else None
 
 # %% ../../nbs/10_data.clips.ipynb #6377b561
-class StoreWriter:
-    "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
+class _Place:
+    "Where a store grows, for one writer alone: a folder beside it, and a lock."
 
     def __init__(
         self,
-        folder,  # the store; written through a link; an older one there is replaced at the end
-        source: str,  # name of the data set
-        layout: Layout | str,  # of every clip
-        plan: str = "",  # what is being written; empty: begin anew
+        folder,  # the store; written through a link
     ):
-        self.folder, self.source, self.layout, self.plan = Path(folder), source, get_layout(layout), plan
+        self.folder = Path(folder)
         self.target = real(self.folder)  # a link stays, and what it points to is written
         self.part = aside(self.target, self.target.name + ".part")
-        self.frames, self.kind, self.names = 0, None, set()  # kind: what all clips share
-        self.done, self.clips = 0, 0  # recordings dealt with, clips written
-        self.bad: list[tuple[str, int | None, str]] = []  # file, line, reason
         refuse_foreign(self.target, ("store.json", "frames.npy", "index.parquet", self.part.name), "clip store")
         self.part.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
@@ -106,14 +100,6 @@ class StoreWriter:
         if self.part.is_symlink() or not self.part.is_dir():
             remove(self.part)
         self.part.mkdir(exist_ok=True)
-        kept = self._resume() if plan else 0
-        self._data = open(self.part / "frames.npy", "r+b" if kept else "wb")
-        self._journal = open(self.part / "journal.jsonl", "r+b" if kept else "wb")
-        self._data.seek(0, os.SEEK_END)
-        self._journal.truncate(kept)
-        self._journal.seek(0, os.SEEK_END)
-        if not kept:
-            self._journal.write(self._head())
 
     def _locked(self):
         "The lock of this store. The file stays there: removing it would let two in."
@@ -125,31 +111,67 @@ class StoreWriter:
             raise StoreError(f"{self.folder}: another process is writing this store; wait for it") from None
         return lock
 
-    def _head(self) -> bytes:
-        "The first line of the journal."
-        return _line({"plan": self.plan, "version": VERSION, "layout": layout_dict(self.layout)})
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self) -> None:
-        "Let go of the files; what was written stays for the next writer."
-        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
-            for file in (self._lock, self._journal, self._data):
-                stack.callback(file.close)
-
-    def discard(self) -> None:
-        "Remove what was written."
-        self.close()
-        shutil.rmtree(self.part, ignore_errors=True)
-
-# %% ../../nbs/10_data.clips.ipynb #041ad634
+# %% ../../nbs/10_data.clips.ipynb #fc3f1ee5
 _FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "length1", "rotation", "channels", "confidence", "crc")
 
 
+@dataclass
+class _Journal:
+    "What the writers of a store have dealt with so far."
+
+    kind: dict | None = None  # what all clips share: channels, confidence, attributes
+    names: set[str] = field(default_factory=set)  # of the clips
+    bad: list[tuple[str, int | None, str]] = field(default_factory=list)  # file, line, reason
+    frames: int = 0  # of all bodies
+    size: int = 0  # bytes of journal.jsonl that hold
+    end: int = 0  # bytes of frames.npy that hold
+
+    def note(self, row: dict, V: int) -> None:
+        "Take in a line of the journal."
+        if "bad" in row:
+            self.bad.append(tuple(row["bad"]))
+            return
+        if self.kind is None:
+            self.kind = {key: row[key] for key in ("channels", "confidence")} | {"attributes": sorted(set(row) - set(_FIXED))}
+            self.end = len(_npy_head(0, V, row["channels"]))
+        self.end += _size(row, V)
+        self.frames += row["length0"] + row["length1"]
+        self.names.add(row["name"])
+
+
+def _size(row: dict, V: int) -> int:
+    "Bytes of the frames of a clip."
+    return (row["length0"] + row["length1"]) * V * row["channels"] * 4
+
+# %% ../../nbs/10_data.clips.ipynb #7deb4187
+def _resume(
+    part: Path,  # the folder in which the store grows
+    head: bytes,  # first line of the journal
+    V: int,  # joints
+) -> _Journal:
+    "Take over what an earlier writer with the same plan has left, and cut off what is torn."
+    try:
+        journal, data = open(part / "journal.jsonl", "rb"), open(part / "frames.npy", "r+b")
+    except FileNotFoundError:
+        return _Journal()
+    with journal, data:
+        if journal.readline() != head:
+            return _Journal()
+        found = _Journal(size=len(head))
+        for line in journal:
+            row = _row(line)
+            if row and "bad" not in row:
+                data.seek(found.end or len(_npy_head(0, V, row["channels"])))
+                content = data.read(_size(row, V))
+                row = row if len(content) == _size(row, V) and zlib.crc32(content) == row["crc"] else None
+            if row is None:  # torn off here
+                break
+            found.note(row, V)
+            found.size += len(line)
+        data.truncate(found.end)
+    return found
+
+# %% ../../nbs/10_data.clips.ipynb #dd5ace4d
 def _whole(clip: Clip, what: str, value) -> int:
     "A whole number that the index can hold."
     try:
@@ -173,101 +195,25 @@ def _known(clip: Clip) -> dict:
     return row | {key: _whole(clip, f"the attribute {key!r}", value) for key, value in clip.attributes.items()}
 
 
-def _add(
-    self: StoreWriter,
-    clip: Clip,
-) -> None:
-    "Append a clip."
-    bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
-    row, (V, C) = _known(clip), bodies[0].shape[1:]
-    if clip.name in self.names:
-        raise ValueError(f"clip {clip.name}: a clip of this name is there already")
-    kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
-    if V != len(self.layout) or kind != (self.kind or kind):
-        raise ValueError(f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(self.layout)} (layout {self.layout.name!r}), {_said(self.kind or kind)}")
-    if self.kind is None:
-        self.kind = kind
-        self._data.write(_npy_head(0, V, C))
-    content, offset = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies), self.frames
-    for m in range(2):
-        length = len(bodies[m]) if m < len(bodies) else 0
-        row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
-        offset += length
-    row |= {"rotation": np.asarray(clip.rotation, np.float64).ravel().tolist(), "channels": C, "confidence": kind["confidence"], "crc": zlib.crc32(content)}
-    self._data.write(content)
-    self._data.flush()
-    self._note(row)
-    self.frames, self.clips = offset, self.clips + 1
-    self.names.add(clip.name)
-
-
 def _said(kind: dict) -> str:
     "What clips share, in words."
     return f"{kind['channels']} channels{', the last a confidence' if kind['confidence'] else ''}, attributes {kind['attributes']}"
 
 
-def _skip(
-    self: StoreWriter,
-    where: str,  # a file that cannot be read
-    line: int | None,
-    reason: str,
-) -> None:
-    "Note a bad file."
-    self._note({"bad": [where, line, reason]})
-    self.bad.append((where, line, reason))
-
-
-def _note(self: StoreWriter, row: dict) -> None:
-    "Write a line of the journal."
-    self._journal.write(_line(row))
-    self._journal.flush()
-    self.done += 1
-
-
-StoreWriter.add, StoreWriter.skip, StoreWriter._note = _add, _skip, _note
-
-# %% ../../nbs/10_data.clips.ipynb #fc3f1ee5
-def _resume(self: StoreWriter) -> int:
-    "Take over what an earlier writer with the same plan has left; returns the bytes of its journal that hold."
-    try:
-        journal, data = open(self.part / "journal.jsonl", "rb"), open(self.part / "frames.npy", "r+b")
-    except FileNotFoundError:
-        return 0
-    with journal, data:
-        head = journal.readline()
-        if head != self._head():
-            return 0
-        kept, V, end = len(head), len(self.layout), 0
-        for line in journal:
-            row = _row(line)
-            if row and "bad" not in row:
-                if self.kind is None:
-                    self.kind = {key: row[key] for key in ("channels", "confidence")} | {"attributes": sorted(set(row) - set(_FIXED))}
-                    end = len(_npy_head(0, V, row["channels"]))
-                    data.seek(end)
-                size = (row["length0"] + row["length1"]) * V * row["channels"] * 4
-                content = data.read(size)
-                row = row if len(content) == size and zlib.crc32(content) == row["crc"] else None
-            if row is None:  # torn off here
-                break
-            kept, self.done = kept + len(line), self.done + 1
-            if "bad" in row:
-                self.bad.append(tuple(row["bad"]))
-            else:
-                end, self.clips, self.frames = end + size, self.clips + 1, self.frames + row["length0"] + row["length1"]
-                self.names.add(row["name"])
-        data.truncate(end)
-    return kept
-
-
-StoreWriter._resume = _resume
+def _check_kind(clip: Clip, kind: dict, journal: _Journal, layout: Layout) -> None:
+    "Raise `ValueError` for a clip that does not fit those before it."
+    V = clip.bodies[0].shape[1]
+    if clip.name in journal.names:
+        raise ValueError(f"clip {clip.name}: a clip of this name is there already")
+    if V != len(layout) or kind != (journal.kind or kind):
+        raise ValueError(f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(journal.kind or kind)}")
 
 # %% ../../nbs/10_data.clips.ipynb #9e4e0d80
-def _columns(self: StoreWriter) -> dict[str, list]:
+def _columns(part: Path, attributes: list[str]) -> dict[str, list]:
     "The journal's rows of clips, column by column."
-    names = [*_FIXED[:3], *self.kind["attributes"], *_FIXED[3:-3]]
+    names = [*_FIXED[:3], *attributes, *_FIXED[3:-3]]
     columns: dict[str, list] = {name: [] for name in names}
-    with open(self.part / "journal.jsonl", "rb") as journal:
+    with open(part / "journal.jsonl", "rb") as journal:
         journal.readline()
         for line in journal:
             row = _row(line)
@@ -284,30 +230,102 @@ def _write_index(path: Path, columns: dict[str, list]) -> None:
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
 # %% ../../nbs/10_data.clips.ipynb #b30a475d
-def _finish(
-    self: StoreWriter,
-) -> "ClipStore":  # the finished store, opened
-    "Complete the store and give it its name."
-    if not self.clips:
-        raise ValueError("no clips: there is nothing to write into a store")
-    part, V = self.part, len(self.layout)
-    self._data.seek(0)
-    self._data.write(_npy_head(self.frames, V, self.kind["channels"]))
-    _write_index(part / "index.parquet", self._columns())
-    for file in (self._data, self._journal):
-        file.flush()
-        os.fsync(file.fileno())
-    files = {n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)} for n in ("frames.npy", "index.parquet")}
-    meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout), "clips": self.clips, "frames": self.frames}
-    (part / "store.json").write_text(json.dumps(meta | {"joints": V} | self.kind | {"files": files}, indent=1) + "\n")
-    ClipStore.open(part)  # what cannot be opened replaces nothing
-    put(part, self.target)
-    (self.target / "journal.jsonl").unlink()
-    self.close()
-    return ClipStore.open(self.folder)
+class StoreWriter(_Place):
+    "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
 
+    def __init__(
+        self,
+        folder,  # the store; written through a link; an older one there is replaced at the end
+        source: str,  # name of the data set
+        layout: Layout | str,  # of every clip
+        plan: str = "",  # what is being written; empty: begin anew
+    ):
+        super().__init__(folder)
+        self.source, self.layout = source, get_layout(layout)
+        head = _line({"plan": plan, "version": VERSION, "layout": layout_dict(self.layout)})
+        self.journal = _resume(self.part, head, len(self.layout)) if plan else _Journal()
+        mode = "r+b" if self.journal.size else "wb"
+        self._data, self._lines = open(self.part / "frames.npy", mode), open(self.part / "journal.jsonl", mode)
+        self._data.seek(0, os.SEEK_END)
+        self._lines.truncate(self.journal.size)
+        self._lines.seek(0, os.SEEK_END)
+        if not self.journal.size:
+            self._lines.write(head)
 
-StoreWriter._columns, StoreWriter.finish = _columns, _finish
+    @property
+    def bad(self) -> list[tuple[str, int | None, str]]:
+        "File, line and reason of what could not be read."
+        return self.journal.bad
+
+    @property
+    def done(self) -> int:
+        "Recordings that were dealt with, good or bad."
+        return len(self.journal.names) + len(self.bad)
+
+    def add(self, clip: Clip) -> None:
+        "Append a clip. Raises `ValueError` for one that does not fit those before it."
+        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
+        row, V, C = _known(clip), *bodies[0].shape[1:]
+        kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
+        _check_kind(clip, kind, self.journal, self.layout)
+        if self.journal.kind is None:
+            self._data.write(_npy_head(0, V, C))
+        content, offset = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies), self.journal.frames
+        for m in range(2):
+            length = len(bodies[m]) if m < len(bodies) else 0
+            row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
+            offset += length
+        row |= {"rotation": np.asarray(clip.rotation, np.float64).ravel().tolist(), "channels": C, "confidence": kind["confidence"], "crc": zlib.crc32(content)}
+        self._data.write(content)
+        self._data.flush()
+        self._note(row)
+
+    def skip(self, where: str, line: int | None, reason: str) -> None:
+        "Note a file that cannot be read."
+        self._note({"bad": [where, line, reason]})
+
+    def _note(self, row: dict) -> None:
+        "Write a line of the journal."
+        self._lines.write(_line(row))
+        self._lines.flush()
+        self.journal.note(row, len(self.layout))
+
+    def finish(self) -> "ClipStore":  # the finished store, opened
+        "Complete the store and give it its name. Raises `ValueError` if it holds no clip."
+        if not self.journal.names:
+            raise ValueError("no clips: there is nothing to write into a store")
+        part, V, (frames, kind) = self.part, len(self.layout), (self.journal.frames, self.journal.kind)
+        self._data.seek(0)
+        self._data.write(_npy_head(frames, V, kind["channels"]))
+        _write_index(part / "index.parquet", _columns(part, kind["attributes"]))
+        for file in (self._data, self._lines):
+            file.flush()
+            os.fsync(file.fileno())
+        files = {n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)} for n in ("frames.npy", "index.parquet")}
+        meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout), "clips": len(self.journal.names), "frames": frames}
+        (part / "store.json").write_text(json.dumps(meta | {"joints": V} | kind | {"files": files}, indent=1) + "\n")
+        ClipStore.open(part)  # what cannot be opened replaces nothing
+        put(part, self.target)
+        (self.target / "journal.jsonl").unlink()
+        self.close()
+        return ClipStore.open(self.folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        "Let go of the files; what was written stays for the next writer."
+        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
+            for file in (self._lock, self._lines, self._data):
+                stack.callback(file.close)
+
+    def discard(self) -> None:
+        "Remove what was written."
+        self.close()
+        shutil.rmtree(self.part, ignore_errors=True)
 
 # %% ../../nbs/10_data.clips.ipynb #2d515174
 def write_store(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .batches import Clips, modality
+from .batches import Clips, modality, pad, replay
 from .benchmarks import Benchmark, check_labels
 from .clips import ClipStore
 from .folders import new_folder
@@ -44,11 +44,11 @@ def export_msg3d(
 def _write_part(folder: Path, name: str, clips: Clips, indices: torch.Tensor, frames: int, progress: bool) -> None:
     "Joints, bones and labels of one part."
     store = clips.store
-    recipe = clips.pad if store.confidence else clips.replay
+    recipe = pad if store.confidence else replay
     shape = (len(indices), store.meta["channels"], frames, len(store.layout), 2)
     joints, bones = (np.lib.format.open_memmap(folder / f"{name}_data_{kind}.npy", "w+", np.float32, shape) for kind in ("joint", "bone"))
     for start in tqdm(range(0, len(indices), 64), desc=name, disable=None if progress else True):
-        x, _ = recipe(indices[start : start + 64], frames)
+        x, _ = recipe(clips, indices[start : start + 64], frames)
         joints[start : start + 64] = x.numpy()
         bones[start : start + 64] = modality(x, store.layout, "bone").numpy()
     names = [store.names[i] for i in indices.tolist()]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import Clips
+from ..data.batches import Clips, replay
 from ..model.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.epoch import make_batch
@@ -37,17 +37,30 @@ class ModuleAdjacency:
     mean: np.ndarray  # (V, V) summed over scales, mean over clips
     by_class: np.ndarray  # (classes, V, V); NaN for a class without clips
     gate: float
-    size: float  # mean over clips and rows of the sum of |G| over scales and columns
-    fixed: float  # the same of skeleton and residual; of all frame pairs of the window in a G3D pathway
+    size: float  # of what G adds: mean over clips and rows of the sum of absolute values over scales and columns
+    deviation: float  # the same of G less its mean over clips
+    fixed: float  # the same of the matrices without G: skeleton and residual
+    residual: float  # the same of the learned residual
     between: float  # share of the variance between classes
     chance: float  # the same if the class did not matter
 
 
-def _fixed(model: MSG3D, module: str) -> float:
-    "Size of the static matrices of a pathway, e.g. g3d2."
-    block = model.blocks[int(module[-1]) - 1]
-    sizes = [(unit.A + unit.residual).abs().sum((0, 2)).mean() for unit in {"gcn": [block.gcn], "g3d": block.g3d}[module[:-1]]]
-    return float(torch.stack(sizes).mean())
+def _size(matrices: Tensor) -> Tensor:  # (..., K, rows, columns) -> (...)
+    "Mean over rows of the sum of absolute values over scales and columns."
+    return matrices.abs().sum((-3, -1)).mean(-1)
+
+
+def _sizes(model: MSG3D, module: str, G: Tensor) -> dict[str, float]:  # G: (n, K, V, V)
+    "The four sizes of one module, means over the windows of its pathway."
+    block, found = model.blocks[int(module[-1]) - 1], []
+    for unit in {"gcn": [block.gcn], "g3d": block.g3d}[module[:-1]]:
+        A, residual = (z.detach().cpu().double() for z in (unit.A, unit.residual))
+        w = A.shape[-1] // G.shape[-1]  # frames of a window
+        joined = lambda G: unit.join(A, residual, G.tile(w, w))  # (n, K, w V, w V)
+        without = joined(torch.zeros_like(G[:1]))
+        added = lambda G: torch.cat([_size(joined(part) - without) for part in G.split(64)]).mean()
+        found.append(torch.stack([added(G), added(G - G.mean(0)), _size(without)[0], _size(residual)]))
+    return dict(zip(("size", "deviation", "fixed", "residual"), torch.stack(found).mean(0).tolist()))
 
 # %% ../../nbs/45_evaluation.adjacency.ipynb #39c34ac2
 @torch.no_grad()
@@ -72,10 +85,9 @@ def class_adjacency(
         summed = G.sum(1).numpy()
         nothing = np.full(summed.shape[1:], np.nan)
         by_class = np.stack([summed[labels == c].mean(0) if (labels == c).any() else nothing for c in range(classes)])
-        size = float(G.abs().sum((1, 3)).mean())
         share = between_share(G.flatten(1).numpy(), labels)
         chance = (len(np.unique(labels)) - 1) / (len(labels) - 1)
-        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), size, _fixed(model, name), share, chance)
+        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), **_sizes(model, name, G), between=share, chance=chance)
     return modules
 
 # %% ../../nbs/45_evaluation.adjacency.ipynb #017432cb

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batches import Clips, modality
+from ..data.batches import RECIPES, Clips, modality
 from ..data.benchmarks import Benchmark
 from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
@@ -71,9 +71,7 @@ def make_batch(
     generator: torch.Generator | None = None,  # training: random views, where the recipe has them
 ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M), present (N, M)
     "The input of the network for some clips."
-    recipe = getattr(clips, config.recipe)
-    random = (generator,) if config.recipe in ("resample", "uniform") else ()
-    x, present = recipe(indices, config.frames, *random)
+    x, present = RECIPES[config.recipe](clips, indices, config.frames, generator)
     x = modality(x[:, :, :: config.every], clips.layout, config.modality)
     return x[:, : 2 if config.planar else None], present
 

@@ -9,6 +9,7 @@ __all__ = ['code_hash', 'fingerprint']
 import hashlib
 import json
 
+from ..data.batches import RECIPES
 from ..data.benchmarks import BENCHMARKS
 from ..model.objective import TERMS
 from ..model.variants import CHOICES
@@ -25,7 +26,7 @@ def code_hash(
     config: RunConfig,
 ) -> str:  # SHA-256
     "A hash of all code that decides what a training computes."
-    used = [TERMS[name] for name, share in config.objective.shares.items() if share]
+    used = [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
     used += [CHOICES[name].options[option] for name, option in config.choices.items()]
     starts = [(f.__module__, f.__qualname__) for f in used if hasattr(f, "__qualname__")]
     found = sorted(reached([*_TRAINER, *starts], TABLES | _OWN).items())

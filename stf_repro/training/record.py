@@ -42,7 +42,7 @@ def run_metrics(
     test_clips: int,
 ) -> dict:  # metrics.json
     "The figures of a training. Of equal epochs the first is the best."
-    best = max(range(len(history)), key=lambda e: history[e]["test_top1"])
+    best = max(range(len(history)), key=lambda e: history[e].get("test_top1", -1))
     return {
         "top1_last": history[-1]["test_top1"],
         "top1_best": history[best]["test_top1"],

@@ -67,7 +67,7 @@ def syntax(
 
 # %% ../../nbs/29_training.syntax.ipynb #a1f44004
 TABLES = frozenset((f"stf_repro.{module}", name) for module, name in (
-    ("model.objective", "TERMS"), ("model.variants", "CHOICES"), ("data.benchmarks", "BENCHMARKS"), ("skeleton", "LAYOUTS")
+    ("model.objective", "TERMS"), ("model.variants", "CHOICES"), ("data.batches", "RECIPES"), ("data.benchmarks", "BENCHMARKS"), ("skeleton", "LAYOUTS")
 ))  # fmt: skip
 
 

@@ -209,8 +209,8 @@ def run_epoch(
     job: Job,
     step,  # `Step` of the job's model, perhaps distributed
     progress: _Progress,
-) -> Tensor:  # logits (n, classes) of the test clips
-    "Train one more epoch, and score it."
+) -> Tensor | None:  # logits (n, classes) of the test clips, if they were scored
+    "Train one more epoch, and score it if it is time."
     config, epoch, began = job.config, len(job.history), time.monotonic()
     steps = len(job.parts["train"]) // config.optim.batch_size
     row = {"epoch": epoch + 1, "lr": learning_rate(config.optim, epoch * steps, steps)}
@@ -218,10 +218,12 @@ def run_epoch(
     kept = job.model.state_dict()  # not the skeleton, which is the same everywhere, and must stay so to the last bit
     job.group.average(b for name, b in job.model.named_buffers() if name in kept)
     trained = time.monotonic()
-    logits = score(job, config.optim.precision if epoch + 1 < config.optim.epochs else "fp32")
-    row |= score_figures(logits, job.clips.labels[job.parts["test"]].cpu())
-    if row["test_top1"] > max((r["test_top1"] for r in job.history), default=-1):
-        job.best = {k: v.clone() for k, v in job.model.state_dict().items()}
+    last = epoch + 1 == config.optim.epochs
+    logits = score(job, "fp32" if last else config.optim.precision) if last or (epoch + 1) % config.optim.score_every == 0 else None
+    if logits is not None:
+        row |= score_figures(logits, job.clips.labels[job.parts["test"]].cpu())
+        if row["test_top1"] > max((r.get("test_top1", -1) for r in job.history), default=-1):
+            job.best = {k: v.clone() for k, v in job.model.state_dict().items()}
     job.history.append(row)
     job.seconds = {"train": job.seconds["train"] + trained - began, "test": job.seconds["test"] + time.monotonic() - trained}
     clips = len(job.parts["train"]) // config.optim.batch_size * config.optim.batch_size
