@@ -129,12 +129,11 @@ def test_links_and_pictures_exist():
 
 def test_links_of_notebooks_lead_somewhere():
     "Those of results from where they are executed to: results/<profile>/<name>/."
-    own = yaml.safe_load((ROOT / "params.yaml").read_text())
-    results = [name for group in own["results"].values() for name in group]
-    pages = {path: path.parent for path in (*(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "nbs" / "experiments").glob("*.ipynb"), *(ROOT / "nbs" / "benchmarks").glob("*.ipynb"))}
-    pages |= {ROOT / "nbs" / "results" / f"{name}.ipynb": ROOT / "results" / own["profile"] / name for name in results}
-    made = {ROOT / "results" / own["profile"] / name / f"{name}.ipynb" for name in results}
-    for path, folder in pages.items():
+    profiles = {path.stem: yaml.safe_load(path.read_text())["results"].values() for path in (ROOT / "conf" / "profile").glob("*.yaml")}
+    results = {ROOT / "results" / profile / name: name for profile, groups in profiles.items() for group in groups for name in group}
+    made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
+    places = [(path, path.parent) for folder in (".", "experiments", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
+    for path, folder in [*places, *((ROOT / "nbs" / "results" / f"{name}.ipynb", folder) for folder, name in results.items())]:
         for cell in json.loads(path.read_text())["cells"]:
             for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ():
                 place = Path(os.path.normpath(folder / target))

@@ -157,7 +157,7 @@ def found_adjacency(
     over = _over_seeds((max(low, 0.0), high), table.seed.nunique(), ".2f")
     return f"the matrix G that STF adds is {said} of the fixed graph A in size: {mean:.2f} %, mean over the modules ({over}), and at most {share.max():.2f} % in any module of any seed"
 
-
+# %% ../../nbs/59_report.front.ipynb #369eac13
 def findings(
     root: Path,  # the project
     profile: str,  # the default profile
