@@ -175,7 +175,7 @@ def test_ours_is_the_mean_over_seeds(project, rendered):
         assert float(table.ours_top1[model]) == pytest.approx(np.mean(tops)) and float(table.ours_spread[model]) == pytest.approx(max(tops) - min(tops))
 
 
-def tops(runs: list) -> dict[tuple, float]:
+def top_of(runs: list) -> dict[tuple, float]:
     "Top-1 of each run, counted again."
     return {(r.config["label"], r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
 
@@ -183,7 +183,7 @@ def tops(runs: list) -> dict[tuple, float]:
 def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
     "M1 has seeds that M2 and M3 have not: all rows are of the two seeds that all have."
     runs = [invent(label, s, push=push) for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2))) for s in seeds]
-    top = tops(runs)
+    top = top_of(runs)
     rows, used = ablation(runs, read_published(root, "table5_ablation"))
     assert rows[0].step is None and rows[3].own is rows[3].step is None
     assert sorted({r.seed for r in used}) == [2, 3] and len(used) == 6
@@ -237,7 +237,7 @@ def test_a_sixth_row_stands_beside_the_papers_five(root):
     published = read_published(root, "table5_ablation")
     five = [invent(label, s, push=2.4) for label in ("M1", "M2", "M3", "M4", "M5") for s in range(5)]
     runs = [*five, *[invent("M5e", s, push=2.6) for s in range(3)]]
-    (rows, used), top = ablation(runs, published), tops(runs)
+    (rows, used), top = ablation(runs, published), top_of(runs)
     assert [r.model for r in rows] == ["M1", "M2", "M3", "M4", "M5", "M5e"] and len(used) == 18
     assert rows[5].step.values == pytest.approx([top["M5e", s] - top["M5", s] for s in range(3)])
     assert rows[5].gain.values == pytest.approx([top["M5e", s] - top["M1", s] for s in range(3)])

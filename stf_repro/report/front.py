@@ -36,6 +36,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "localisation": ("Is the focus at the right place?", None),
     "faithfulness": ("Does the focus matter to the network?", None),
     "sensitivity": ("Which open choices matter", None),
+    "terms": ("What each loss term changes, alone", None),
 }
 
 # %% ../../nbs/59_report.front.ipynb #baf8f7a3
