@@ -184,7 +184,7 @@ def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monk
     assert main(["show", "M2"]) == 0
     text = re.sub(" +", " ", capsys.readouterr().out)
     assert "objective.shares.exploration 0.7 terms.M2 in params.yaml\n" in text and "optim.momentum 0.5 runs.M2 in params.yaml\n" in text
-    assert "optim.lr 0.01 base in conf/small.yaml\n" in text and "optim.accumulate 1 default\n" in text
+    assert "optim.lr 0.015 base in conf/small.yaml\n" in text and "optim.accumulate 1 default\n" in text
 
 
 # what is still to be trained
@@ -460,7 +460,7 @@ MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "s
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
     from stf_repro.cli import main
-    from stf_repro.data.batches import Clips
+    from stf_repro.data.batches import RECIPES, Clips
     from stf_repro.data.benchmarks import BENCHMARKS
     from stf_repro.data.clips import ClipStore
 
@@ -480,7 +480,7 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
         if source.startswith("synth"):
             assert sum(map(len, parts)) == len(store) and all(set(store.labels[part]) == set(range(len(benchmark.classes))) for part in parts)
     clips = Clips(store, bodies=benchmarks[0].num_persons)
-    x, _ = (clips.pad if source == "synthkinetics" else clips.replay)(torch.arange(8), 50)
+    x, _ = RECIPES["pad" if source == "synthkinetics" else "replay"](clips, torch.arange(8), 50)
     assert x.shape == (8, 3, 50, len(store.layout), 2) and torch.isfinite(x).all() and x.any()
 
 
