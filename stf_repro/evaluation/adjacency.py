@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import Clips, replay
+from ..data.batches import Clips
 from ..model.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.epoch import make_batch
