@@ -31,8 +31,8 @@ def with_half(
     half: float,  # of its interval; NaN: not known
     form: str = ".2f",  # of the value; e.g. "+.2f"
 ) -> str:
-    "A number with half its interval."
-    return f"{value:{form}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
+    "A number with half its interval. What is rounded to zero has no minus: its sign is that of the last bits."
+    return f"{value:{form.replace('.', 'z.', 1)}}" + ("" if math.isnan(half) else f" ± {half:{form.lstrip('+')}}")
 
 
 def cell(
@@ -48,7 +48,7 @@ def step_cells(
 ) -> dict[str, str]:  # two columns
     "A difference paired by seed, with its 95 % interval over seeds; in a column of its own the one over clips."
     seeds = NOT_RUN if value is None else with_half(value.gain, value.seeds_half, "+.2f")
-    clips = "" if value is None else f"{value.clips_low:+.2f} to {value.clips_high:+.2f}"
+    clips = "" if value is None else f"{value.clips_low:+z.2f} to {value.clips_high:+z.2f}"
     return {f"{name} (± 95 % over seeds)": seeds, "its 95 % over clips": clips}
 
 

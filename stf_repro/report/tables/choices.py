@@ -40,14 +40,14 @@ def change(
     values = {seed: own[seed] - base[seed] for seed in sorted(set(base) & set(own))}
     return Change(*seed_interval(list(values.values())), values) if values else None
 
-# %% ../../../nbs/56_report.tables.choices.ipynb #baf7263b
+# %% ../../../nbs/56_report.tables.choices.ipynb #1b7850bc
 def verdict(
     changes: dict[str, Change | None],  # by row
     what: str,  # the measure
 ) -> str:  # Markdown
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
-    named = sorted((row for row, c in known.items() if c.clear), key=lambda row: -known[row].mean)
+    named = sorted((row for row, c in known.items() if c.clear), key=lambda row: -round(known[row].mean, 9))  # equal to the last bits: in the given order
     head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals leave out zero, and {len(known) / 20:.2f} are expected to by luck alone"
     return head + "".join(f"{':' if i == 0 else ';'} {row} ({known[row].text()})" for i, row in enumerate(named)) + "."
 
