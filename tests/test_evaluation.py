@@ -531,7 +531,8 @@ def test_sizes_are_of_the_matrices_that_the_convolution_multiplies_with(join):
     for unit in [model.blocks[1].gcn, *model.blocks[1].g3d]:
         torch.nn.init.normal_(unit.residual)
     x = torch.randn(3, 3, 8, V, 2)
-    clips = type("Three", (), {"labels": torch.tensor([0, 1, 1]), "layout": LAYOUTS["ntu25"], "replay": lambda self, i, frames: (x[i], torch.ones(len(i), 2, dtype=torch.bool))})()
+    here = {"lengths": torch.full((3, 2), 8), "device": "cpu", "take": lambda self, i, t: None, "place": lambda self, bodies, i, there: (x[i], torch.ones(len(i), 2, dtype=torch.bool))}
+    clips = type("Three", (), {"labels": torch.tensor([0, 1, 1]), "layout": LAYOUTS["ntu25"]} | here)()
     found = class_adjacency(model, clips, torch.arange(3), InputConfig(frames=8), 2, batch_size=2)
     with torch.no_grad():
         G = {name: own[::2].double().numpy() for name, own in model.run(x).G.items()}  # of the main bodies
