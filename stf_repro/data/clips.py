@@ -230,8 +230,8 @@ def _write_index(path: Path, columns: dict[str, list]) -> None:
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
 # %% ../../nbs/10_data.clips.ipynb #b30a475d
-class StoreWriter(_Place):
-    "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
+class _Open(_Place):
+    "The two files of a store that grows, open at their ends."
 
     def __init__(
         self,
@@ -262,33 +262,60 @@ class StoreWriter(_Place):
         "Recordings that were dealt with, good or bad."
         return len(self.journal.names) + len(self.bad)
 
-    def add(self, clip: Clip) -> None:
-        "Append a clip. Raises `ValueError` for one that does not fit those before it."
-        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
-        row, V, C = _known(clip), *bodies[0].shape[1:]
-        kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
-        _check_kind(clip, kind, self.journal, self.layout)
-        if self.journal.kind is None:
-            self._data.write(_npy_head(0, V, C))
-        content, offset = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies), self.journal.frames
-        for m in range(2):
-            length = len(bodies[m]) if m < len(bodies) else 0
-            row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
-            offset += length
-        row |= {"rotation": np.asarray(clip.rotation, np.float64).ravel().tolist(), "channels": C, "confidence": kind["confidence"], "crc": zlib.crc32(content)}
-        self._data.write(content)
-        self._data.flush()
-        self._note(row)
-
-    def skip(self, where: str, line: int | None, reason: str) -> None:
-        "Note a file that cannot be read."
-        self._note({"bad": [where, line, reason]})
-
     def _note(self, row: dict) -> None:
         "Write a line of the journal."
         self._lines.write(_line(row))
         self._lines.flush()
         self.journal.note(row, len(self.layout))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        "Let go of the files; what was written stays for the next writer."
+        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
+            for file in (self._lock, self._lines, self._data):
+                stack.callback(file.close)
+
+    def discard(self) -> None:
+        "Remove what was written."
+        self.close()
+        shutil.rmtree(self.part, ignore_errors=True)
+
+# %% ../../nbs/10_data.clips.ipynb #a117d879
+def _contents(clip: Clip, bodies: list[np.ndarray], offset: int) -> tuple[dict, bytes]:
+    "Where the bodies of a clip lie that begins at frame `offset` of the store, how it is turned, and the frames themselves."
+    row, content = {}, b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies)
+    for m in range(2):
+        length = len(bodies[m]) if m < len(bodies) else 0
+        row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
+        offset += length
+    rotation = np.asarray(clip.rotation, np.float64).ravel().tolist()
+    return row | {"rotation": rotation, "crc": zlib.crc32(content)}, content
+
+# %% ../../nbs/10_data.clips.ipynb #3456c495
+class StoreWriter(_Open):
+    "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
+
+    def add(self, clip: Clip) -> None:
+        "Append a clip. Raises `ValueError` for one that does not fit those before it."
+        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
+        row, (V, C) = _known(clip), bodies[0].shape[1:]
+        kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
+        _check_kind(clip, kind, self.journal, self.layout)
+        placed, content = _contents(clip, bodies, self.journal.frames)
+        if self.journal.kind is None:
+            self._data.write(_npy_head(0, V, C))
+        self._data.write(content)
+        self._data.flush()
+        self._note(row | placed | {"channels": C, "confidence": kind["confidence"]})
+
+    def skip(self, where: str, line: int | None, reason: str) -> None:
+        "Note a file that cannot be read."
+        self._note({"bad": [where, line, reason]})
 
     def finish(self) -> "ClipStore":  # the finished store, opened
         "Complete the store and give it its name. Raises `ValueError` if it holds no clip."
@@ -309,23 +336,6 @@ class StoreWriter(_Place):
         (self.target / "journal.jsonl").unlink()
         self.close()
         return ClipStore.open(self.folder)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self) -> None:
-        "Let go of the files; what was written stays for the next writer."
-        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
-            for file in (self._lock, self._lines, self._data):
-                stack.callback(file.close)
-
-    def discard(self) -> None:
-        "Remove what was written."
-        self.close()
-        shutil.rmtree(self.part, ignore_errors=True)
 
 # %% ../../nbs/10_data.clips.ipynb #2d515174
 def write_store(
