@@ -116,50 +116,53 @@ def export(root: Path, args) -> str:
 # %% ../nbs/60_cli.ipynb #2230f49d
 def train(root: Path, args) -> str:
     "Train a run of the profile with all its seeds, or go on with it."
-    from stf_repro.training.params import find_run, find_seeds, run_folder
+    from stf_repro.training.params import find_run, find_trainings, run_folder
 
     params = _params(root)
-    seeds, folder = find_seeds(*find_run(params, args.run), args.seed), run_folder(root, params, args.run)
-    alone = min(args.jobs, len(seeds)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if not alone and all((folder / f"seed-{seed}" / "metrics.json").exists() for seed in seeds):
-        alone = all(_train_seed(root, params, args, seed, only_look=True) for seed in seeds)  # then no process need be started
+    trainings, folder = find_trainings(*find_run(params, args.run), args.seed, args.fold), run_folder(root, params, args.run)
+    alone = min(args.jobs, len(trainings)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if not alone and all((folder / training.folder / "metrics.json").exists() for training in trainings):
+        alone = all(_train_one(root, params, args, training, only_look=True) for training in trainings)  # then no process need be started
     if alone:
-        for seed in seeds:
-            metrics = _train_seed(root, params, args, seed)
+        for training in trainings:
+            metrics = _train_one(root, params, args, training)
     else:
-        _train_seeds(args, seeds)
-    if args.seed is not None:
-        return f"{folder}/seed-{args.seed}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
-    return _summary(folder, seeds)
+        _train_several(args, trainings)
+    if (args.seed, args.fold) == (None, None):
+        return _summary(folder, trainings)
+    if len(trainings) == 1:
+        return f"{folder / trainings[0].folder}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
+    return f"{folder}: {len(trainings)} trainings are finished"
 
 
-def _train_seeds(args, seeds: list[int]) -> None:
-    "Train several seeds, each in a process of its own."
+def _train_several(args, trainings: list) -> None:
+    "Do several trainings, each in a process of its own."
     from stf_repro.training.seeds import side_by_side
 
     command = [sys.executable, "-m", "stf_repro.cli", "train", args.run, *(["--device", args.device] if args.device else [])]
-    side_by_side({f"seed {seed}": [*command, "--seed", str(seed)] for seed in seeds}, min(args.jobs, len(seeds)))
+    side_by_side({str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings)))
 
 
-def _train_seed(root: Path, params: dict, args, seed: int, only_look: bool = False):
-    "Train a run with one seed, here; or look whether that was done."
+def _train_one(root: Path, params: dict, args, training, only_look: bool = False):
+    "Do one training of a run, here; or look whether it was done."
     from stf_repro.training.config import run_configs
     from stf_repro.training.params import run_folder
     from stf_repro.training.trainer import is_trained, train
 
-    config = run_configs(params, args.run, seed)[seed]
-    start = run_folder(root, params, config.start, seed) if config.start else None
+    config = run_configs(params, args.run, training.seed, training.fold)[training]
+    start = run_folder(root, params, config.start, training) if config.start else None
     do = is_trained if only_look else train
-    return do(config, root / "clips" / config.source, run_folder(root, params, args.run, seed), _dealt(args), start=start)
+    return do(config, root / "clips" / config.source, run_folder(root, params, args.run, training), _dealt(args), start=start)
 
 
-def _summary(folder: Path, seeds: list[int]) -> str:
-    "Sum up a run, all of whose seeds are there."
+def _summary(folder: Path, trainings: list) -> str:
+    "Sum up a run, all of whose trainings are there."
     from stf_repro.training.seeds import summarise
 
     if os.environ.get("RANK", "0") != "0":
         return ""
-    means, over = summarise(folder, seeds), f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    what = f"mean of {len(trainings)} {'trainings' if trainings[0].fold else 'seeds'}" if len(trainings) > 1 else "one training"
+    means, over = summarise(folder, [training.folder for training in trainings]), what
     return f"{folder}: top-1 {means['top1_last']:.1f} % ({over}) on {means['test_clips']:.0f} test clips"
 
 # %% ../nbs/60_cli.ipynb #d7352858
@@ -187,7 +190,7 @@ def runs(root: Path, args) -> str:
     "List the trainings of the profile that are still to be done: a line holds the arguments of one `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.params import trainings
 
-    return "\n".join(f"{key} --seed {seed}" for key, seed in trainings(root, _params(root), args.all, args.ready))
+    return "\n".join(" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready))
 
 
 def show(root: Path, args) -> str:
@@ -198,8 +201,10 @@ def show(root: Path, args) -> str:
     params = _params(root)
     configs, found = run_configs(params, args.run), trace(root, params, args.run)
     config = next(iter(configs.values())).model_dump(mode="json", exclude={"seed"})
+    seeds, folds = (list(dict.fromkeys(getattr(training, name) for training in configs)) for name in ("seed", "fold"))
+    config |= {"benchmark": folds} if folds != [None] else {}
     rows = []
-    for path, value in [(("seeds",), list(configs)), *leaves(config)]:
+    for path, value in [(("seeds",), seeds), *leaves(config)]:
         said, part, file = found.get(path, (object(), "", ""))
         text = value if isinstance(value, str) else json.dumps(value)
         rows.append((".".join(path), text, f"{part} in {file}" if said == value else "default"))
@@ -255,10 +260,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("format", choices=("msg3d", "pyskl"), help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does")
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
     p.set_defaults(do=export)
-    p = commands.add_parser("train", help="train the run RUN into runs/, with all its seeds", description=train.__doc__)
+    p = commands.add_parser("train", help="train the run RUN into runs/, with all its seeds and folds", description=train.__doc__)
     p.add_argument("run", help="a key below `runs` or `transfers` in params.yaml, e.g. stf-xsub60-joint")
     p.add_argument("--seed", type=int, help="one of its seeds (default: all)")
-    p.add_argument("--jobs", type=_positive, default=1, help="how many seeds go side by side (default: 1)")
+    p.add_argument("--fold", help="one of its folds, e.g. sbu-1 (default: all; only where a run has several benchmarks)")
+    p.add_argument("--jobs", type=_positive, default=1, help="how many trainings go side by side (default: 1)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     p.set_defaults(do=train)

@@ -30,7 +30,7 @@ from stf_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from stf_repro.training.config import ConfigError, parse, run_configs
 from stf_repro.training.distributed import Step, split_batch
 from stf_repro.training.epoch import Tally, learning_rate, optimise, score_figures
-from stf_repro.training.params import read_params
+from stf_repro.training.params import Training, read_params
 from stf_repro.training.seeds import summarise
 from stf_repro.training.trainer import TrainingError, prepare, run_epoch, split_clips, take_over, train
 
@@ -70,8 +70,8 @@ def in_peace(project: Path, key: str, into: Path, seeds=(0,)) -> dict[str, bytes
     "The results of a run that nobody disturbs, trained in this process."
     params, threads = read_params(project / "params.yaml"), torch.get_num_threads()
     torch.set_num_threads(1)
-    for seed, config in run_configs(params, key).items():
-        train(config, project / "clips" / "synth60", into / f"seed-{seed}", "cpu", progress=False)
+    for training, config in run_configs(params, key).items():
+        train(config, project / "clips" / "synth60", into / training.folder, "cpu", progress=False)
     torch.set_num_threads(threads)
     return results(into, seeds)
 
@@ -277,7 +277,7 @@ def test_the_schedules_are_those_of_the_released_configurations(root, tmp_path):
     params = read_params(tmp_path / "params.yaml")
     expected = {"xsub60": (50, [30, 40], 32, 2, 0.05, 5e-4), "xset120": (60, [30, 50], 32, 2, 0.05, 5e-4), "kinetics": (65, [45, 55], 128, 2, 0.1, 3e-4)}
     for protocol, (epochs, milestones, batch, passes, lr, decay) in expected.items():
-        config = run_configs(params, f"msg3d-{protocol}-joint")[0]
+        config = run_configs(params, f"msg3d-{protocol}-joint")[Training(0)]
         o = config.optim
         assert (o.epochs, list(o.milestones), o.batch_size, o.accumulate, o.lr, o.weight_decay, o.momentum) == (epochs, milestones, batch, passes, lr, decay, 0.9)
         rates = [round(learning_rate(o, 7 * e, 7) / lr, 9) for e in range(epochs)]
@@ -373,6 +373,8 @@ def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_pa
         ("transfers", {"start": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
         ("runs", {"seeds": []}, "runs.X.seeds is []"),
         ("runs", {"seed": 1}, "runs.X.seed is unknown; did you mean 'seeds'?"),
+        ("runs", {"benchmark": ["synth60-xsub", "synth60-xsub"]}, "runs.X.benchmark is ['synth60-xsub', 'synth60-xsub']; expected different names of benchmarks"),
+        ("runs", {"benchmark": ["synth60-xsub", "synth60-xsab"]}, "unknown benchmark 'synth60-xsab'; did you mean 'synth60-xsub'?"),
         ("runs", {"percent": 101}, "runs.X.percent: Input should be less than or equal to 100"),
         ("runs", {"optim": {"batch_size": 32, "accumulate": 5}}, "batch_size 32 cannot be cut into accumulate: 5 equal passes"),
         ("runs", {"optim": {"precision": "fp16"}}, "Input should be 'fp32' or 'bf16'"),
@@ -392,8 +394,8 @@ def test_runs_and_transfers_are_checked(kind, change, reason):
 def test_a_shift_has_the_network_of_its_row_and_no_terms(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
     for key, section in params["transfers"].items():
-        for seed, config in run_configs(params, key).items():
-            base = run_configs(params, section["start"], seed)[seed]
+        for training, config in run_configs(params, key).items():
+            base = run_configs(params, section["start"])[training]
             assert config.model == base.model and config.input == base.input and not config.objective.shares
             assert len(BENCHMARKS[config.benchmark].classes) > len(BENCHMARKS[base.benchmark].classes)
 
@@ -404,7 +406,7 @@ def test_the_summary_of_a_run_is_the_mean_over_its_seeds(tmp_path):
         (folder / f"seed-{seed}").mkdir(parents=True)
         (folder / f"seed-{seed}" / "metrics.json").write_text(json.dumps({"top1_last": top, "best_epoch": 1, "test_clips": 8}))
         (folder / f"seed-{seed}" / "history.tsv").write_text(f"epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t{top}\n")
-    assert summarise(folder, [0, 3]) == {"seeds": 2, "top1_last": 55, "test_clips": 8}
+    assert summarise(folder, ["seed-0", "seed-3"]) == {"trainings": 2, "top1_last": 55, "test_clips": 8}
     assert json.loads((tmp_path / "runs/p/metrics/main/M1.json").read_text())["top1_last"] == 55
     assert (tmp_path / "runs/p/curves/main/M1.tsv").read_text() == "epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t55\n"
 

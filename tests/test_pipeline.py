@@ -14,8 +14,9 @@ import yaml
 from conftest import STF
 
 from stf_repro.cli import main
+from stf_repro.report.tables.runs import read_runs
 from stf_repro.training.config import ConfigError, parse, run_configs
-from stf_repro.training.params import find_run, leaves, lookup, run_folder
+from stf_repro.training.params import Training, find_run, leaves, lookup, read_params, run_folder
 
 
 def stf(folder: Path, *args: str, **kwargs):
@@ -193,9 +194,9 @@ def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monk
 def finish(project, key: str, seed: int) -> None:
     "What a training leaves, as far as it is looked at."
     params = yaml.safe_load((project / "params.yaml").read_text())
-    folder = run_folder(project, params, key, seed)
+    folder = run_folder(project, params, key, Training(seed))
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(run_configs(params, key, seed)[seed].model_dump(mode="json")))
+    (folder / "config.json").write_text(json.dumps(run_configs(params, key, seed)[Training(seed)].model_dump(mode="json")))
     (folder / "metrics.json").write_text("{}")
 
 
@@ -220,8 +221,27 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
     params["terms"]["M2"]["objective"]["shares"]["exploration"] = 0.2  # then what was trained with another number is not what is wanted
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     assert listed() == [*(f"M2 --seed {s}" for s in range(5)), *left[4:]]
-    (run_folder(tmp_path, params, "stf-p10", 0) / "metrics.json").unlink()
+    (run_folder(tmp_path, params, "stf-p10", Training(0)) / "metrics.json").unlink()
     assert "stf-p10 --seed 0" in listed()
+
+
+def test_every_fold_is_trained_with_every_seed(project, small_params, monkeypatch, capsys):
+    "Two protocols of one source stand for two folds."
+    small_params["runs"] = {"M1": small_params["runs"]["M1"] | {"benchmark": ["synth60-xsub", "synth60-xview"], "seeds": [0, 1], "percent": 50, "input": {"frames": 60, "every": 20}}}
+    small_params["transfers"] = {}
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params))
+    monkeypatch.chdir(project)
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"M1 --fold synth60-{fold} --seed {seed}" for fold in ("xsub", "xview") for seed in (0, 1)]
+    assert main(["train", *lines[2].split()]) == 0 and "/M1/synth60-xview/seed-0: top-1 " in capsys.readouterr().out
+    assert main(["train", "M1", "--fold", "synth60-xset"]) == 1 and "has no fold synth60-xset; its folds are synth60-xsub, synth60-xview" in capsys.readouterr().err
+    assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines() == [lines[0], lines[1], lines[3]]
+    assert main(["train", "M1", "--jobs", "2"]) == 0 and "mean of 4 trainings" in capsys.readouterr().out
+    group = find_run(read_params(project / "params.yaml"), "M1")[1]["group"]
+    runs = read_runs(project, small_params["profile"], group)
+    assert [(r.key, r.config["benchmark"], r.seed) for r in runs] == [("M1", f"synth60-{fold}", seed) for fold in ("xsub", "xview") for seed in (0, 1)]
+    assert main(["show", "M1"]) == 0 and '["synth60-xsub", "synth60-xview"]' in capsys.readouterr().out
 
 
 def test_listing_waits_for_no_heavy_library(root):

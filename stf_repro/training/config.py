@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..data.benchmarks import BENCHMARKS
 from ..model.objective import TERMS
 from ..model.variants import check_choices
-from .params import ConfigError, find_run, find_seeds
+from .params import ConfigError, Training, find_run, find_trainings
 
 # %% ../../nbs/30_training.config.ipynb #233ebbba
 class Part(BaseModel):
@@ -26,7 +26,7 @@ class Part(BaseModel):
 class ModelConfig(Part):
     "Which network, how large."
 
-    name: Literal["msg3d", "stf"] = "msg3d"
+    name: Literal["msg3d", "stf", "convolution"] = "msg3d"  # convolution: a baseline without a graph, see model.convolution
     width: int = Field(96, ge=6, multiple_of=6)  # channels of the first block; 96, 192, 384 in the paper
     num_gcn_scales: int = Field(13, ge=1)
     num_g3d_scales: int = Field(6, ge=1)
@@ -129,6 +129,8 @@ class RunConfig(Part):
             raise ValueError(f"input.recipe: resample takes the main body only, and {self.benchmark!r} has two; take uniform")
         if self.objective.shares.get("adjacency") and self.model.name != "stf":
             raise ValueError("the adjacency term needs model.name: stf")
+        if self.model.name == "convolution" and any(self.objective.shares.values()):
+            raise ValueError("model.name: convolution has no graph module whose focus a term could use: objective.shares must be empty")
         check_choices(self.choices)
         return self
 
@@ -164,10 +166,11 @@ def run_configs(
     params: dict,  # from `read_params`
     key: str,  # name of a run
     seed: int | None = None,  # only this one
-) -> dict[int, RunConfig]:  # by seed
+    fold: str | None = None,  # only this one, of a run with several
+) -> dict[Training, RunConfig]:
     "The trainings of one run of the profile. Raises `ConfigError`."
     name, section = find_run(params, key)
-    seeds = find_seeds(name, section, seed)
+    own = find_trainings(name, section, seed, fold)
     if "seed" in section:
         raise ConfigError(f"{name}.seed is unknown; did you mean 'seeds'?")
     shift, start = name.startswith("transfers."), section.get("start")
@@ -177,8 +180,9 @@ def run_configs(
         if start not in params["runs"]:
             near = difflib.get_close_matches(str(start), params["runs"], 1, 0)[0]
             raise ConfigError(f"{name}.start: there is no run {start!r}; did you mean {near!r}?")
-        for s in seeds:
-            find_seeds(*find_run(params, start), s)
+        for training in own:
+            find_trainings(*find_run(params, start), training.seed, training.fold)
         section = section | {"objective": {}}
     section = {k: v for k, v in section.items() if k != "seeds"}
-    return {s: parse(section | {"seed": s}, name) for s in seeds}
+    fold_of = lambda training: {"benchmark": training.fold} if training.fold else {}
+    return {training: parse(section | {"seed": training.seed} | fold_of(training), name) for training in own}

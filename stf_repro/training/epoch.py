@@ -16,10 +16,11 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.batches import RECIPES, Clips, modality
 from ..data.benchmarks import Benchmark
+from ..model.convolution import TemporalConvNet
 from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..model.objective import TERMS, FocusReading, Losses, Objective
@@ -33,12 +34,13 @@ from .distributed import Group, split_batch
 def build_model(
     config: RunConfig,
     benchmark: Benchmark,
-) -> MSG3D:  # or its subclass STF
-    "The network that a run trains, on the fast path, with random weights from torch's global generator."
-    m = config.model
-    size = dict(width=m.width, num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
-    size |= dict(num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
-    layout, classes = LAYOUTS[benchmark.layout], len(benchmark.classes)
+) -> nn.Module:  # MSG3D or its subclass STF, on the fast path; or the baseline
+    "The network that a run trains, with random weights from torch's global generator."
+    m, layout, classes = config.model, LAYOUTS[benchmark.layout], len(benchmark.classes)
+    size = dict(width=m.width, num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
+    if m.name == "convolution":
+        return TemporalConvNet(classes, layout, **size)
+    size |= dict(num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
     parts = arguments(config.choices).get("stf", {})
     return accelerate(STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size))
 
@@ -207,7 +209,7 @@ def check_finite(step, epoch: int) -> None:
 # %% ../../nbs/33_training.epoch.ipynb #f5f8bbb3
 @torch.no_grad()
 def predict(
-    model: MSG3D,
+    model: nn.Module,  # as `build_model` makes it
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,

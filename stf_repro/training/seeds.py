@@ -88,16 +88,16 @@ def _stop(processes: list[subprocess.Popen]) -> None:
 
 # %% ../../nbs/36_training.seeds.ipynb #03de73cc
 def summarise(
-    folder,  # of the run; its seeds are folders in it
-    seeds: list[int],
-) -> dict:  # means over the seeds
-    "Write the mean figures and the mean curve of a run, all of whose seeds are finished."
+    folder,  # of the run
+    trainings: list[str],  # folders in it, e.g. "seed-0"
+) -> dict:  # means over the trainings
+    "Write the mean figures and the mean curve of a run, all of whose trainings are finished."
     from stf_repro.training.checkpoint import write_atomic  # here: it brings PyTorch, for which the start of children must not wait
 
     folder = Path(folder)
-    places = [folder / f"seed-{seed}" for seed in seeds]
+    places = [folder / training for training in trainings]
     metrics = [json.loads((place / "metrics.json").read_text()) for place in places]
-    means = {"seeds": len(seeds), **{name: fmean(m[name] for m in metrics) for name in metrics[0] if name != "best_epoch"}}
+    means = {"trainings": len(places), **{name: fmean(m[name] for m in metrics) for name in metrics[0] if name != "best_epoch"}}
     for kind, name, content in (("metrics", f"{folder.name}.json", json.dumps(means, indent=1)), ("curves", f"{folder.name}.tsv", _mean_curve(places))):
         path = folder.parents[1] / kind / folder.parent.name / name
         path.parent.mkdir(parents=True, exist_ok=True)

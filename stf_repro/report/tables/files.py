@@ -81,7 +81,7 @@ def write_made(
     facts = {
         "made": all(is_made(r.config["benchmark"]) for r in runs) if made is None else made,
         "benchmarks": sorted({r.config["benchmark"] for r in runs}),
-        "runs": sorted({f"{r.config['group']}/{r.key}/seed-{r.seed}" for r in runs}),
+        "runs": sorted({"/".join(r.folder.parts[r.folder.parts.index(r.config["group"]) :]) for r in runs}),
         "missing": sorted(missing),
         "hardware": sorted({r.record["hardware"] for r in runs}),
         "commits": sorted({str(r.record["commit"]) for r in runs}),

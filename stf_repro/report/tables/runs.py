@@ -34,15 +34,16 @@ def read_runs(
     root,  # the project
     profile: str,
     *tables: str,  # e.g. "main", "ablation"
-) -> list[Run]:  # finished ones, by table, key and seed
+) -> list[Run]:  # finished ones, by table, key, benchmark and seed
     "All finished runs of some tables."
     runs = []
     for table in tables:
-        for path in sorted((Path(root) / "runs" / profile / table).glob("*/seed-*/metrics.json")):
+        for path in sorted((Path(root) / "runs" / profile / table).glob("*/**/seed-*/metrics.json")):
             folder = path.parent
             config, record, metrics = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "record", "metrics"))
-            runs.append(Run(folder.parent.name, config["seed"], folder, config, metrics, record, read_scores(folder / "scores.npz")))
-    return sorted(runs, key=lambda r: (tables.index(r.config["group"]), r.key, r.seed))
+            key = folder.relative_to(Path(root) / "runs" / profile / table).parts[0]
+            runs.append(Run(key, config["seed"], folder, config, metrics, record, read_scores(folder / "scores.npz")))
+    return sorted(runs, key=lambda r: (tables.index(r.config["group"]), r.key, r.config["benchmark"], r.seed))
 
 # %% ../../../nbs/50_report.tables.runs.ipynb #35570814
 def arm(
