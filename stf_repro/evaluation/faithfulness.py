@@ -75,11 +75,12 @@ def faithfulness(
     steps: int = 5,
     seed: int = 0,  # of random orders
     batch_size: int = 64,
+    **of,  # module and form of the focus, as in `clip_focus`; default: the last module in the poster's form
 ) -> dict[tuple[str, str], Tensor]:  # ("deletion" or "insertion", order) -> (steps + 1,)
     "All curves of one network, means over clips."
     generator, parts = torch.Generator().manual_seed(seed), {order: [] for order in ORDERS}
     for batch in indices.split(batch_size):
-        view = clip_focus(model, clips, batch, config)
+        view = clip_focus(model, clips, batch, config, **of)
         values = {"focus": view.Q, "motion": motion(view.x), "random": torch.zeros_like(view.Q)}
         for order, found in parts.items():
             found.append(curves(model, view.x, view.present, view.said, ranks(values[order], view.present, generator), steps))

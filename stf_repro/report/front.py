@@ -37,6 +37,8 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "faithfulness": ("Does the focus matter to the network?", None),
     "sensitivity": ("Which open choices matter", None),
     "terms": ("What each loss term changes, alone", None),
+    "search": ("The recipe of the study, chosen on held-out training clips", None),
+    "study": ("Does STF help? Every row on every fold with every seed", None),
 }
 
 # %% ../../nbs/59_report.front.ipynb #baf8f7a3
@@ -179,7 +181,20 @@ def findings(
         f"**Adjacency** ({link('measured', 'figure_adjacency')})": "" if adjacency is None else found_adjacency(adjacency),
     }
     lines = [f"- {what}: {text}." for what, text in found.items() if text]
-    return ["## What was found on synthetic data", "", *lines, ""] if lines else []
+    made = ["## What was found on synthetic data", "", *lines, ""] if lines else []
+    return made + _found_on_real(root)
+
+
+def _found_on_real(root: Path) -> list[str]:
+    "What the studies say of STF, one line per data set."
+    lines = []
+    for path in sorted((root / "results").glob("*/study/effects.csv")):
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        own = rows[(rows.label == "M5") & (rows.modality == "joint") & (rows.percent == "100.0")]
+        if len(own):
+            profile = path.parents[1].name
+            lines.append(f"- **{words(profile)}** ([study]({profile}/study/study.ipynb)): STF, joints: {own.said.iloc[0]}.")
+    return ["## What was found on real data", "", *lines, ""] if lines else []
 
 # %% ../../nbs/59_report.front.ipynb #e658a5ef
 def command(
@@ -237,8 +252,10 @@ def front_page(
         lines += [f"![Skeletons over time: where the first and the last module of STF look, and which joints carry the action]({picture})", ""]
     for profile in sorted(profiles, key=lambda p: (p != default, p != "paper", p)):
         text = profiles[profile].read_text()
+        if not (results := yaml.safe_load(text).get("results")):  # it has those of the profile that it enlarges
+            continue
         about = next((line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line), "")
-        lines += [f"## Profile `{profile}`", "", about, "", *_rows(root, profile, yaml.safe_load(text).get("results") or {}, default), ""]
+        lines += [f"## Profile `{profile}`", "", about, "", *_rows(root, profile, results, default), ""]
     return "\n".join(lines)
 
 
