@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Trainings', 'Row', 'collect', 'write_study', 'read_study', 'Effect', 'effect', 'with_fused', 'study_long',
-           'study_effects', 'published_steps', 'study_table', 'said', 'by_class', 'effects_long']
+           'study_effects', 'published_steps', 'study_table', 'said', 'by_class', 'effects_long', 'search_table',
+           'choose']
 
 # %% ../../../nbs/56_report.tables.study.ipynb #1d2dfbaa
 import math
@@ -211,3 +212,25 @@ def effects_long(
     "The effects with all digits, for effects.csv: what the front page reads."
     return pd.DataFrame([row._asdict() | {"pairs": len(e.values), "mean": e.mean, "half": e.half, "clips_low": e.clips_low, "clips_high": e.clips_high, "said": said(e)} for row, e in effects.items()])
 
+
+# %% ../../../nbs/56_report.tables.study.ipynb #5eb83bec
+def search_table(
+    runs: list[Run],  # of one data set: a label per setting
+) -> pd.DataFrame:  # one line per setting, the best first
+    "Every setting that was tried: its trainings, its mean on held-out clips in percent, and the frames that a training reads of each clip."
+    lines: dict[str, dict] = {}
+    for run in runs:
+        c = run.config
+        line = lines.setdefault(c["label"], {"setting": c["label"], "frames": c["input"]["frames"] * c["optim"]["epochs"], "values": []})
+        line["values"].append(100 * float(correct(run.scores).mean()))
+    table = pd.DataFrame(lines.values())
+    return table.assign(trainings=table["values"].map(len), mean=table["values"].map(np.mean)).sort_values("mean", ascending=False, ignore_index=True)
+
+
+def choose(
+    table: pd.DataFrame,  # from `search_table`
+    within: float = 2.0,  # points
+) -> str:
+    "The setting that the rule takes."
+    near = table[table["mean"] >= table["mean"].max() - within]
+    return near.sort_values(["frames", "mean"], ascending=[True, False]).setting.iloc[0]
