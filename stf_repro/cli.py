@@ -142,7 +142,24 @@ def _train_seeds(args, seeds: list[int]) -> None:
 
 
 def _train_seed(root: Path, params: dict, args, seed: int, only_look: bool = False):
-    "Train a run with one seed, here; or look whether that was done."
+    "Train a run with one seed, here, unless it is stamped as done; or look whether that was done."
+    from stf_repro.training.params import find_run, run_folder
+    from stf_repro.training.stamp import is_stamped, stamp_file, training_stamp, write_stamp
+
+    out, stamp = run_folder(root, params, args.run, seed), lambda: training_stamp(root, params, args.run, seed, args.device)
+    before, file = stamp(), stamp_file(out)
+    if not is_stamped(file, before, out):
+        done = _ask_trainer(root, params, args, seed, only_look)
+        if before and not only_look and before == stamp():  # nobody has changed the code meanwhile
+            write_stamp(file, before, out)
+        return done
+    if not only_look:
+        print(f"{find_run(params, args.run)[1]['label']} (seed {seed}): was trained before, nothing to do", flush=True)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def _ask_trainer(root: Path, params: dict, args, seed: int, only_look: bool):
+    "Train a run with one seed, or look whether that was done."
     from stf_repro.training.config import run_configs
     from stf_repro.training.params import run_folder
     from stf_repro.training.trainer import is_trained, train
@@ -283,7 +300,7 @@ def _interrupt(*_):
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
     args = parser().parse_args(argv)
-    from stf_repro.data.sources import project_root
+    from stf_repro.data.folders import project_root
 
     before = signal.signal(signal.SIGTERM, _interrupt)
     if getattr(args, "slot", None) is not None:
