@@ -144,7 +144,24 @@ def _train_several(args, trainings: list) -> None:
 
 
 def _train_one(root: Path, params: dict, args, training, only_look: bool = False):
-    "Do one training of a run, here; or look whether it was done."
+    "Do one training of a run, here, unless it is stamped as done; or look whether it was done."
+    from stf_repro.training.params import find_run, run_folder
+    from stf_repro.training.stamp import is_stamped, stamp_file, training_stamp, write_stamp
+
+    out, stamp = run_folder(root, params, args.run, training), lambda: training_stamp(root, params, args.run, training, args.device)
+    before, file = stamp(), stamp_file(root, params, args.run, training)
+    if not is_stamped(file, before, out):
+        done = _ask_trainer(root, params, args, training, only_look)
+        if before and not only_look and before == stamp():  # nobody has changed the code meanwhile
+            write_stamp(file, before, out)
+        return done
+    if not only_look:
+        print(f"{find_run(params, args.run)[1]['label']} ({training}): was trained before, nothing to do", flush=True)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def _ask_trainer(root: Path, params: dict, args, training, only_look: bool):
+    "Do one training of a run, or look whether it was done."
     from stf_repro.training.config import run_configs
     from stf_repro.training.params import run_folder
     from stf_repro.training.trainer import is_trained, train
@@ -289,7 +306,7 @@ def _interrupt(*_):
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
     args = parser().parse_args(argv)
-    from stf_repro.data.sources import project_root
+    from stf_repro.data.folders import project_root
 
     before = signal.signal(signal.SIGTERM, _interrupt)
     if getattr(args, "slot", None) is not None:

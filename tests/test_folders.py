@@ -2,13 +2,14 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stf_repro.data import folders
 from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
-from stf_repro.data.folders import is_companion, new_folder, real, remove, walk
+from stf_repro.data.folders import is_companion, new_folder, project_root, real, remove, walk
 from stf_repro.data.formats import Recording, format_ntu, ntu_attributes
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic
@@ -249,3 +250,14 @@ def test_two_links_to_one_store_share_its_lock(tmp_path):
 def test_real(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "not there yet")
     assert real(tmp_path / "link") == tmp_path / "not there yet" and real("relative/path").parts == ("relative", "path")
+
+
+def test_project_root(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert project_root() == tmp_path.resolve()
+    (tmp_path / "dvc.yaml").unlink()
+    if not any((Path(folder) / "dvc.yaml").exists() for folder in tmp_path.parents):
+        with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
+            project_root()

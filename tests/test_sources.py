@@ -5,7 +5,6 @@ import http.server
 import re
 import threading
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +18,6 @@ from stf_repro.data.sources import (
     fetch,
     file_sha256,
     get_source,
-    project_root,
 )
 
 FILES = {f"all_sqe/a01_s01_e{i:02d}_v01.json": bytes([i]) * 40_000 for i in range(5)}
@@ -345,14 +343,3 @@ def test_pinned_values():
         if "openmmlab" not in file.url:  # all others are pinned to a commit, and by hash
             assert re.search(r"/[0-9a-f]{40}\b", file.url) and len(file.sha256) == 64, key
             assert bool(file.inside) == bool(file.content_sha256)
-
-
-def test_project_root(tmp_path, monkeypatch):
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "a" / "b")
-    assert project_root() == tmp_path.resolve()
-    (tmp_path / "dvc.yaml").unlink()
-    if not any((Path(folder) / "dvc.yaml").exists() for folder in tmp_path.parents):
-        with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
-            project_root()

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import stf_repro
 from .benchmarks import missing_ntu, ntu_samples
 from .clips import Clip, StoreWriter
-from .folders import is_companion, walk
+from .folders import is_companion, project_root, walk
 from stf_repro.data.formats import (
     ZIP_ERRORS,
     FormatError,
@@ -42,7 +42,7 @@ from stf_repro.data.formats import (
     read_member,
 )
 from .pickles import pyskl_annotations, pyskl_recording, read_jhmdb
-from .sources import Source, get_source, project_root
+from .sources import Source, get_source
 from ..skeleton import LAYOUTS, Layout
 
 # %% ../../nbs/12_data.preprocess.ipynb #ff854ef9

@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..data.folders import remove
+from ..training.stamp import is_stamped, write_stamp
 from ..training.syntax import reached
 
 # %% ../../nbs/58_report.notebooks.ipynb #052bc998
@@ -175,61 +177,53 @@ def made_of(
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
-
-def _is_current(known: Path, mark: str, out: Path) -> bool:
-    "Whether a result was made of exactly this, and nobody has touched it since."
-    try:
-        return json.loads(known.read_text()) == {"made of": mark, "files": _contents(out)}
-    except (OSError, ValueError):
-        return False
-
-
-def _contents(folder: Path) -> dict[str, str]:
-    "SHA-256 of each file of a result."
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob("*")) if p.is_file()}
-
 # %% ../../nbs/58_report.notebooks.ipynb #778f105c
-def _remove(path: Path) -> None:
-    "Remove whatever has this name; of a link, the link."
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _mark_of_front_page(root: Path) -> str:
+    "What the front page is made of: its code, the profiles, the tables that it quotes, and which files there are."
+    conf = [root / "conf" / "config.yaml", *sorted((root / "conf" / "profile").glob("*.yaml"))]
+    paths = [p for p in (*conf, *sorted((root / "results").glob("*/*/*"))) if p.is_file()]
+    read = {p.relative_to(root).as_posix(): p.read_text() if p in conf or p.name in ("made.json", "table.csv") else "" for p in paths}
+    code = sorted(reached([("stf_repro.report.front", "write_front_page")]).items())
+    return hashlib.sha256(json.dumps([code, read]).encode()).hexdigest()
 
 
+def _refresh_front_page(root: Path, stamp: Path) -> None:
+    "Write results/README.md anew, unless nothing has changed."
+    mark = _mark_of_front_page(root)
+    if not is_stamped(stamp, mark, root / "results" / "README.md"):
+        from stf_repro.report.front import write_front_page  # here: it brings pandas, scipy and PyTorch
+
+        write_stamp(stamp, mark, write_front_page(root))
+
+# %% ../../nbs/58_report.notebooks.ipynb #b7e2d1f0
 def render(
     root,  # the project
     params: dict,  # of params.yaml
     name: str,  # of a result, e.g. "table5_ablation"
 ) -> Path:  # results/<profile>/<name>
-    "Execute a results notebook into its folder, unless nothing has changed, and write the front page anew. Raises `NotebookError`."
-    from stf_repro.report.front import write_front_page
-
+    "Execute a results notebook into its folder, and write the front page, unless nothing has changed. Raises `NotebookError`."
     root, parameters = Path(root).absolute(), {"profile": params["profile"], "out": "."} | own_parameters(root, params, name)
-    notebook, known = root / "nbs" / "results" / f"{name}.ipynb", root / "runs" / params["profile"] / "rendered" / f"{name}.json"
+    notebook, stamps = root / "nbs" / "results" / f"{name}.ipynb", root / "runs" / params["profile"] / "rendered"
     results = root / "results" / params["profile"]
     out = (results / name).resolve()  # of a link to another disk, the folder there
     if out.exists() and not out.is_dir():
         raise NotebookError(f"{out} is a file, where the result's folder should be; move it away")
     _check(notebook, parameters)
     mark = made_of(root, notebook, parameters)
-    if _is_current(known, mark, out):
-        write_front_page(root)
-        return results / name
-    part, old = (out.with_name(f".{name}.{end}") for end in ("part", "old"))
-    for left in (part, old):
-        _remove(left)
-    part.mkdir(parents=True)
-    results.mkdir(parents=True, exist_ok=True)
-    try:
-        execute(notebook, part / f"{name}.ipynb", parameters, part, results / f"{name}.failed.ipynb")
-        if out.exists():
-            os.replace(out, old)
-        os.replace(part, out)
-    finally:
+    if not is_stamped(stamps / f"{name}.json", mark, out):
+        part, old = (out.with_name(f".{name}.{end}") for end in ("part", "old"))
         for left in (part, old):
-            _remove(left)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps({"made of": mark, "files": _contents(out)}, indent=1))
-    write_front_page(root)
+            remove(left)
+        part.mkdir(parents=True)
+        results.mkdir(parents=True, exist_ok=True)
+        try:
+            execute(notebook, part / f"{name}.ipynb", parameters, part, results / f"{name}.failed.ipynb")
+            if out.exists():
+                os.replace(out, old)
+            os.replace(part, out)
+        finally:
+            for left in (part, old):
+                remove(left)
+        write_stamp(stamps / f"{name}.json", mark, out)
+    _refresh_front_page(root, stamps / "README.json")
     return results / name

@@ -92,8 +92,6 @@ def summarise(
     trainings: list[str],  # folders in it, e.g. "seed-0"
 ) -> dict:  # means over the trainings
     "Write the mean figures and the mean curve of a run, all of whose trainings are finished."
-    from stf_repro.training.checkpoint import write_atomic  # here: it brings PyTorch, for which the start of children must not wait
-
     folder = Path(folder)
     places = [folder / training for training in trainings]
     metrics = [json.loads((place / "metrics.json").read_text()) for place in places]
@@ -101,7 +99,9 @@ def summarise(
     for kind, name, content in (("metrics", f"{folder.name}.json", json.dumps(means, indent=1)), ("curves", f"{folder.name}.tsv", _mean_curve(places))):
         path = folder.parents[1] / kind / folder.parent.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content.encode())
+        part = path.with_name(f"{name}.part")
+        part.write_text(content)
+        os.replace(part, path)
     return means
 
 
