@@ -91,6 +91,7 @@ def training_stamp(
         facts += [code_stamp(), _clips(Path(root) / "clips" / section["source"]), _machine(device)]
         if start := section.get("start"):
             base = find_run(params, start)
+            find_trainings(*base, training.seed, training.fold)
             facts += [base[0], contents(run_folder(root, params, start, training))]
     except (OSError, ValueError, KeyError, TypeError, SyntaxError):
         return None
