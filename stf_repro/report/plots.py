@@ -195,13 +195,13 @@ def drawable(
     return bodies, "z" if recipe == "replay" and layout.name == "ntu25" else "y"
 
 # %% ../../nbs/57_report.plots.ipynb #4299e2ed
-def _colour_key(fig: Figure, focus: bool, truth: bool) -> None:
+def _colour_key(fig: Figure, focus: str | None, truth: bool) -> None:
     "What the colours and the rings of a figure mean, in a line below it."
     inch = 1 / fig.get_figheight()
     if focus:
         bar = fig.add_axes([0.22, 0.33 * inch, 0.22, 0.07 * inch])
         fig.colorbar(plt.cm.ScalarMappable(cmap=FOCUS_CMAP), cax=bar, orientation="horizontal", ticks=[0, 1])
-        bar.set_title("focus (1: largest of the clip)", fontsize=7, pad=2)
+        bar.set_title(focus, fontsize=7, pad=2)
         bar.tick_params(labelsize=7)
     if truth:
         ring = fig.add_axes([0.56, 0.3 * inch, 0.02, 0.1 * inch])
@@ -217,9 +217,11 @@ def draw_strips(
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each strip
     every: int = 1,  # recorded frames from one frame to the next, for the numbers below
+    label: str = "focus (1: largest of the clip)",  # of the colours
 ) -> Figure:
     "Film strips, one below the other, each with its caption on the left."
-    key = 0.55 if truth is not None or any(focus is not None for _, focus in rows.values()) else 0.15
+    coloured = any(focus is not None for _, focus in rows.values())
+    key = 0.55 if truth is not None or coloured else 0.15
     height = 1.3 * len(rows) + key
     fig, axes = plt.subplots(len(rows), len(frames), figsize=(7.6, height), squeeze=False, layout="none")
     fig.subplots_adjust(0.2, (key + 0.1) / height, 0.99, 1 - 0.05 / height, 0, 0.16)
@@ -229,7 +231,10 @@ def draw_strips(
             ax.texts[-1].set_text(str(t * every))
             plt.setp(ax.collections, clip_on=False)
         of_row[0].text(-0.1, 0.5, caption, transform=of_row[0].transAxes, ha="right", va="center", fontsize=8)
-    _colour_key(fig, any(focus is not None for _, focus in rows.values()), truth is not None)
+    for along in ("x", "y"):  # one scale for all strips
+        limits = np.array([getattr(ax, f"get_{along}lim")() for ax in axes[:, 0]])
+        plt.setp(axes.ravel(), **{f"{along}lim": (limits[:, 0].min(), limits[:, 1].max())})
+    _colour_key(fig, label if coloured else None, truth is not None)
     return fig
 
 # %% ../../nbs/57_report.plots.ipynb #1cc42838
