@@ -216,7 +216,7 @@ def render(root: Path, args) -> str:
 
 
 def pack(root: Path, args) -> str:
-    "Write the networks and the example clip that ship with the package, from finished runs of the default profile."
+    "Write the networks and the example clip that ship with the package, from finished runs of the profiles `synthetic` and `choices`."
     from stf_repro.evaluation.pretrained import pack
 
     return pack(root)
@@ -279,7 +279,7 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser("render", help="execute nbs/results/NOTEBOOK.ipynb into results/", description=render.__doc__)
     p.add_argument("notebook", help="e.g. table5_ablation")
     p.set_defaults(do=render)
-    p = commands.add_parser("pack", help="write stf_repro/pretrained/ anew, from finished runs of the default profile", description=pack.__doc__)
+    p = commands.add_parser("pack", help="write stf_repro/pretrained/ anew, from finished runs of the profiles synthetic and choices", description=pack.__doc__)
     p.set_defaults(do=pack)
     return top
 

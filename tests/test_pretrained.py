@@ -15,7 +15,7 @@ from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.localisation import clip_focus
-from stf_repro.evaluation.pretrained import FOLDER, SHIPPED, choose_example, example_clip, load_pretrained, rounded
+from stf_repro.evaluation.pretrained import FOLDER, SHIPPED, TERM_RUNS, choose_example, clips_of, example_clip, load_pretrained, load_terms, rounded, term_foci
 from stf_repro.model.stf import STF
 from stf_repro.model.variants import elementwise
 from stf_repro.training.epoch import make_batch
@@ -113,3 +113,24 @@ def test_weights_that_do_not_bear_rounding_are_kept(made):
     net.network.head.bias.data *= 1e7
     state, again, _ = rounded(net.network, clips, net.config)
     assert state["head.weight"].dtype == torch.float32 and abs(again - correct) <= 1
+
+
+def test_what_the_terms_see_is_kept_as_it_was_computed():
+    "The same function on a network that ships: names, shapes and range as in the file."
+    stf, example, terms = load_pretrained("stf-synth60"), example_clip(), load_terms()
+    seen = term_foci(stf.network, example, stf.config.input, stf.classes.index("kick"))
+    assert tuple(terms) == TERM_RUNS and all(set(row) == set(seen) for row in terms.values())
+    for row in (*terms.values(), seen):
+        assert int(row["said"]) == 3 and 0 <= float(row["after_mask"]) <= 1
+        assert [tuple(row[name].shape) for name in ("last", "second_class", "last_but_one", "gcn2", "beta")] == [(3, 25)] * 3 + [(6, 25), (12, 25)]
+        assert all(float(row[name].max()) == 1 and float(row[name].min()) >= 0 for name in ("last", "gcn2"))
+
+
+def test_recordings_become_clips(made):
+    "As from a store on disk."
+    (_, clips), example = made, example_clip()
+    i = clips.store.names.index(example.recording.name)
+    config = load_pretrained("stf-synth60").config.input
+    x, present = make_batch(clips_of([example.recording]), torch.tensor([0]), config)
+    expected, there = make_batch(clips, torch.tensor([i]), config)
+    assert torch.allclose(x, expected, atol=1e-4) and present.tolist() == there.tolist() == [[True, False]]
