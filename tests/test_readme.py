@@ -132,7 +132,7 @@ def test_links_of_notebooks_lead_somewhere():
     profiles = {path.stem: yaml.safe_load(path.read_text())["results"].values() for path in (ROOT / "conf" / "profile").glob("*.yaml")}
     results = {ROOT / "results" / profile / name: name for profile, groups in profiles.items() for group in groups for name in group}
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
-    places = [(path, path.parent) for folder in (".", "experiments", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
+    places = [(path, path.parent) for folder in (".", "book", "experiments", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
     for path, folder in [*places, *((ROOT / "nbs" / "results" / f"{name}.ipynb", folder) for folder, name in results.items())]:
         for cell in json.loads(path.read_text())["cells"]:
             for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'FOCUS_CMAP', 'small_png', 'use_style', 'limb_colours', 'picture_plane', 'draw_skeleton',
-           'draw_clip', 'drawable', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
+           'draw_clip', 'drawable', 'draw_strips', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
 
 # %% ../../nbs/57_report.plots.ipynb #970b7f0b
 import io
@@ -193,6 +193,49 @@ def drawable(
     if layout.name == "jhmdb15":
         bodies = bodies * [1, -1]
     return bodies, "z" if recipe == "replay" and layout.name == "ntu25" else "y"
+
+# %% ../../nbs/57_report.plots.ipynb #4299e2ed
+def _colour_key(fig: Figure, focus: str | None, truth: bool) -> None:
+    "What the colours and the rings of a figure mean, in a line below it."
+    inch = 1 / fig.get_figheight()
+    if focus:
+        bar = fig.add_axes([0.22, 0.33 * inch, 0.22, 0.07 * inch])
+        fig.colorbar(plt.cm.ScalarMappable(cmap=FOCUS_CMAP), cax=bar, orientation="horizontal", ticks=[0, 1])
+        bar.set_title(focus, fontsize=7, pad=2)
+        bar.tick_params(labelsize=7)
+    if truth:
+        ring = fig.add_axes([0.56, 0.3 * inch, 0.02, 0.1 * inch])
+        ring.plot([0], [0], "o", ms=7, mfc="none", mec=PALETTE["blue"], clip_on=False)
+        ring.set_axis_off()
+        fig.text(0.585, 0.35 * inch, "truth: this joint carries the action, in this frame", va="center", fontsize=7)
+
+
+def draw_strips(
+    rows: dict[str, tuple[np.ndarray, np.ndarray | None]],  # caption -> bodies (M, T, V, C), and their focus (M, T, V) in [0, 1], if any
+    layout: Layout,  # joints and bones
+    frames: Sequence[int],  # which to show
+    up: str = "y",  # "y": camera coordinates, "z": preprocessed
+    truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each strip
+    every: int = 1,  # recorded frames from one frame to the next, for the numbers below
+    label: str = "focus (1: largest of the clip)",  # of the colours
+) -> Figure:
+    "Film strips, one below the other, each with its caption on the left."
+    coloured = any(focus is not None for _, focus in rows.values())
+    key = 0.55 if truth is not None or coloured else 0.15
+    height = 1.3 * len(rows) + key
+    fig, axes = plt.subplots(len(rows), len(frames), figsize=(7.6, height), squeeze=False, layout="none")
+    fig.subplots_adjust(0.2, (key + 0.1) / height, 0.99, 1 - 0.05 / height, 0, 0.16)
+    for of_row, (caption, (bodies, focus)) in zip(axes, rows.items()):
+        draw_clip(of_row, bodies, layout, frames, focus, up, truth=truth)
+        for ax, t in zip(of_row, frames):
+            ax.texts[-1].set_text(str(t * every))
+            plt.setp(ax.collections, clip_on=False)
+        of_row[0].text(-0.1, 0.5, caption, transform=of_row[0].transAxes, ha="right", va="center", fontsize=8)
+    for along in ("x", "y"):  # one scale for all strips
+        limits = np.array([getattr(ax, f"get_{along}lim")() for ax in axes[:, 0]])
+        plt.setp(axes.ravel(), **{f"{along}lim": (limits[:, 0].min(), limits[:, 1].max())})
+    _colour_key(fig, label if coloured else None, truth is not None)
+    return fig
 
 # %% ../../nbs/57_report.plots.ipynb #1cc42838
 class Picture:

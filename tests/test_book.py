@@ -1,0 +1,83 @@
+"The chapters of the book: what each opens and closes with, its pictures, its size, and that they form one chain."
+
+import base64
+import json
+import re
+
+import pytest
+
+
+def chapters(root):
+    return sorted((root / "nbs" / "book").glob("*.ipynb"))
+
+
+def cells(path, kind=None):
+    return [c for c in json.loads(path.read_text())["cells"] if kind in (None, c["cell_type"])]
+
+
+def text(cell):
+    return "".join(cell["source"])
+
+
+def pictures(path):
+    return [o["data"]["image/png"] for c in cells(path, "code") for o in c["outputs"] if "image/png" in o.get("data", {})]
+
+
+def test_each_chapter_says_what_it_gives_needs_and_takes(root):
+    assert len(chapters(root)) >= 8
+    for path in chapters(root):
+        first, *_, last = (text(c) for c in cells(path, "markdown"))
+        assert re.match(r"# [A-Z].*\n\n> .+", first), path
+        for opening in ("**You will be able to** ", "**You need** ", "**It takes** "):
+            assert opening in first, f"{path.name} does not open with {opening!r}"
+        assert re.search(r"\*\*It takes\*\* \w+ minutes", first), path
+        assert last.startswith("**One question to try.** ") and "\n\n**Next:** " in last, path
+
+
+def test_the_chapters_form_a_chain(root):
+    paths = chapters(root)
+    assert [p.name[:2] for p in paths] == [f"{i:02d}" for i in range(1, len(paths) + 1)]
+    for path, following in zip(paths, paths[1:]):
+        assert f"]({following.name})" in text(cells(path, "markdown")[-1]), f"{path.name} does not lead on to {following.name}"
+
+
+def test_there_are_enough_pictures_and_none_is_shown_twice(root):
+    for path in chapters(root):
+        words = sum(len(re.sub(r"\$\$?.*?\$\$?", "", text(c), flags=re.S).split()) for c in cells(path, "markdown"))
+        shown = pictures(path)
+        assert 300 * len(shown) >= words, f"{path.name}: {len(shown)} pictures for {words} words"
+        assert len(set(shown)) == len(shown) and all(base64.b64decode(png)[:4] == b"\x89PNG" for png in shown)
+        assert path.stat().st_size < 500_000
+
+
+def test_a_picture_has_a_caption(root):
+    "The next cell of prose after it begins in italics."
+    for path in chapters(root):
+        own = cells(path)
+        for i, cell in enumerate(own):
+            if cell["cell_type"] == "code" and any("image/png" in o.get("data", {}) for o in cell["outputs"]):
+                following = next(text(c) for c in own[i + 1 :] if c["cell_type"] == "markdown")
+                assert re.match(r"\*[^*]", following), f"{path.name}[{i}]: a picture without a caption"
+
+
+def test_chapters_were_run_in_order_and_hold_no_noise(root):
+    for path in chapters(root):
+        source = path.read_text()
+        assert "eval: false" not in source and "skip_exec" not in source and "default_exp" not in source
+        for c in cells(path, "code"):
+            assert all(o.get("name") != "stderr" and o["output_type"] != "error" for o in c["outputs"]), path
+
+
+@pytest.mark.parametrize("mark", ["stated", "ours"])
+def test_what_the_paper_says_is_told_from_what_we_chose(root, mark):
+    "Where the paper's words are used; codes of CHOICES.md stay there."
+    marked = [path.name for path in chapters(root) if re.search(rf"\*\*{mark}\b", path.read_text(), re.I)]
+    assert len(marked) >= 6
+    for path in chapters(root):
+        assert not re.search(r"\bC\d{1,2}\b", "\n".join(text(c) for c in cells(path))), f"{path.name} has a code of CHOICES.md"
+
+
+def test_the_first_chapter_needs_nothing_but_the_package(root):
+    "No file of the project, so that it can be read from an installed package."
+    code = "\n".join(text(c) for c in cells(chapters(root)[0], "code"))
+    assert "project_root" not in code and "../" not in code and "open(" not in code
