@@ -48,7 +48,7 @@ def test_command_runs(command, clone):
     result = subprocess.run(rehearse(command), shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     if "profile=sbu" in command:
-        assert {"download@sbu", "train@msg3d-joint", "train@stf-joint"} <= set(result.stdout.split())
+        assert {"download@sbu", "train@M1", "train@M5", "results_study@study"} <= set(result.stdout.split())
 
 
 # training with a tool of one's own
