@@ -160,10 +160,12 @@ def _code(notebook: Path) -> list:
     return sorted(reached([*starts, ("stf_repro.report.notebooks", "execute")]).items())
 
 
-def _files(root: Path, profile: str) -> list[Path]:
-    "What results read: records of runs, descriptions of clips, known truths, published figures, class names."
-    patterns = ("runs/{}/*/*/*/record.json", "clips/*/store.json", "raw/*/truth.jsonl", "data/**/*", "stf_repro/data/classes/*.txt")
-    return sorted(p for pattern in patterns for p in root.glob(pattern.format(profile)) if p.is_file())
+def _files(root: Path, parameters: dict) -> list[Path]:
+    "What results read: records of runs, descriptions of clips, known truths, published figures, class names; and other results, if `tables` or `sets` names them."
+    profile = parameters["profile"]
+    patterns = [f"runs/{profile}/*/**/record.json", "clips/*/store.json", "raw/*/truth.jsonl", "data/**/*", "stf_repro/data/classes/*.txt"]
+    patterns += [f"results/{profile}/{name}/table.csv" for name in parameters.get("tables", ())] + [f"results/{name}/study/*" for name in parameters.get("sets", ())]
+    return sorted(p for pattern in patterns for p in root.glob(pattern) if p.is_file())
 
 
 def made_of(
@@ -173,7 +175,7 @@ def made_of(
 ) -> str:  # SHA-256
     "The mark of a result: everything that it is made of."
     digest = hashlib.sha256(json.dumps([parameters, _code(notebook)], sort_keys=True, default=str).encode())
-    for path in (notebook, *_files(root, parameters["profile"])):
+    for path in (notebook, *_files(root, parameters)):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
