@@ -28,7 +28,7 @@ def test_each_chapter_says_what_it_gives_needs_and_takes(root):
     for path in chapters(root):
         first, *_, last = (text(c) for c in cells(path, "markdown"))
         assert re.match(r"# [A-Z].*\n\n> .+", first), path
-        for opening in ("**You will be able to** ", "**You need** ", "**It takes** "):
+        for opening in ("\n- **You will be able to** ", "\n- **You need** ", "\n- **It takes** "):
             assert opening in first, f"{path.name} does not open with {opening!r}"
         assert re.search(r"\*\*It takes\*\* \w+ minutes", first), path
         assert last.startswith("**One question to try.** ") and "\n\n**Next:** " in last, path
