@@ -81,7 +81,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
         ("synthetic", "msg3d-p10", {"seeds": [0, 1, 2], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 30, "optim.recipe": "adamw", "objective.warmup": 0.3}),
         ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 9, "optim.batch_size": 32, "input.every": 6, "input.frames": 60}),
-        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 8}),
+        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "model.name": "stf", "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 10}),
         ("synthetic", "M5e", {"group": "ablation", "seeds": [0, 1, 2, 3, 4], "label": "M5e", "model.name": "stf", "objective.shares": {"exploration": 0.1, "divergence": 0.03, "adjacency": 3.0, "coherence": 0.1}, "choices": {"focus_form": "elementwise", "mask_modules": "first", "divergence_module": "first", "coherence_modules": "frame_graphs"}}),
         ("choices", "focus-scale-norm", {"seeds": [0, 1, 2], "group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf", "hold_out": "subject", "benchmark": "synth60-xsub"}),
         ("choices", "adjacency", {"seeds": [0, 1, 2, 3, 4], "label": "L_Gk alone", "model.name": "stf", "objective.shares": {"adjacency": 3.0}, "hold_out": "subject"}),
