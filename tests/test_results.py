@@ -503,7 +503,7 @@ def test_results_in_params_are_checked(tiny, results, reason):
     assert code == 1 and reason in error and error.count("\n") == 1
 
 
-FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "sensitivity", "table_similarity", "terms"]
+FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "search", "sensitivity", "study", "table_similarity", "terms"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -519,7 +519,7 @@ def test_a_figure_without_runs_says_which(root, tmp_path, monkeypatch, name):
 
 
 def test_every_notebook_that_needs_runs_is_tested_without(root):
-    tables = {f"table{n}" for n in range(1, 6)}  # these show `not run`
+    tables = {*(f"table{n}" for n in range(1, 6)), "reproducibility"}  # these show `not run`
     assert {p.stem for p in (root / "nbs" / "results").glob("*.ipynb") if p.stem.split("_")[0] not in tables} == set(FIGURES)
 
 
@@ -534,7 +534,7 @@ def test_every_profile_gives_its_notebooks_parameters_that_they_know(root):
     names = set()
     for path in sorted((root / "conf" / "profile").glob("*.yaml")):
         profile = yaml.safe_load(path.read_text())
-        for name in [n for group in profile["results"].values() for n in group or {}]:
+        for name in [n for group in profile.get("results", {}).values() for n in group or {}]:
             own = own_parameters(root, profile, name)
             _check(root / "nbs" / "results" / f"{name}.ipynb", {"profile": profile["profile"], "out": "."} | own)
             names.add(name)

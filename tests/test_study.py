@@ -77,7 +77,9 @@ def test_a_training_that_is_there_twice_is_named(tmp_path):
     config = {"label": "M1", "input": {"modality": "joint"}, "benchmark": "sbu-1", "percent": None}
     run = Run("M1", 0, tmp_path / "M1", config, {}, {}, scores([1]))
     with pytest.raises(ValueError, match="a second training of M1 on sbu-1 with seed 0"):
-        collect([run, run])
+        collect([run, run], needed=())
+    with pytest.raises(ValueError, match="no finished run of M5; `stf runs`"):
+        collect([run])
 
 
 def test_class_gains_and_published_steps(root):

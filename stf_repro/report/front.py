@@ -37,6 +37,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "faithfulness": ("Does the focus matter to the network?", None),
     "sensitivity": ("Which open choices matter", None),
     "terms": ("What each loss term changes, alone", None),
+    "reproducibility": ("The report: what the paper claims, and what came out", None),
     "search": ("The recipe of the study, chosen on held-out training clips", None),
     "study": ("Does STF help? Every row on every fold with every seed", None),
 }

@@ -40,8 +40,11 @@ Trainings = dict[tuple[str, int], Scores]  # by fold (a benchmark) and seed
 
 def collect(
     runs: list[Run],
+    needed: tuple[str, ...] = ("M1", "M5"),  # labels that must be there
 ) -> dict[Row, Trainings]:
-    "The scores of all runs, by row. Raises `ValueError` if two runs are the same training."
+    "The scores of all runs, by row. Raises `ValueError` if two runs are the same training, or if a needed row was not trained."
+    if missing := [label for label in needed if label not in {run.config["label"] for run in runs}]:
+        raise ValueError(f"there is no finished run of {' and '.join(missing)}; `stf runs` lists what is still to be trained")
     rows: dict[Row, Trainings] = {}
     for run in runs:
         row = Row(run.config["label"], run.config["input"]["modality"], run.config.get("percent") or 100.0)
@@ -217,7 +220,9 @@ def effects_long(
 def search_table(
     runs: list[Run],  # of one data set: a label per setting
 ) -> pd.DataFrame:  # one line per setting, the best first
-    "Every setting that was tried: its trainings, its mean on held-out clips in percent, and the frames that a training reads of each clip."
+    "Every setting that was tried: its trainings, its mean on held-out clips in percent, and the frames that a training reads of each clip. Raises `ValueError` if there is none."
+    if not runs:
+        raise ValueError("there is no finished run of MS-G3D here; `stf runs` lists what is still to be trained")
     lines: dict[str, dict] = {}
     for run in runs:
         c = run.config
