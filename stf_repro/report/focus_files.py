@@ -44,7 +44,7 @@ def _strip(net: Pretrained, found: Look, count: int = 8) -> bytes:  # a PNG
     fig = draw_strips({_caption(found): (bodies, found.Q)}, net.layout, shown, up)
     for ax, t in zip(fig.axes, shown):
         ax.texts[0].set_text(str(found.frames[t]))  # as in the recording
-    png = small_png(fig)
+    png = small_png(fig, 200)  # colours: fewer would leave steps in the colour key
     plt.close(fig)
     return png
 
