@@ -149,6 +149,26 @@ LAYOUTS: dict[str, Layout] = {
             root=1,
             centre=1,
         ),
+        _layout(
+            "body25",
+            "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, middle of hips, "
+            "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear, "
+            "left big toe, left small toe, left heel, right big toe, right small toe, right heel",
+            [(0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 9), (11, 10), (12, 8), (13, 12), (14, 13)]
+            + [(15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
+            root=1,
+        ),
+        _layout(
+            "mediapipe33",
+            "nose, left inner eye, left eye, left outer eye, right inner eye, right eye, right outer eye, left ear, right ear, "
+            "left of mouth, right of mouth, left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist, "
+            "left little finger, right little finger, left index finger, right index finger, left thumb, right thumb, "
+            "left hip, right hip, left knee, right knee, left ankle, right ankle, left heel, right heel, left toes, right toes",
+            [(1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0)]
+            + [(11, 0), (13, 11), (15, 13), (17, 15), (19, 15), (21, 15), (12, 0), (14, 12), (16, 14), (18, 16), (20, 16), (22, 16)]
+            + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
+            root=0,
+        ),
     )
 }
 

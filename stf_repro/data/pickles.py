@@ -356,13 +356,26 @@ def write_pyskl(
     return len(annotations)
 
 # %% ../../nbs/03_data.pickles.ipynb #1bbcde56
+def _hint(shape: tuple[int, ...], layout: Layout) -> str:
+    "What an array of another shape may be."
+    if len(shape) == 5:
+        return "; five axes are a stack of clips: save each as an array of its own, in one .npz"
+    if len(shape) in (3, 4) and 0 not in shape and shape[-1] in (2, 3):
+        same = " or ".join(name for name, other in LAYOUTS.items() if len(other) == shape[-2])
+        return f"; {shape[-2]} joints are those of {same}" if same else f"; no layout here has {shape[-2]} joints"
+    if len(shape) in (3, 4) and len(layout) in shape:
+        return f"; the axis of {len(layout)} is number {shape.index(len(layout)) + 1}: move the joints to the last but one, the coordinates to the last"
+    return ""
+
+
 def _own(path, name: str, array: np.ndarray, layout: Layout, label: int | None) -> Recording:
     "One array of the user's as a recording."
     if array.dtype.kind not in "fiu":
         raise FormatError(path, None, f"{name} holds {array.dtype}; expected numbers")
     bodies = array[None] if array.ndim == 3 else array
     if bodies.ndim != 4 or bodies.shape[2] != len(layout) or bodies.shape[3] not in (2, 3) or 0 in bodies.shape:
-        raise FormatError(path, None, f"{name} has shape {array.shape}; expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3")
+        wanted = f"expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3"
+        raise FormatError(path, None, f"{name} has shape {array.shape}; {wanted}{_hint(array.shape, layout)}")
     with np.errstate(over="ignore"):
         bodies = bodies.astype(np.float32)
     fine = np.abs(bodies) < 1e6  # NaN is not smaller either

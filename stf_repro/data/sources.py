@@ -23,7 +23,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .folders import project_root, real, walk  # noqa: F401  results notebooks import project_root from here
-from .formats import ZIP_ERRORS
 
 # %% ../../nbs/08_data.sources.ipynb #846b0ba3
 @dataclass(frozen=True)
@@ -200,6 +199,8 @@ def _verify(
         return
     what, expected = "", file.sha256 or recorded
     if file.content_sha256:
+        from stf_repro.data.formats import ZIP_ERRORS  # here, so that a list of sources does not wait for numpy
+
         try:
             what, expected, found = " of the content", file.content_sha256, content_sha256(path)
         except ZIP_ERRORS as error:
@@ -329,6 +330,8 @@ def _from_url(
     if not file.inside:
         download(file.url, part, progress)
         return
+    from stf_repro.data.formats import ZIP_ERRORS
+
     archive = download(file.url, part.with_name(".download.zip"), progress)
     try:
         _repack(archive, file, part)

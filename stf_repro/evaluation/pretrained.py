@@ -78,12 +78,13 @@ def load_pretrained(
 def clips_of(
     recordings: Iterable[Recording],  # of one layout, with names of their own
     device="cpu",
+    bodies: int = 2,  # M, body slots of a batch
 ) -> Clips:
     "Recordings as a network's batches are made of them, without a data set on disk."
     recordings = list(recordings)
     with tempfile.TemporaryDirectory() as store:
         write_store(store, map(clip_of, recordings), "recordings", recordings[0].layout)
-        return Clips(ClipStore.open(store), device)
+        return Clips(ClipStore.open(store), device, bodies)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,521 @@
+"What people ask: about a file of theirs, a network, a finished run, this machine; and the formats that their poses have."
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from stf_repro.cli import main, parser
+from stf_repro.data.formats import FormatError
+from stf_repro.data.poses import KINECT_JOINTS, MEDIAPIPE_JOINTS, image_poses, mediapipe_poses, read_kinect, read_layout_file, read_mediapipe, read_openpose, read_poses
+from stf_repro.evaluation.pretrained import SHIPPED, example_clip, load_pretrained
+from stf_repro.skeleton import LAYOUTS, Layout
+
+NOTE = "was trained on synthetic data"
+
+
+@pytest.fixture(scope="module")
+def kick():
+    return example_clip()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "An empty folder, no project, as the current one."
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_folder(folder, name="stf-synth60"):
+    "The folder of a finished training, made of a network that ships with the package."
+    net = load_pretrained(name)
+    folder.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in net.network.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(net.card["config"]))
+    (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+# predict
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_file_gets_the_probabilities_of_the_network(here, kick, capsys, name):
+    "Computed here from the example's own batch; whatever the file is called, and as an array."
+    net = load_pretrained(name)
+    with torch.no_grad():
+        p = net.network(kick.batch(net.config.input)[0]).softmax(1)[0]
+    order = p.argsort(descending=True)[:5].tolist()
+    (here / "my clip.skeleton").write_bytes(kick.path.read_bytes())
+    np.save(here / "mine.npy", kick.recording.bodies[0])
+    np.savez(here / "more.npz", first=kick.recording.bodies, labels=np.array([3]))
+    files = ["my clip.skeleton", "mine.npy", "more.npz"]
+    assert main(["predict", *files, "--top", "5", "--json", "--network", name]) == 0
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert said["network"] == name and said["synthetic"] is True and NOTE in err and len(err.splitlines()) == 1
+    assert [clip["file"] for clip in said["clips"]] == files and {clip["frames"] for clip in said["clips"]} == {kick.recording.bodies.shape[1]}
+    for clip in said["clips"]:
+        assert [c["class"] for c in clip["classes"]] == [net.classes[k] for k in order]
+        assert np.allclose([c["probability"] for c in clip["classes"]], p[order], atol=1e-4)
+
+
+def test_the_text_names_the_file_and_as_many_classes_as_wanted(here, kick, capsys):
+    assert main(["predict", str(kick.path), "--top", "2"]) == 0
+    out, err = capsys.readouterr()
+    head, *rows = out.splitlines()
+    assert str(kick.path) in head and "1 body" in head and len(rows) == 2 and rows[0].split()[0] == "kick" and NOTE in err
+
+
+def test_a_network_of_your_own_is_named_by_its_folder(here, kick, capsys):
+    folder = run_folder(here / "runs" / "mine" / "seed-0")
+    assert main(["predict", str(kick.path), "--json"]) == 0
+    shipped = json.loads(capsys.readouterr().out)["clips"]
+    for name in (folder, folder.parent):  # and by that of the run, if it was trained once
+        assert main(["predict", str(kick.path), "--json", "--network", str(name)]) == 0
+        assert json.loads(capsys.readouterr().out)["clips"] == shipped
+    run_folder(here / "runs" / "mine" / "seed-1")
+    assert main(["predict", str(kick.path), "--network", str(folder.parent)]) == 1
+    assert "holds 2 trainings; name one of them, such as" in capsys.readouterr().err
+
+
+def test_a_network_of_real_recordings_is_not_called_synthetic():
+    from dataclasses import replace
+
+    from stf_repro.evaluation.ask import is_synthetic
+
+    net = load_pretrained("stf-synth60")
+    assert is_synthetic(net) and not is_synthetic(replace(net, config=net.config.model_copy(update={"source": "sbu"})))
+
+
+def write(folder, name: str, content):
+    "A file of bytes, text or an array."
+    path = folder / name
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+@pytest.mark.parametrize("name,content,reason", [
+    ("a.npy", np.ones((60, 17, 3)), "17 joints are those of coco17"),
+    ("a.npy", np.ones((60, 21, 3)), "no layout here has 21 joints"),
+    ("a.npy", np.ones((9, 60, 25, 3)), "for a stack of clips (N, T, V, C) save each as an array of its own"),
+    ("a.npy", np.ones((9, 3, 60, 25, 2)), "five axes are a stack of clips"),
+    ("a.npy", np.ones((3, 60, 25)), "the axis of 25 is number 3: move the joints to the last but one"),
+    ("a.npy", np.ones((60, 25, 2)), "has 2 values per joint; this network reads 3: x, y, z"),
+    ("a.npy", np.zeros((60, 25, 3)), "nobody is there"),
+    ("a.npy", np.full((60, 25, 3), np.nan), "NaN"),
+    ("a.npy", b"no array", "no .npy or .npz of plain arrays"),
+    ("a.skeleton", "3\nmany\n", "line 2: expected the number of bodies"),
+    ("a.bvh", "", "no reader for .bvh in the layout ntu25; known: .npy"),
+    ("a.json", "{}", "no reader for .json in the layout ntu25"),
+    ("a.csv", "x,y\n1,2\n", "no column for x of joint 0 (SpineBase)"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_sentence(here, capsys, name, content, reason):
+    write(here, name, content)
+    for command in (["predict", name], ["focus", name, "-o", "f.csv"]):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        assert reason in err and name in err and len(err.splitlines()) == 1 and not out and not (here / "f.csv").exists()
+
+
+@pytest.mark.parametrize("argv,reason", [
+    (["predict", "nothing.npy"], "nothing.npy: No such file"),
+    (["predict", "CLIP", "--network", "stf"], "did you mean 'stf-synth60'"),
+    (["predict", "CLIP", "--network", "."], "holds no finished run"),
+    (["focus", "CLIP", "-o", "f.mp4"], "cannot write f.mp4: expected a name that ends with .gif, .png, .csv"),
+    (["focus", "CLIP", "-o", "f.png", "--module", "gcn9"], "no module 'gcn9'; did you mean"),
+    (["focus", "CLIP", "-o", "f.png", "--form", "element"], "did you mean 'elementwise'"),
+    (["focus", "CLIP", "-o", "f.png", "--class", "kik"], "no class 'kik'; did you mean 'kick'"),
+    (["focus", "CLIP", "-o", "there/is/none.png"], "there/is/none.png"),
+    (["evaluate", "."], "holds no finished training"),
+    (["evaluate", "M1"], "no dvc.yaml"),
+])  # fmt: skip
+def test_a_wrong_word_is_one_sentence(here, kick, capsys, argv, reason):
+    assert main([str(kick.path) if word == "CLIP" else word for word in argv]) == 1
+    err = capsys.readouterr().err
+    assert reason in err and len(err.splitlines()) == 1
+
+
+# focus
+
+
+@pytest.mark.parametrize("options,module,form,name", [
+    ([], "gcn1", "elementwise", "kick"),
+    (["--class", "punch"], "gcn1", "elementwise", "punch"),
+    (["--module", "g3d3", "--form", "mean_gradient"], "g3d3", "mean_gradient", "kick"),
+])  # fmt: skip
+def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, name):
+    "Against the definition: gradient of the score times features, summed over channels, positive part."
+    net = load_pretrained("stf-synth60")
+    out = net.network.run(*kick.batch(net.config.input))
+    X = out.maps[module]
+    gradient = torch.autograd.grad(out.logits[0, net.classes.index(name)], X)[0]
+    weight = gradient if form == "elementwise" else gradient.mean((2, 3), keepdim=True)
+    Q = torch.relu((weight * X).sum(1))[:1]  # (1, T', V) of the person
+    Q = torch.nn.functional.interpolate(Q.transpose(1, 2), size=12, mode="linear").transpose(1, 2)[0]
+    assert main(["focus", str(kick.path), "-o", "f.csv", *options]) == 0
+    said = capsys.readouterr()
+    assert all(word in said.out for word in (module, form, name, "f.csv")) and NOTE in said.err
+    rows = list(csv.DictReader((here / "f.csv").open()))
+    frames = list(range(0, kick.recording.bodies.shape[1], 5))
+    assert list(rows[0]) == ["frame", "joint", "body", "Q"] and [int(r["frame"]) for r in rows[::25]] == frames
+    assert [r["joint"] for r in rows[:25]] == list(net.layout.joints) and {r["body"] for r in rows} == {"0"}
+    table = np.array([float(r["Q"]) for r in rows]).reshape(len(frames), 25)
+    assert np.allclose(table, (Q / Q.max())[: len(frames)].detach(), atol=1e-4) and "zero everywhere" not in said.out
+
+
+def test_a_focus_that_is_empty_is_said_to_be(here, kick, capsys):
+    "Nothing in the last map of this network speaks for a punch."
+    assert main(["focus", str(kick.path), "-o", "f.csv", "--module", "g3d3", "--form", "mean_gradient", "--class", "punch"]) == 0
+    assert "zero everywhere: nothing in this module speaks for 'punch'" in capsys.readouterr().out
+
+
+def test_the_pictures_show_every_frame_that_is_read(here, kick):
+    for name in ("f.gif", "f.PNG"):
+        assert main(["focus", str(kick.path), "-o", name]) == 0
+    with Image.open("f.gif") as film, Image.open("f.PNG") as strip:
+        assert film.n_frames == len(range(0, kick.recording.bodies.shape[1], 5)) and strip.format == "PNG" and strip.width > 3 * strip.height
+        body = np.asarray(strip.convert("RGB")).astype(int)
+    red = (body[..., 0] - body[..., 2] > 150).sum()
+    assert red > 50  # the strongest joints
+
+
+def test_the_focus_of_several_clips_asks_for_one(here, kick, capsys):
+    np.savez("two.npz", a=kick.recording.bodies, b=kick.recording.bodies)
+    assert main(["focus", "two.npz", "-o", "f.png"]) == 1
+    assert "two.npz holds 2 clips (a, b" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe,frames,every,length,expected", [
+    ("replay", 60, 5, 12, [0, 5, 10]), ("pad", 8, 2, 100, [0, 2, 4, 6]), ("uniform", 4, 1, 8, [1, 3, 5, 7]), ("resize", 3, 1, 9, [0, 4, 8]), ("resample", 5, 2, 5, [0, 2, 4]),
+])  # fmt: skip
+def test_frames_are_numbered_as_in_the_recording(recipe, frames, every, length, expected):
+    from stf_repro.evaluation.ask import frames_read
+    from stf_repro.training.config import InputConfig
+
+    assert frames_read(InputConfig(recipe=recipe, frames=frames, every=every), length) == expected
+
+
+# evaluate
+
+
+def scores(folder, wrong: dict[int, int], benchmark="synth60-xsub", clips=range(28)):
+    "A finished training whose network names clip i as class i mod 14, but for the wrong ones: clip -> class."
+    folder.mkdir(parents=True)
+    clips = np.array(list(clips))
+    said = np.array([wrong.get(int(i), int(i) % 14) for i in clips])
+    np.savez(folder / "scores.npz", logits=np.eye(14, dtype=np.float32)[said], labels=clips % 14, names=clips.astype(str))
+    (folder / "config.json").write_text(json.dumps({"benchmark": benchmark}))
+    (folder / "metrics.json").write_text("{}")
+
+
+def wilson(p: float, n: int) -> tuple[float, float]:
+    "From the textbook."
+    z = 1.959963984540054
+    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return 100 * (middle - half), 100 * (middle + half)
+
+
+def test_a_run_is_summed_up_over_its_trainings(here, capsys):
+    scores(here / "run" / "seed-0", {0: 2, 14: 2, 3: 4})  # both waves with the right hand are a punch; a kick is a walk
+    scores(here / "run" / "seed-1", {2: 0})  # a punch is a wave
+    assert main(["evaluate", "run", "--pairs", "1"]) == 0
+    out = capsys.readouterr().out
+    low, high = wilson(26 / 28, 28)  # 25 and 27 of 28
+    assert f"top-1  {100 * 26 / 28:.1f} %, over clips {low:.1f} to {high:.1f} (Wilson" in out and "seed-0 89.3, seed-1 96.4" in out
+    assert re.search(r"^  wave right hand +50\.0 +2$", out, re.M) and re.search(r"^  punch +75\.0 +2$", out, re.M)
+    after = out.split("most confused pairs")[1].splitlines()
+    assert after[1:] == [f"  {100 * 3 / 8:5.1f}     4  wave right hand - punch"]
+    assert main(["evaluate", "run/seed-0"]) == 0
+    assert f"top-1  {100 * 25 / 28:.1f} %" in capsys.readouterr().out
+
+
+def test_folds_count_all_their_clips(here, capsys):
+    scores(here / "run" / "synth60-xsub" / "seed-0", {0: 2}, clips=range(14))
+    scores(here / "run" / "synth60-xview" / "seed-0", {}, "synth60-xview", clips=range(14, 28))
+    assert main(["evaluate", "run"]) == 0
+    out = capsys.readouterr().out
+    low, high = wilson(27 / 28, 28)
+    assert "synth60-xsub, synth60-xview: 2 trainings, 28 test clips" in out and f"{low:.1f} to {high:.1f}" in out
+    scores(here / "run" / "other" / "seed-0", {})
+    assert main(["evaluate", "run"]) == 1
+    assert "several runs" in capsys.readouterr().err
+
+
+def test_a_run_of_the_profile_is_named_by_its_key(here, capsys, small_params):
+    (here / "dvc.yaml").write_text("stages: {}\n")
+    (here / "params.yaml").write_text(yaml.safe_dump(small_params))
+    scores(here / "runs" / "synthetic" / "ablation" / "M1" / "seed-0", {})
+    assert main(["evaluate", "M1"]) == 0
+    assert "top-1  100.0 %" in capsys.readouterr().out
+    assert main(["evaluate", "M2"]) == 1
+    assert "no run 'M2'; did you mean" in capsys.readouterr().err
+    (here / "runs" / "synthetic" / "ablation" / "M1" / "seed-0" / "scores.npz").write_bytes(b"torn")
+    assert main(["evaluate", "M1"]) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+# doctor
+
+
+def doctor(capsys) -> tuple[int, dict[str, str]]:
+    "The exit code, and the lines by what they speak of."
+    code = main(["doctor"])
+    return code, dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+
+def test_the_doctor_looks_at_a_project(here, capsys, small_params):
+    code, said = doctor(capsys)
+    assert code == 1 and "no dvc.yaml" in said["missing project"]
+    (here / "dvc.yaml").write_text("stages: {}\n")
+    (here / "params.yaml").write_text(yaml.safe_dump(small_params))
+    code, said = doctor(capsys)
+    assert code == 0 and "0 of 2 finished (0 of 2 trainings)" in said["open    runs"] and "`stf train M1`" in said["open    to train"]
+    assert "made by `stf download synth60`" in said["open    source synth60"] and "dvc repro" in said["ok      can be run"]
+    old = here / "runs" / "synthetic" / "ablation" / "M1" / "seed-0"
+    old.mkdir(parents=True)
+    (old / "metrics.json").write_text("{}")
+    (old / "config.json").write_text(json.dumps(small_params["runs"]["M1"] | {"source": "synth120"}))
+    assert "1 more are there, trained with other parameters" in doctor(capsys)[1]["open    runs"]
+    for name in ("raw/synth60/a.skeleton", "clips/synth60/store.json"):
+        (here / name).parent.mkdir(parents=True)
+        (here / name).touch()
+    assert doctor(capsys)[1]["ok      source synth60"] == "raw files yes, clips yes"
+    small_params["sources"]["ntu60"] = None
+    (here / "params.yaml").write_text(yaml.safe_dump(small_params))
+    code, said = doctor(capsys)
+    assert code == 1 and "rose1.ntu.edu.sg" in said["missing source ntu60"] and "not the profile synthetic: source ntu60" in said["missing can be run"]
+    (here / "params.yaml").write_text("profile: [")
+    assert main(["doctor"]) == 1 and "is not YAML" in capsys.readouterr().err
+
+
+def test_the_doctor_names_what_the_machine_lacks(here, capsys, small_params, monkeypatch):
+    from stf_repro.report import doctor as room
+
+    (here / "dvc.yaml").write_text("stages: {}\n")
+    (here / "params.yaml").write_text(yaml.safe_dump(small_params))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 3e8}))
+    monkeypatch.setattr(room, "_version", lambda name: None if name in ("dvc", "scipy") else "1.0")
+    code, said = doctor(capsys)
+    assert code == 1 and said["missing packages"].startswith("scipy not installed") and said["missing pipeline"].startswith("dvc not installed")
+    assert "0.3 GB free" in said["missing disk"] and "packages, pipeline, disk" in said["missing can be run"]
+
+
+@pytest.mark.parametrize("argv", [["doctor"], ["--help"], ["predict", "--help"]])
+def test_these_answer_without_pytorch(argv):
+    code = f"import sys; from stf_repro.cli import main\ntry: main({argv!r})\nexcept SystemExit: pass\nprint([n for n in ('torch', 'matplotlib', 'pandas') if n in sys.modules], file=sys.stderr)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()[-1] == "[]"
+
+
+def test_help_is_grouped_and_every_command_has_an_example(capsys):
+    commands = next(action for action in parser()._actions if action.dest == "command").choices
+    text = parser().format_help()
+    groups = {re.match(r"\w+", part)[0]: re.findall(r"^  (\w+) ", part, re.M) for part in text.split("\n\n") if re.match(r"(pipeline|look|check)\b", part)}
+    assert groups == {"pipeline": ["download", "preprocess", "train", "render", "export", "pack"], "look": ["predict", "focus", "evaluate"], "check": ["doctor", "runs", "show"]}
+    assert sorted(sum(groups.values(), [])) == sorted(commands)
+    assert all(f"Example: stf {name}" in " ".join(p.format_help().split()) for name, p in commands.items())
+
+
+# poses as people have them
+
+
+def test_bones_are_those_that_the_tools_draw():
+    "From OpenPose's BODY_25 pairs and MediaPipe's POSE_CONNECTIONS: a tree needs four more of the latter, and cannot have all."
+    pairs = lambda numbers: {frozenset(pair) for pair in numbers}
+    body25 = [(1, 8), (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)]
+    assert pairs(LAYOUTS["body25"].bones) == pairs(body25)
+    mediapipe = [(0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22), (18, 20)]
+    mediapipe += [(11, 23), (12, 24), (23, 24), (23, 25), (24, 26), (25, 27), (26, 28), (27, 29), (28, 30), (29, 31), (30, 32), (27, 31), (28, 32)]
+    own = pairs(LAYOUTS["mediapipe33"].bones)
+    assert own - pairs(mediapipe) == pairs([(0, 9), (0, 10), (0, 11), (0, 12)])
+
+
+@pytest.mark.parametrize("layout", ["body25", "mediapipe33", "coco17", "openpose18"])
+def test_left_and_right_are_mirror_images(layout):
+    joints = LAYOUTS[layout].joints
+    other = {name: name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right") for name in joints}
+    bones = {frozenset((joints[a], joints[b])) for a, b in LAYOUTS[layout].bones}
+    assert set(other.values()) == set(joints) and {frozenset(other[name] for name in bone) for bone in bones} == bones
+
+
+def test_both_lists_of_names_say_what_the_layout_says():
+    for names, layout in ((KINECT_JOINTS, "ntu25"), (MEDIAPIPE_JOINTS, "mediapipe33")):
+        side = lambda name: next((s for s in ("left", "right") if s in name.lower()), "")
+        assert [side(a) for a in names] == [side(b) for b in LAYOUTS[layout].joints]
+
+
+@pytest.fixture
+def landmarks():
+    "Five frames of 33 landmarks with visibility; nobody in the fourth."
+    values = np.random.default_rng(1).uniform(0.1, 0.9, (5, 33, 4)).round(4)
+    values[3] = 0
+    return values
+
+
+def as_json(values, wrap=lambda frame: frame):
+    return json.dumps([wrap([dict(zip(("x", "y", "z", "visibility"), point)) for point in frame] if np.any(frame) else None) for frame in values.tolist()])
+
+
+def as_wide(values, column, names, extra=True):
+    head = [column(name, axis) for name in names for axis in ("x", "y", "z", "v")[: values.shape[2]]]
+    rows = [[t / 30, *(["" if not frame.any() else v for v in frame.ravel().tolist()])] for t, frame in enumerate(values)]
+    lines = [["time", *head], *rows] if extra else [row[1:] for row in rows]
+    return "\n".join(",".join(map(str, row)) for row in lines)
+
+
+def as_long(values, names):
+    rows = [f"{t};{name};{';'.join(map(str, p))}" for t, frame in enumerate(values.tolist()) for name, p in zip(names, frame)]
+    return "\n".join(["frame;landmark;x;y;z;visibility", *rows])
+
+
+@pytest.mark.parametrize("name,text", [
+    ("a.json", lambda v: as_json(v)),
+    ("a.json", lambda v: json.dumps({"frames": json.loads(as_json(v, lambda frame: {"pose_world_landmarks": frame, "pose_landmarks": None}))})),
+    ("a.csv", lambda v: as_wide(v, lambda n, a: f"{a}{n}", range(33))),
+    ("a.csv", lambda v: as_wide(v, lambda n, a: f"{a}{n}", range(1, 34))),
+    ("a.csv", lambda v: as_wide(v, lambda n, a: f"{n.upper()}.{a}", MEDIAPIPE_JOINTS)),
+    ("a.csv", lambda v: as_wide(v, lambda n, a: "", range(33), extra=False)),
+    ("a.csv", lambda v: as_long(v, range(33))),
+    ("a.csv", lambda v: as_long(v, MEDIAPIPE_JOINTS)),
+])  # fmt: skip
+def test_landmarks_of_mediapipe_are_the_same_in_every_form(tmp_path, landmarks, name, text):
+    (tmp_path / name).write_text(text(landmarks))
+    recording = read_mediapipe(tmp_path / name)
+    assert recording.name == "a" and recording.layout.name == "mediapipe33" and recording.confidence is None
+    assert recording.present.tolist() == [[True, True, True, False, True]]
+    assert np.allclose(recording.bodies[0], landmarks[..., :3] * [-1, -1, 1], atol=1e-6)
+    (again,) = read_poses(tmp_path / name, "mediapipe33")
+    assert (again.bodies == recording.bodies).all()
+
+
+def test_landmarks_in_the_image_keep_their_visibility(tmp_path, landmarks):
+    np.save(tmp_path / "a.npy", np.stack([landmarks, landmarks]))  # two people
+    recording = read_mediapipe(tmp_path / "a.npy", image=True)
+    assert recording.bodies.shape == (2, 5, 33, 2) and np.allclose(recording.bodies[1], landmarks[..., :2]) and np.allclose(recording.confidence[0], landmarks[..., 3])
+
+
+@pytest.mark.parametrize("content,reason", [
+    ("[[1, 2]]", "expected 33 landmarks of one person, found 2"),
+    (json.dumps([[{"x": 1, "y": "2"}] * 33]), "expected a landmark"),
+    (json.dumps([{"hands": []}]), "none under pose_world_landmarks"),
+    ("{}", "expected a list of frames"),
+    ("[", "no JSON"),
+])  # fmt: skip
+def test_json_that_holds_no_landmarks_is_named(tmp_path, content, reason):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(FormatError, match=re.escape(reason)):
+        read_mediapipe(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("column", [lambda n, a: f"{n}_{a.upper()}", lambda n, a: f"{n}.{a}", None])
+def test_a_table_of_a_kinect_is_the_recording_that_it_was_made_of(here, kick, capsys, column):
+    xyz = kick.recording.bodies[0].astype(np.float64)
+    (here / "k.csv").write_text("\ufeff" + as_wide(xyz, column, KINECT_JOINTS) if column else as_wide(xyz, lambda n, a: "", KINECT_JOINTS, extra=False))
+    recording = read_kinect(here / "k.csv")
+    assert recording.layout == kick.recording.layout and (recording.bodies == kick.recording.bodies[:1]).all()
+    assert main(["predict", "k.csv", "--top", "1"]) == 0 and "kick" in capsys.readouterr().out
+
+
+def test_millimetres_are_noticed(tmp_path, kick):
+    (tmp_path / "k.csv").write_text(as_wide(1000 * kick.recording.bodies[0], lambda n, a: f"{n}_{a}", KINECT_JOINTS))
+    with pytest.raises(FormatError, match="expected metres"):
+        read_kinect(tmp_path / "k.csv")
+
+
+@pytest.mark.parametrize("text,reason", [
+    ("1,2\n1\n", "row 2 has 1 cells, the first one 2"),
+    ("", "an empty table"),
+    ("1,2,3\n", "3 columns without names; expected 75"),
+    ("frame,joint,x,y,z\n0,Tail,1,2,3\n", "line 2: there is no joint 'Tail'"),
+    ("frame,joint,x,y,z\n0,Head,1,2,far\n", "line 2: expected a number, found 'far'"),
+])  # fmt: skip
+def test_a_table_that_holds_no_body_is_named(tmp_path, text, reason):
+    (tmp_path / "k.csv").write_text(text)
+    with pytest.raises(FormatError, match=re.escape(reason)):
+        read_kinect(tmp_path / "k.csv")
+
+
+def openpose(folder, people: dict[int, list]):
+    folder.mkdir()
+    for t, there in people.items():
+        (folder / f"video_{t:012d}_keypoints.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": np.ravel(p).tolist()} for p in there]}))
+    return folder
+
+
+@pytest.mark.parametrize("V,layout", [(25, "body25"), (18, "openpose18")])
+def test_a_folder_of_openpose_is_one_recording(tmp_path, V, layout):
+    p = np.random.default_rng(2).uniform(0.1, 0.9, (3, V, 3))
+    pixels = p * [1280, 720, 1]
+    folder = openpose(tmp_path / "clip", {7: [pixels[0]], 8: [], 10: [pixels[1], pixels[2]]})
+    recording = read_openpose(folder, image_shape=(720, 1280))
+    assert recording.layout.name == layout and recording.name == "clip" and recording.present.tolist() == [[True, False, False, True], [False, False, False, True]]
+    assert np.allclose(recording.bodies[0, 0], p[0, :, :2], atol=1e-6) and np.allclose(recording.confidence[1, 3], p[2, :, 2])
+    with pytest.raises(FormatError, match="give the image's height and width"):
+        read_openpose(folder)
+    with pytest.raises(FormatError, match=f"{V} joints of the layout {layout}; expected 17, coco17"):
+        read_poses(folder, "coco17", (720, 1280))
+
+
+@pytest.mark.parametrize("people,reason", [
+    ({}, "no \\*_keypoints.json"), ({0: []}, "nobody was found"), ({0: [[1, 2, 3]]}, "expected 75 numbers"), ({0: [np.ones(75)], 1: [np.ones(54)]}, "people with 18 and 25 joints"),
+])  # fmt: skip
+def test_a_folder_that_openpose_did_not_write_is_named(tmp_path, people, reason):
+    with pytest.raises(FormatError, match=reason):
+        read_openpose(openpose(tmp_path / "clip", people))
+
+
+def test_a_joint_without_a_score_is_not_there():
+    keypoints = np.full((2, 17, 3), 0.5)
+    keypoints[0, 3, 2] = 0
+    recording = image_poses("a", keypoints, "coco17")
+    assert recording.bodies[0, 0, 3].tolist() == [0, 0] and recording.bodies[0, 1, 3].tolist() == [0.5, 0.5] and recording.present.all()
+    with pytest.raises(FormatError, match="expected \\(T, V, 3\\)"):
+        image_poses("a", keypoints[..., :2], "coco17")
+    with pytest.raises(FormatError, match="expected \\(T, 33, C\\)"):
+        mediapipe_poses("a", keypoints)
+
+
+STICK = {"joints": ["hip", "chest", "head", "hand"], "bones": [["hip", "chest"], ["head", "chest"], ["hand", "chest"]]}
+
+
+def layout_of(folder, **changed) -> Layout:
+    (folder / "stick.yaml").write_text(yaml.safe_dump({**STICK, **changed}))
+    return read_layout_file(folder / "stick.yaml")
+
+
+def test_a_layout_of_your_own_is_a_list_of_bones(tmp_path, kick):
+    "Hung on any root; and an array of it is read."
+    wanted = Layout("stick", tuple(STICK["joints"]), ((1, 0), (2, 1), (3, 1)), 0)
+    assert layout_of(tmp_path) == wanted
+    assert layout_of(tmp_path, root="head", centre="hip", name="mine") == Layout("mine", tuple(STICK["joints"]), ((1, 2), (0, 1), (3, 1)), 2, 0)
+    np.save(tmp_path / "a.npy", np.ones((6, 4, 3)))
+    assert read_poses(tmp_path / "a.npy", wanted)[0].layout == wanted
+
+
+@pytest.mark.parametrize("changed,reason", [
+    ({"bones": [["hip", "chst"]]}, "a bone names 'chst', which is no joint; the joints are hip, chest, head, hand"),
+    ({"bones": STICK["bones"][:2]}, "no tree: no bones lead from hip to hand"),
+    ({"bones": [*STICK["bones"], ["hand", "head"]]}, "hand and head are joined in another way already, so this bone closes a circle"),
+    ({"bones": [*STICK["bones"], ["hip", "hip"]]}, "closes a circle"),
+    ({"bones": [["hip", "chest", "head"]]}, "must be a list of pairs"),
+    ({"bones": 3}, "must be a list of pairs"),
+    ({"root": "tail"}, "root names 'tail'"),
+    ({"joints": ["hip", "hip"]}, "different names"),
+    ({"joint": []}, "expected `joints`"),
+])  # fmt: skip
+def test_bones_that_make_no_layout_are_one_sentence(tmp_path, changed, reason):
+    with pytest.raises(FormatError, match=re.escape(reason)) as error:
+        layout_of(tmp_path, **changed)
+    assert "stick.yaml" in str(error.value) and "\n" not in str(error.value)
