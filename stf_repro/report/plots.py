@@ -54,12 +54,12 @@ STYLE = {
 # %% ../../nbs/57_report.plots.ipynb #945960f2
 def small_png(
     fig: Figure,
-    colours: int = 48,
+    colours: int = 256,
 ) -> bytes:  # a PNG file
-    "Draw a figure as a PNG with few colours."
+    "Draw a figure as a PNG with few colours, none of them far from what was drawn."
     raw, small = io.BytesIO(), io.BytesIO()
     fig.savefig(raw, format="png", dpi=fig.dpi, bbox_inches="tight", facecolor="white")
-    Image.open(raw).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
+    Image.open(raw).convert("RGB").quantize(colours, kmeans=2).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
