@@ -601,3 +601,4 @@ def test_a_small_picture_keeps_the_colours_of_a_focus():
     found = np.unique(whole.reshape(-1, 3), axis=0)
     worst = max(abs(found - colour).max(1).min() for colour in drawn)
     assert len(drawn) > 100 and worst <= 12
+    assert (whole[0, 0] == 255).all()  # the ground is white

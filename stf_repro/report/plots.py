@@ -55,15 +55,20 @@ STYLE = {
 # %% ../../nbs/57_report.plots.ipynb #945960f2
 def small_png(
     fig: Figure,
-    colours: int = 64,  # besides those of a focus
+    colours: int = 64,  # besides white and those of a focus
 ) -> bytes:  # a PNG file
-    "Draw a figure as a PNG with few colours, those of a focus among them."
+    "Draw a figure as a PNG with few colours, white and those of a focus among them."
     raw, small = io.BytesIO(), io.BytesIO()
     fig.savefig(raw, format="png", dpi=fig.dpi, bbox_inches="tight", facecolor="white")
-    picture, palette = Image.open(raw).convert("RGB"), Image.new("P", (1, 1))
-    scale = (plt.get_cmap(FOCUS_CMAP)(np.linspace(0, 1, 32))[:, :3] * 255).round().astype(int)  # (32, RGB)
-    palette.putpalette(picture.quantize(colours, kmeans=2).getpalette()[: 3 * colours] + scale.ravel().tolist())
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    picture = Image.open(raw).convert("RGB")
+    own = np.reshape(picture.quantize(colours, kmeans=2).getpalette()[: 3 * colours], (-1, 3))
+    scale = (plt.get_cmap(FOCUS_CMAP)(np.linspace(0, 1, 32))[:, :3] * 255).round()
+    palette = np.concatenate([own, scale, [[255, 255, 255]]]).astype(np.int32)  # (colours, RGB)
+    drawn, which = np.unique(np.asarray(picture, np.int32).reshape(-1, 3), axis=0, return_inverse=True)
+    nearest = ((drawn[:, None] - palette) ** 2).sum(-1).argmin(1)  # for each colour that was drawn
+    few = Image.fromarray(nearest[which].reshape(picture.size[::-1]).astype(np.uint8))
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    few.save(small, format="png", optimize=True)
     return small.getvalue()
 
 
