@@ -1,5 +1,6 @@
 "What the results are computed with, against brute force and closed forms."
 
+import io
 import itertools
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
+from PIL import Image
 
 from stf_repro.data.batches import Clips, replay
 from stf_repro.data.clips import ClipStore
@@ -36,7 +38,7 @@ from stf_repro.evaluation.statistics import (
 from stf_repro.model.msg3d import MSG3D, Output
 from stf_repro.model.stf import STF
 from stf_repro.model.variants import CHOICES
-from stf_repro.report.plots import draw_clip, draw_volume
+from stf_repro.report.plots import PALETTE, draw_clip, draw_volume, small_png
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
 
@@ -581,3 +583,22 @@ def test_a_damaged_run_is_one_sentence(tmp_path, file, content, said):
     (run / "config.json").write_text(config.model_dump_json())
     with pytest.raises(ValueError, match="another version"):
         load_run(run)
+
+
+def test_a_small_picture_keeps_the_colours_of_a_focus():
+    "A thin bar of them beside many lines in the colours of limbs: each pixel of the bar as it was drawn has a near colour in the file."
+    fig = plt.figure(figsize=(3, 3), dpi=90)
+    for i in range(200):
+        fig.add_artist(plt.Line2D([0.1, 0.9], [0.2 + 0.003 * i, 0.9 - 0.003 * i], color=PALETTE[("vermilion", "blue", "grey")[i % 3]], lw=0.4))
+    bar = fig.add_axes([0.2, 0.05, 0.6, 0.05])
+    bar.imshow(np.linspace(0, 1, 256)[None], cmap="YlOrRd", aspect="auto", interpolation="nearest")
+    bar.set_axis_off()
+    fig.canvas.draw()
+    box, height = bar.get_window_extent(), fig.canvas.get_width_height()[1]
+    drawn = np.asarray(fig.canvas.buffer_rgba())[height - int(box.y0) - 2, int(box.x0) + 2 : int(box.x1) - 2, :3].astype(int)
+    whole = np.asarray(Image.open(io.BytesIO(small_png(fig))).convert("RGB")).astype(int)
+    plt.close(fig)
+    found = np.unique(whole.reshape(-1, 3), axis=0)
+    worst = max(abs(found - colour).max(1).min() for colour in drawn)
+    assert len(drawn) > 100 and worst <= 12
+    assert (whole[0, 0] == 255).all()  # the ground is white

@@ -91,8 +91,8 @@ def test_the_example_is_the_recording_that_its_rule_chooses(made):
         view = clip_focus(network, example.clips, torch.tensor([0]), own.input, module="gcn1", form=elementwise)
         assert int(view.said) == 3 and bool(example.truth(own.input).flatten()[view.Q.argmax()])
     config = networks["stf-synth60"][1].input
-    laid = example.truth(config)[0, 0].numpy()  # 12 frames: every fifth of a clip of 30, repeated
-    assert (laid == truth[0][(np.arange(0, 60, 5) % 30)]).all() and set(np.flatnonzero(laid.any(0))) == {17, 18, 19}
+    laid = example.truth(config)[0, 0].numpy()  # some of 60 frames; a shorter clip is repeated
+    assert (laid == truth[0][np.arange(0, 60, config.every) % truth.shape[1]]).all() and set(np.flatnonzero(laid.any(0))) == {17, 18, 19}
 
 
 def test_an_action_that_fits_nowhere(made):
@@ -120,9 +120,12 @@ def test_what_the_terms_see_is_kept_as_it_was_computed():
     stf, example, terms = load_pretrained("stf-synth60"), example_clip(), load_terms()
     seen = term_foci(stf.network, example, stf.config.input, stf.classes.index("kick"))
     assert tuple(terms) == TERM_RUNS and all(set(row) == set(seen) for row in terms.values())
+    assert int(seen["every"]) == stf.config.input.every
     for row in (*terms.values(), seen):
-        assert int(row["said"]) == 3 and 0 <= float(row["after_mask"]) <= 1
-        assert [tuple(row[name].shape) for name in ("last", "second_class", "last_but_one", "gcn2", "beta")] == [(3, 25)] * 3 + [(6, 25), (12, 25)]
+        assert int(row["said"]) == 3 != int(row["second"]) and 0 <= int(row["second"]) < 14 and 0 <= float(row["after_mask"]) <= 1
+        frames = 60 // int(row["every"])  # block 2 has every other of them, block 3 every other of those
+        half, quarter = len(range(0, frames, 2)), len(range(0, frames, 4))
+        assert [tuple(row[name].shape) for name in ("last", "second_class", "last_but_one", "gcn2", "beta")] == [(quarter, 25)] * 3 + [(half, 25), (frames, 25)]
         assert float(row["last"].max()) == 1 and float(row["gcn2"].max()) in (0, 1) and min(float(row[name].min()) for name in ("last", "gcn2")) >= 0
 
 

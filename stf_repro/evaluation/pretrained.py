@@ -205,13 +205,14 @@ def term_foci(
     config: InputConfig,
     label: int,  # class of the example
 ) -> dict[str, Tensor]:  # (T', V) for the person of the example; two numbers
-    "What the four terms compare, on one clip: foci of the last two modules, and the focus and its prediction in the second block."
+    "What the four terms compare, on one clip: foci of the last two modules, and the focus and its prediction in the second block. Also the two best classes, and which frames were read."
     x, present = example.batch(config)
     scene = Scene(network, x, torch.tensor([label]), present)
     Q, last = scene.all_foci(), scene.focus("g3d3").detach()
     again = network.run(masked(x, scene.out.by_clip(last)), present).logits
     found = {"last": last, "second_class": scene.focus("g3d3", 1), "last_but_one": Q["gcn3"], "gcn2": Q["gcn2"], "beta": scene.out.beta["gcn2"]}
-    found = {name: value[0] for name, value in found.items()} | {"said": scene.classes[0, :1].float(), "after_mask": probability(again, scene.classes[:, 0])}
+    found = {name: value[0] for name, value in found.items()} | {"said": scene.classes[0, :1], "second": scene.classes[0, 1:2]}
+    found |= {"after_mask": probability(again, scene.classes[:, 0]), "every": torch.tensor([config.every])}
     return {name: value.detach().half().contiguous() for name, value in found.items()}
 
 
