@@ -22,6 +22,8 @@ from stf_repro.skeleton import LAYOUTS, Layout
 
 NOTE = "was trained on synthetic data"
 
+EVERY = load_pretrained("stf-synth60").config.input.every  # of the default network: which frames it reads
+
 
 @pytest.fixture(scope="module")
 def kick():
@@ -164,12 +166,12 @@ def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, na
     gradient = torch.autograd.grad(out.logits[0, net.classes.index(name)], X)[0]
     weight = gradient if form == "elementwise" else gradient.mean((2, 3), keepdim=True)
     Q = torch.relu((weight * X).sum(1))[:1]  # (1, T', V) of the person
-    Q = torch.nn.functional.interpolate(Q.transpose(1, 2), size=12, mode="linear").transpose(1, 2)[0]
+    Q = torch.nn.functional.interpolate(Q.transpose(1, 2), size=net.config.input.length, mode="linear").transpose(1, 2)[0]
     assert main(["focus", str(kick.path), "-o", "f.csv", *options]) == 0
     said = capsys.readouterr()
     assert all(word in said.out for word in (module, form, name, "f.csv")) and NOTE in said.err
     rows = list(csv.DictReader((here / "f.csv").open()))
-    frames = list(range(0, kick.recording.bodies.shape[1], 5))
+    frames = list(range(0, kick.recording.bodies.shape[1], EVERY))
     assert list(rows[0]) == ["frame", "joint", "body", "Q"] and [int(r["frame"]) for r in rows[::25]] == frames
     assert [r["joint"] for r in rows[:25]] == list(net.layout.joints) and {r["body"] for r in rows} == {"0"}
     table = np.array([float(r["Q"]) for r in rows]).reshape(len(frames), 25)
@@ -186,7 +188,7 @@ def test_the_pictures_show_every_frame_that_is_read(here, kick):
     for name in ("f.gif", "f.PNG"):
         assert main(["focus", str(kick.path), "-o", name]) == 0
     with Image.open("f.gif") as film, Image.open("f.PNG") as strip:
-        assert film.n_frames == len(range(0, kick.recording.bodies.shape[1], 5)) and strip.format == "PNG" and strip.width > 3 * strip.height
+        assert film.n_frames == len(range(0, kick.recording.bodies.shape[1], EVERY)) and strip.format == "PNG" and strip.width > 3 * strip.height
         body = np.asarray(strip.convert("RGB")).astype(int)
     red = (body[..., 0] - body[..., 2] > 150).sum()
     assert red > 50  # the strongest joints
