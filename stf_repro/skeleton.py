@@ -88,89 +88,91 @@ def hop_distance(
 def _layout(name, joints, bones, root, centre=None, upright=None):
     return Layout(name, tuple(j.strip() for j in joints.split(",")), tuple(bones), root, centre, upright)
 
+# %% ../nbs/00_skeleton.ipynb #0df9b00b
+_OF_DATA_SETS = (
+    _layout(
+        "ntu25",
+        "base of spine, middle of spine, neck, head, left shoulder, left elbow, left wrist, left hand, "
+        "right shoulder, right elbow, right wrist, right hand, left hip, left knee, left ankle, left foot, "
+        "right hip, right knee, right ankle, right foot, spine at shoulders, "
+        "left hand tip, left thumb, right hand tip, right thumb",
+        [(0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10)]
+        + [(12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)]
+        + [(21, 22), (22, 7), (23, 24), (24, 11)],
+        root=20,
+        centre=1,
+        upright=((0, 1), (4, 8)),  # hip to spine, left to right shoulder
+    ),
+    _layout(
+        "openpose18",
+        "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, "
+        "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear",
+        [(4, 3), (3, 2), (7, 6), (6, 5), (13, 12), (12, 11), (10, 9), (9, 8), (11, 5), (8, 2), (5, 1), (2, 1)]
+        + [(1, 0), (15, 0), (14, 0), (17, 15), (16, 14)],
+        root=0,
+    ),
+    _layout(
+        "coco17",
+        "nose, left eye, right eye, left ear, right ear, left shoulder, right shoulder, left elbow, right elbow, "
+        "left wrist, right wrist, left hip, right hip, left knee, right knee, left ankle, right ankle",
+        [(15, 13), (13, 11), (16, 14), (14, 12), (11, 5), (12, 6), (9, 7), (7, 5), (10, 8), (8, 6), (5, 0), (6, 0)]
+        + [(1, 0), (3, 1), (2, 0), (4, 2)],
+        root=0,
+    ),
+    _layout(
+        "kinect20",
+        "hip centre, spine, shoulder centre, head, left shoulder, left elbow, left wrist, left hand, "
+        "right shoulder, right elbow, right wrist, right hand, left hip, left knee, left ankle, left foot, "
+        "right hip, right knee, right ankle, right foot",
+        [(0, 1), (1, 2), (3, 2), (4, 2), (5, 4), (6, 5), (7, 6), (8, 2), (9, 8), (10, 9), (11, 10), (12, 0), (13, 12)]
+        + [(14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)],
+        root=2,
+        centre=1,
+    ),
+    _layout(
+        "sbu15",
+        "head, neck, torso, left shoulder, left elbow, left hand, right shoulder, right elbow, right hand, "
+        "left hip, left knee, left foot, right hip, right knee, right foot",
+        [(0, 1), (1, 2), (3, 1), (4, 3), (5, 4), (6, 1), (7, 6), (8, 7), (9, 2), (10, 9), (11, 10), (12, 2), (13, 12)]
+        + [(14, 13)],
+        root=2,
+        centre=2,
+    ),
+    _layout(
+        "jhmdb15",
+        "neck, belly, face, right shoulder, left shoulder, right hip, left hip, right elbow, left elbow, "
+        "right knee, left knee, right wrist, left wrist, right ankle, left ankle",
+        [(0, 1), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 3), (8, 4), (9, 5), (10, 6), (11, 7), (12, 8), (13, 9)]
+        + [(14, 10)],
+        root=1,
+        centre=1,
+    ),
+)
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        _layout(
-            "ntu25",
-            "base of spine, middle of spine, neck, head, left shoulder, left elbow, left wrist, left hand, "
-            "right shoulder, right elbow, right wrist, right hand, left hip, left knee, left ankle, left foot, "
-            "right hip, right knee, right ankle, right foot, spine at shoulders, "
-            "left hand tip, left thumb, right hand tip, right thumb",
-            [(0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10)]
-            + [(12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)]
-            + [(21, 22), (22, 7), (23, 24), (24, 11)],
-            root=20,
-            centre=1,
-            upright=((0, 1), (4, 8)),  # hip to spine, left to right shoulder
-        ),
-        _layout(
-            "openpose18",
-            "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, "
-            "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear",
-            [(4, 3), (3, 2), (7, 6), (6, 5), (13, 12), (12, 11), (10, 9), (9, 8), (11, 5), (8, 2), (5, 1), (2, 1)]
-            + [(1, 0), (15, 0), (14, 0), (17, 15), (16, 14)],
-            root=0,
-        ),
-        _layout(
-            "coco17",
-            "nose, left eye, right eye, left ear, right ear, left shoulder, right shoulder, left elbow, right elbow, "
-            "left wrist, right wrist, left hip, right hip, left knee, right knee, left ankle, right ankle",
-            [(15, 13), (13, 11), (16, 14), (14, 12), (11, 5), (12, 6), (9, 7), (7, 5), (10, 8), (8, 6), (5, 0), (6, 0)]
-            + [(1, 0), (3, 1), (2, 0), (4, 2)],
-            root=0,
-        ),
-        _layout(
-            "kinect20",
-            "hip centre, spine, shoulder centre, head, left shoulder, left elbow, left wrist, left hand, "
-            "right shoulder, right elbow, right wrist, right hand, left hip, left knee, left ankle, left foot, "
-            "right hip, right knee, right ankle, right foot",
-            [(0, 1), (1, 2), (3, 2), (4, 2), (5, 4), (6, 5), (7, 6), (8, 2), (9, 8), (10, 9), (11, 10), (12, 0), (13, 12)]
-            + [(14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18)],
-            root=2,
-            centre=1,
-        ),
-        _layout(
-            "sbu15",
-            "head, neck, torso, left shoulder, left elbow, left hand, right shoulder, right elbow, right hand, "
-            "left hip, left knee, left foot, right hip, right knee, right foot",
-            [(0, 1), (1, 2), (3, 1), (4, 3), (5, 4), (6, 1), (7, 6), (8, 7), (9, 2), (10, 9), (11, 10), (12, 2), (13, 12)]
-            + [(14, 13)],
-            root=2,
-            centre=2,
-        ),
-        _layout(
-            "jhmdb15",
-            "neck, belly, face, right shoulder, left shoulder, right hip, left hip, right elbow, left elbow, "
-            "right knee, left knee, right wrist, left wrist, right ankle, left ankle",
-            [(0, 1), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 3), (8, 4), (9, 5), (10, 6), (11, 7), (12, 8), (13, 9)]
-            + [(14, 10)],
-            root=1,
-            centre=1,
-        ),
-        _layout(
-            "body25",
-            "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, middle of hips, "
-            "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear, "
-            "left big toe, left small toe, left heel, right big toe, right small toe, right heel",
-            [(0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 9), (11, 10), (12, 8), (13, 12), (14, 13)]
-            + [(15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
-            root=1,
-        ),
-        _layout(
-            "mediapipe33",
-            "nose, left inner eye, left eye, left outer eye, right inner eye, right eye, right outer eye, left ear, right ear, "
-            "left of mouth, right of mouth, left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist, "
-            "left little finger, right little finger, left index finger, right index finger, left thumb, right thumb, "
-            "left hip, right hip, left knee, right knee, left ankle, right ankle, left heel, right heel, left toes, right toes",
-            [(1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0)]
-            + [(11, 0), (13, 11), (15, 13), (17, 15), (19, 15), (21, 15), (12, 0), (14, 12), (16, 14), (18, 16), (20, 16), (22, 16)]
-            + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
-            root=0,
-        ),
-    )
-}
+# %% ../nbs/00_skeleton.ipynb #ebb7f833
+_OF_ESTIMATORS = (
+    _layout(
+        "body25",
+        "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, middle of hips, "
+        "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear, "
+        "left big toe, left small toe, left heel, right big toe, right small toe, right heel",
+        [(0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 9), (11, 10), (12, 8), (13, 12), (14, 13)]
+        + [(15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
+        root=1,
+    ),
+    _layout(
+        "mediapipe33",
+        "nose, left inner eye, left eye, left outer eye, right inner eye, right eye, right outer eye, left ear, right ear, "
+        "left of mouth, right of mouth, left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist, "
+        "left little finger, right little finger, left index finger, right index finger, left thumb, right thumb, "
+        "left hip, right hip, left knee, right knee, left ankle, right ankle, left heel, right heel, left toes, right toes",
+        [(1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0)]
+        + [(11, 0), (13, 11), (15, 13), (17, 15), (19, 15), (21, 15), (12, 0), (14, 12), (16, 14), (18, 16), (20, 16), (22, 16)]
+        + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
+        root=0,
+    ),
+)
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (*_OF_DATA_SETS, *_OF_ESTIMATORS)}
 
 # %% ../nbs/00_skeleton.ipynb #3c6267cc
 def layout_dict(
