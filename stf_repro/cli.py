@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['download', 'preprocess', 'export', 'train', 'runs', 'show', 'render', 'pack', 'predict', 'focus', 'evaluate',
-           'doctor', 'parser', 'main']
+           'doctor', 'bench', 'parser', 'main']
 
 # %% ../nbs/60_cli.ipynb #ca39a4de
 import argparse
@@ -313,6 +313,34 @@ def doctor(root: None, args) -> int:
     print(*found, sep="\n")
     return int(any(finding.state == "missing" for finding in found))
 
+# %% ../nbs/60_cli.ipynb #5522f20b
+def bench(root: Path, args) -> str:
+    "Measure this machine: parity with the original, speed, memory, and the cost of the paper. On a GPU at full size, on a CPU with much smaller networks."
+    from stf_repro.report.bench import summary
+    from stf_repro.training.bench import bench, clip_counts
+    from stf_repro.training.trainer import find_device
+
+    params = _paper(root)
+    found = bench(root, params, find_device(args.device), args.minutes)
+    Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
+    return f"{summary(found, params, clip_counts(root))}\n{args.out}: complete"
+
+
+def _paper(root: Path) -> dict:
+    "The parameters of the profile paper."
+    import tempfile
+
+    from stf_repro.training.params import read_params
+
+    params = read_params(root / "params.yaml")
+    if params["profile"] == "paper":
+        return params
+    from dvc.utils.hydra import compose_and_dump
+
+    with tempfile.TemporaryDirectory() as folder:
+        compose_and_dump(Path(folder) / "params.yaml", str(root / "conf"), None, "config", "", ["profile=paper"])
+        return read_params(Path(folder) / "params.yaml")
+
 # %% ../nbs/60_cli.ipynb #27804358
 def _expected() -> tuple[type[Exception], ...]:
     "Errors whose message is written for the user."
@@ -422,6 +450,10 @@ def _look_commands(commands: _Commands) -> None:
 def _check_commands(commands: _Commands) -> None:
     "What is there, and what is to be done."
     commands.add(_CHECK, doctor, "what can be run here, and what is missing?", "stf doctor && dvc repro", project=False)
+    p = commands.add(_CHECK, bench, "how fast is this machine, and what would the paper cost on it?", "stf bench -o my-card.json")
+    p.add_argument("-o", "--out", default="bench.json", help="the JSON to write (default: bench.json)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    p.add_argument("--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)")
     p = commands.add(_CHECK, runs, "list the trainings that are still to be done", "stf runs --ready")
     p.add_argument("--all", action="store_true", help="the finished ones, too")
     p.add_argument("--ready", action="store_true", help="only those that need not wait for the network of another")

@@ -377,7 +377,7 @@ def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_pa
         ("runs", {"benchmark": ["synth60-xsub", "synth60-xsab"]}, "unknown benchmark 'synth60-xsab'; did you mean 'synth60-xsub'?"),
         ("runs", {"percent": 101}, "runs.X.percent: Input should be less than or equal to 100"),
         ("runs", {"optim": {"batch_size": 32, "accumulate": 5}}, "batch_size 32 cannot be cut into accumulate: 5 equal passes"),
-        ("runs", {"optim": {"precision": "fp16"}}, "Input should be 'fp32' or 'bf16'"),
+        ("runs", {"optim": {"precision": "fp16"}}, "Input should be 'fp32', 'tf32' or 'bf16'"),
         ("runs", {"choices": {"stf_aplha": "time"}}, "unknown choice 'stf_aplha'; did you mean 'stf_alpha'?"),
         ("runs", {"choices": {"mask_gradient": "cut"}}, "the choice 'mask_gradient' has no option 'cut'; it has: attached, detached"),
     ],

@@ -83,7 +83,7 @@ class OptimConfig(Part):
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd
     weight_decay: float = Field(5e-4, ge=0)
     score_every: int = Field(1, ge=1)  # epochs from one scoring of the test part to the next; the last epoch is always scored (C24)
-    precision: Literal["fp32", "bf16"] = "fp32"  # C22; bf16: mixed, by autocast; weights and momentum stay fp32
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"  # C22: of the products, see training.precision; weights and momentum stay fp32
 
     @model_validator(mode="after")
     def _ascending_milestones(self):

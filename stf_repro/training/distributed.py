@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .precision import in_precision
+
 # %% ../../nbs/31_training.distributed.ipynb #305f0d54
 @dataclass(frozen=True)
 class Group:
@@ -70,7 +72,7 @@ class Step(nn.Module):
         self,
         model: nn.Module,  # has run(x, present) -> Output
         objective,  # model.objective.Objective
-        precision: str = "fp32",  # or "bf16": autocast
+        precision: str = "fp32",  # see training.precision
     ):
         super().__init__()
         synced = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
@@ -88,8 +90,7 @@ class Step(nn.Module):
         present: Tensor,  # (N, M) bool
         names: tuple[str, ...] = (),  # terms beside cross-entropy
     ):  # model.objective.Losses
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.objective(self.model, x, labels, present, names)
+        return self.objective(in_precision(self.model, self.precision), x, labels, present, names)
 
 # %% ../../nbs/31_training.distributed.ipynb #d8606791
 def distribute(

@@ -29,6 +29,7 @@ from ..model.variants import arguments
 from ..skeleton import LAYOUTS
 from .config import InputConfig, OptimConfig, RunConfig
 from .distributed import Group, split_batch
+from .precision import in_precision
 
 # %% ../../nbs/33_training.epoch.ipynb #e4367e3a
 def build_model(
@@ -214,17 +215,16 @@ def predict(
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
     batch_size: int = 64,
-    precision: str = "fp32",  # or "bf16"
+    precision: str = "fp32",  # see training.precision
     group: Group = Group(),
 ) -> Tensor:  # logits (n, classes) float32, on the CPU
     "Score clips. Raises `TrainingError` naming clips whose score is not finite."
-    model.eval()
+    network = in_precision(model, precision).eval()
     indices = indices.to(clips.device)
     logits = torch.zeros(len(indices), model.head.out_features, device=clips.device)
     for places in torch.arange(group.rank, len(indices), group.size, device=clips.device).split(batch_size):
         x, _ = make_batch(clips, indices[places], config)
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits[places] = model(x).float()
+        logits[places] = network(x)
     logits = group.sum(logits).cpu()
     if bad := (~torch.isfinite(logits).all(1)).nonzero().flatten().tolist():
         names = ", ".join(clips.store.names[indices[i]] for i in bad[:5])

@@ -34,6 +34,7 @@ from .config import RunConfig
 from .distributed import Group, Step, distribute, join_group, split_batch
 from .epoch import TrainingError, build_model, build_objective, learning_rate, make_optimiser, predict, score_figures, train_epoch
 from .fingerprint import code_hash, fingerprint
+from .precision import arithmetic
 from .record import finished, origin, write_results
 
 # %% ../../nbs/34_training.trainer.ipynb #3f1971f6
@@ -233,7 +234,8 @@ def run_epoch(
 
 def score(job: Job, precision: str = "fp32") -> Tensor:  # logits (n, classes), on the CPU
     "Score the test clips."
-    return predict(job.model, job.clips, job.parts["test"], job.config.input, precision=precision, group=job.group)
+    with arithmetic(precision):
+        return predict(job.model, job.clips, job.parts["test"], job.config.input, precision=precision, group=job.group)
 
 # %% ../../nbs/34_training.trainer.ipynb #67de0091
 def identify(
@@ -315,7 +317,8 @@ def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device,
         _announce(config, out, mark, saved)
     logits, step = None, distribute(Step(job.model, job.objective, config.optim.precision), group)
     while len(job.history) < config.optim.epochs:
-        logits = run_epoch(job, step, bar)
+        with arithmetic(config.optim.precision):
+            logits = run_epoch(job, step, bar)
         if chief:
             save_checkpoint(out, len(job.history), mark, job.tensors(), job.state())
     bar.bar.close()

@@ -200,8 +200,9 @@ class FastPass(MSG3D):
             h, maps[f"gcn{i}"], maps[f"g3d{i}"] = block_pass(block, h, own.get(f"gcn{i}"), own.get(f"g3d{i}"), shared)
             G, beta = G | own, beta | predicted
         shared.averages.move()
-        features = h.mean((0, 1))  # (R, C)
-        logits = self.head(self.pool(features if rows is None else features[rows]))
+        features = h.mean((0, 1)).to(self.head.weight.dtype)  # (R, C)
+        with torch.autocast(x.device.type, enabled=False):  # few numbers, and the focus is their gradient
+            logits = self.head(self.pool(features if rows is None else features[rows]))
         return Output(logits, maps, beta, G) if rows is None else MergedOutput(logits, maps, beta, G, rows)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> logits (N, classes)
