@@ -51,6 +51,7 @@ def find_device(
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise TrainingError(f"device {name!r} cannot be used: {str(error).splitlines()[0].partition('. ')[0]}") from None
     if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)  # set_device wants a number
         torch.cuda.set_device(device)
     return device
 
