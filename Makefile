@@ -1,5 +1,7 @@
 # make repro   environment, then every table and figure of the default profile (no download needed)
 # make test    environment, then the tests in the notebooks and in tests/
+# make site    pages to browse, in _site/: the notebooks as they are stored, none is executed
+# make lab     JupyterLab in the book
 # make params  write params.yaml from conf/
 # make python  say which interpreter the environment is made with; choose another: make PYTHON=python3.12 test
 BIN := $(CURDIR)/.venv/bin
@@ -13,7 +15,7 @@ export OMP_WAIT_POLICY ?= passive
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
 FITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: repro test params env python
+.PHONY: repro test site lab params env python
 
 repro: env
 	@# a source archive without git: DVC must not look for it
@@ -23,6 +25,18 @@ repro: env
 test: env
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2
 	OMP_NUM_THREADS=1 pytest -n 2
+
+# the tools for it join the environment on the first call
+site: env
+	@[ .venv/.site -nt .venv/.installed ] || { \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[site]' && touch .venv/.site; }
+	python docs/pages.py
+	@rm -rf _site build/html
+	sphinx-build -q -W --keep-going -c docs build/site build/html
+	@mv build/html _site && echo "open _site/index.html"
+
+lab: env
+	cd nbs/book && jupyter lab
 
 params: env
 	@python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump as c; \
