@@ -18,6 +18,7 @@ from stf_repro.model.stf import STF
 from stf_repro.model.variants import every, multiply
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights
 from stf_repro.skeleton import LAYOUTS, Layout
+from stf_repro.training.bench import operations
 
 STICK = Layout("stick", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
 # float64 throughout: what is left is rounding, amplified by the batch norms of some sixty layers
@@ -353,3 +354,20 @@ def test_reduced_precision(training):
         off[path] = (logits.double() - exact).abs().max().item() / exact.abs().max().item()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     assert off[True] < max(0.1, 1.5 * off[False])  # 8 bits a number: about 0.4 % a layer
+
+
+def test_a_focus_pays_for_no_weight():
+    "The gradient for the first maps costs about one forward pass, not the two of a whole backward pass."
+    model = accelerate(MSG3D(5, LAYOUTS["ntu25"], width=12, num_gcn_scales=4, num_g3d_scales=3)).double().train()
+    x = torch.randn(2, 3, 20, 25, 2, dtype=torch.float64)
+    out = model.run(x)
+    maps, weights = [out.maps["gcn1"], out.maps["g3d1"]], list(model.parameters())
+    alone = operations(lambda: torch.autograd.grad(out.logits.sum(), maps, retain_graph=True))
+    whole = operations(lambda: torch.autograd.grad(out.logits.sum(), [*maps, *weights], retain_graph=True))
+    with torch.no_grad():
+        forward = operations(lambda: model.run(x))
+    assert alone < 0.6 * whole and alone < 1.3 * forward
+    found = torch.autograd.grad(out.logits.sum(), maps, retain_graph=True)
+    expected = torch.autograd.grad(out.logits.sum(), [*maps, *weights], retain_graph=True)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .order import differentiable_again
+from .order import asked_for, differentiable_again
 
 # %% ../../../nbs/21_model.fast.norm.ipynb #169b0940
 def batch_norm_plain(
@@ -89,7 +89,8 @@ class BatchNorm(torch.autograd.Function):
         gbias = torch.zeros_like(bias)
         if torch.is_grad_enabled():
             plain = lambda *a: batch_norm_plain(*a, share, eps, relu)
-            return *differentiable_again(plain, (z, gamma, beta, add), g), gbias, None, None, None
+            arguments = z, gamma, beta, add
+            return *differentiable_again(plain, arguments, g, asked_for(ctx, arguments)), gbias, None, None, None
         B, g = z.shape[-2], g.contiguous()
         g = torch.ops.aten.threshold_backward(g, y, 0) if relu else g
         flat, columns = z.view(-1, B * z.shape[-1]), g.view(-1, B * z.shape[-1])
@@ -217,7 +218,8 @@ class Collapse(torch.autograd.Function):
         eps = ctx.eps
         gbias = torch.zeros_like(bias)
         if torch.is_grad_enabled():
-            return *differentiable_again(lambda *a: collapse_plain(*a, share, eps), (z, gamma, beta, weight), g), gbias, None, None
+            arguments = z, gamma, beta, weight
+            return *differentiable_again(lambda *a: collapse_plain(*a, share, eps), arguments, g, asked_for(ctx, arguments)), gbias, None, None
         (w, _, _, B, m), g = z.shape, g.reshape(-1, g.shape[-1])
         scale, shift = _wide(gamma * inv, B), _wide(beta - mean * gamma * inv, B)
         flat, gweight = z.view(w, -1, B * m), torch.empty_like(weight)
