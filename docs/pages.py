@@ -121,8 +121,7 @@ def main() -> None:
     (OUT / "_static").mkdir()
     for file in (mathjax(), ROOT / "docs" / "style.css", ROOT / "docs" / "icon.svg"):
         shutil.copy(file, OUT / "_static")
-    example = next((ROOT / "stf_repro" / "pretrained" / "example").glob("*.skeleton"))
-    subprocess.run([sys.executable, "-m", "stf_repro.cli", "focus", str(example), "--out", str(OUT / "focus.gif")], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "stf_repro.cli", "focus", "example", "--out", str(OUT / "focus.gif")], check=True, cwd=ROOT)
     print(f"{OUT}: {len(known)} pages")
 
 

@@ -418,7 +418,7 @@ def _run_commands(commands: _Commands) -> None:
     commands.add(_PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profiles synthetic and choices", "stf pack")
 
 # %% ../nbs/60_cli.ipynb #bd510180
-_FILE = "skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table of Kinect v2 (.csv), a folder that OpenPose filled"
+_FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table of Kinect v2 (.csv), a folder that OpenPose filled"
 _NETWORK = "one that ships with the package, stf-synth60 or msg3d-synth60, or the folder of a finished training, such as runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
 
 

@@ -78,6 +78,18 @@ def test_the_text_names_the_file_and_as_many_classes_as_wanted(here, kick, capsy
     assert str(kick.path) in head and "1 body" in head and len(rows) == 2 and rows[0].split()[0] == "kick" and NOTE in err
 
 
+def test_the_clip_of_the_package_has_a_name(here, kick, capsys):
+    "It works in any folder; a file of that name comes first."
+    asked = {}
+    for file in ("example", str(kick.path)):
+        assert main(["predict", file, "--json"]) == 0
+        asked[file] = json.loads(capsys.readouterr().out)["clips"][0]["classes"]
+    assert asked["example"] == asked[str(kick.path)]
+    assert main(["focus", "example", "-o", "f.csv"]) == 0 and (here / "f.csv").stat().st_size > 1000
+    (here / "example").write_text("nothing of the kind")
+    assert main(["predict", "example"]) == 1 and "example" in capsys.readouterr().err
+
+
 def test_a_network_of_your_own_is_named_by_its_folder(here, kick, capsys):
     folder = run_folder(here / "runs" / "mine" / "seed-0")
     assert main(["predict", str(kick.path), "--json"]) == 0
