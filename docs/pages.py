@@ -47,6 +47,8 @@ def leads_to(target: Path, known: set[str]) -> str:
         path = f"{target.parent.as_posix()}/{target.parent.name}.ipynb"
     elif path.startswith("nbs/results/"):  # stored without outputs; the executed one is a page
         path = next((page for page in sorted(known, reverse=True) if page.startswith("results/") and Path(page).name == target.name), path)
+    elif path.startswith("docs/") and target.name in OURS:
+        path = target.name
     elif path == "nbs":
         path = "source.md"
     elif (ROOT / path).is_dir():

@@ -46,3 +46,39 @@ def test_the_range_is_the_same_everywhere(root):
     assert "(3, 11) <= sys.version_info[:2] <= (3, 14)" in (root / "Makefile").read_text()
     assert all(f'"{version}"' in (root / ".github" / "workflows" / "ci.yml").read_text() for version in classifiers)
     assert "Python 3.11 to 3.14" in (root / "README.md").read_text()
+
+
+def test_every_matrix_of_ci_has_all_versions(root):
+    import yaml
+
+    jobs = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    matrices = {name: job["strategy"]["matrix"]["python"] for name, job in jobs.items() if "strategy" in job}
+    assert set(matrices) == {"test", "macos"} and all(versions == ["3.11", "3.12", "3.13", "3.14"] for versions in matrices.values())
+
+
+def test_hooks_and_images_call_what_is_there(root):
+    "The hooks before a commit are tools of the environment; the images and the devcontainer make it with `make env`."
+    import json
+    import tomllib
+
+    import yaml
+
+    hooks = [hook for repo in yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
+    tools = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
+    assert tools == {"nbdev_clean", "nbdev_export", "ruff"} and all(hook["language"] == "system" for hook in hooks)
+    dev = " ".join(tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"])
+    assert "nbdev" in dev and "ruff" in dev and "pre-commit" in dev
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        text = (root / "containers" / name).read_text()
+        copied = [word for line in text.splitlines() if line.startswith("COPY ") for word in line.split()[1:-1]]
+        assert "RUN make env" in text and all((root / word).exists() for word in copied) and {"constraints.txt", "pyproject.toml", "Makefile"} <= set(copied)
+    devcontainer = json.loads((root / ".devcontainer" / "devcontainer.json").read_text())
+    assert (root / ".devcontainer" / devcontainer["build"]["dockerfile"]).exists() and "make env" in devcontainer["postCreateCommand"]
+
+
+def test_reports_of_faults_ask_for_the_doctor(root):
+    import yaml
+
+    form = yaml.safe_load((root / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text())
+    asked = [field["attributes"]["label"] for field in form["body"] if field.get("validations", {}).get("required")]
+    assert any("stf doctor" in label for label in asked)

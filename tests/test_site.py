@@ -66,6 +66,7 @@ def test_links_lead_to_pages_and_files_that_are_there(root, pages):
     ("results/synthetic/t/t.ipynb", "../../../nbs/20_a.ipynb#A-part", "../../../nbs/20_a.ipynb#A-part"),
     ("nbs/20_a.ipynb", "results/t.ipynb", "../results/synthetic/t/t.ipynb"),
     ("nbs/20_a.ipynb", ".", "../source.md"),
+    ("README.md", "docs/source.md", "source.md"),
     ("README.md", "LICENSE", "LICENSE"),
     ("README.md", "https://arxiv.org/abs/2202.02314", "https://arxiv.org/abs/2202.02314"),
 ])  # fmt: skip
