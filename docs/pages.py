@@ -15,10 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "site"
 NOTEBOOKS = ("nbs", "nbs/book", "nbs/experiments", "nbs/benchmarks", "results/synthetic/*", "results/choices/*", "results/*/study", "results/search/*")
-TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "conf/PROTOCOL.md", "results/README.md", "data/reference/README.md")
+TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "conf/PROTOCOL.md", "results/README.md", "data/reference/README.md", "tests/fixtures/README.md")
 OURS = ("index.md", "source.md")  # written for the site, in this folder
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
+DRAWN_ELSEWHERE = re.compile(r"^```mermaid\n.*?^```\n", flags=re.MULTILINE | re.DOTALL)  # forges draw it, with a large program that is not here; the book has pictures
 SHOWN = {"export"}  # nbdev's marks: `#| export` is dropped, the cell stays
 HIDDEN = {"hide", "default_exp"}  # with these the cell goes
 
@@ -90,7 +91,7 @@ def laid_out(page: str, known: set[str], files: set[str]) -> str:
     "The content of a page, for Sphinx."
     text = (ROOT / page if page not in OURS else ROOT / "docs" / page).read_text()
     if page.endswith(".md"):
-        return relinked(text, page, known, files)
+        return relinked(DRAWN_ELSEWHERE.sub("", text), page, known, files)
     notebook = json.loads(text)
     cells = title_first([shown for cell in notebook["cells"] if (shown := without_marks(cell))])
     name_pictures(cells)
