@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..data.benchmarks import get_benchmark
 from ..data.formats import Recording
+from ..data.kept import kept
 from ..data.poses import read_poses
-from ..data.sources import get_source
+from ..data.sources import SOURCES
 from .localisation import FORMS, clip_focus, load_run
 from .pretrained import SHIPPED, Pretrained, clips_of, load_pretrained
 from ..model.msg3d import MODULES
@@ -39,8 +40,10 @@ def open_network(
     if not Path(name).is_dir():
         near = difflib.get_close_matches(name, SHIPPED, 1, 0)[0]
         raise ValueError(f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did you mean {near!r}?")
-    network, config = load_run(_training(Path(name)), device)
-    return Pretrained(network, config, get_benchmark(config.benchmark), {})
+    folder = _training(Path(name))
+    network, config = load_run(folder, device)
+    own = kept(folder)
+    return Pretrained(network, config, own[0] if own else get_benchmark(config.benchmark), {})
 
 
 def _training(folder: Path) -> Path:
@@ -57,7 +60,7 @@ def is_synthetic(
     net: Pretrained,
 ) -> bool:
     "Whether it was trained on data that this package made, not on recordings."
-    return not get_source(net.config.source).files
+    return net.config.source in SOURCES and not SOURCES[net.config.source].files
 
 # %% ../../nbs/48_evaluation.ask.ipynb #dfc8d7dc
 def read_for(
