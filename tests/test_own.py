@@ -271,7 +271,7 @@ def test_files_that_are_not_sorted_are_reported(tmp_path, files, reason):
 
 @pytest.mark.parametrize("clips", [2, 5, 20, 60, 127, 128, 600, 2001, 40_000])
 def test_recipes_fit_the_number_of_clips(clips):
-    model, input, optim = recipe(clips)
+    model, _, optim = recipe(clips)
     steps = clips // optim.batch_size * optim.epochs
     assert optim.batch_size <= clips and steps >= (200 if clips >= 40 else 1)
     assert recipe(clips * 2)[0].width >= model.width
@@ -370,7 +370,7 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
     assert len(readme.splitlines()) <= 22 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
-    model, input, optim = recipe(200)
+    model, _, optim = recipe(200)
     assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["model"]["width"] == model.width
     with pytest.raises(FileExistsError, match="not empty"):
         new_project(folder, "coco17")
@@ -440,7 +440,7 @@ def test_a_clip_of_a_store_is_drawn_as_it_was_given(tmp_path):
     store = own_data(tmp_path / "two", two, LABELS[:4], STICK, split=2)
     np.testing.assert_allclose(clip_bodies(store), two[0], atol=1e-6)
     written = [text.get_text() for text in draw_own(store).findobj(lambda a: hasattr(a, "get_text"))]
-    assert all(f"{v} {name}" in written for v, name in enumerate(STICK.joints))
+    assert all(f" {v} {name} " in written for v, name in enumerate(STICK.joints))
     image = [array_poses(f"{i}", np.concatenate([rng.uniform(0, 1, (9, 17, 2)), np.ones((9, 17, 1))], -1), "coco17") for i in range(4)]
     with pytest.warns(UserWarning):
         store = own_data(tmp_path / "image", image, LABELS[:4], "coco17", split=2)

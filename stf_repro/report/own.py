@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.clips import ClipStore
@@ -31,6 +32,19 @@ def clip_bodies(
     return bodies
 
 
+def _write_names(ax: Axes, dots: np.ndarray, joints: tuple[str, ...]) -> None:
+    "The number and name of each joint at (V, 2), in a column on its side, none over another."
+    low, high = dots.min(0), dots.max(0)
+    wide, gap = 0.12 * (high - low).max(), 0.058 * (high - low).max()
+    right = dots[:, 0] >= np.median(dots[:, 0])
+    for of_side, x, align in ((right, high[0] + wide, "left"), (~right, low[0] - wide, "right")):
+        y = np.inf
+        for v in sorted(np.flatnonzero(of_side), key=lambda v: -dots[v, 1]):
+            y = min(dots[v, 1], y - gap)
+            ax.plot([dots[v, 0], x], [dots[v, 1], y], color="0.75", lw=0.5, zorder=0)
+            ax.text(x, y, f" {v} {joints[v]} ", fontsize=6, va="center", ha=align)
+
+
 def draw_own(
     store: ClipStore,
     i: int = 0,  # which clip
@@ -38,17 +52,15 @@ def draw_own(
 ) -> Figure:
     "One frame with the names of the joints, and a film strip."
     bodies, layout = clip_bodies(store, i), store.layout
-    seen = np.flatnonzero(bodies[0].any((1, 2)))
-    first = bodies[0, seen[len(seen) // 2] if len(seen) else 0]  # a frame in the middle
-    fig = plt.figure(figsize=(7.6, 3.4))
-    left, right = fig.subfigures(1, 2, width_ratios=(1, 1.3))
+    found = bodies[0].any(-1).sum(1)  # (T,) joints that are seen
+    whole = np.flatnonzero(found == found.max())
+    first = bodies[0, whole[len(whole) // 2]]  # in the middle
+    fig = plt.figure(figsize=(7.6, 3.2))
+    left, right = fig.subfigures(1, 2, width_ratios=(1.2, 1))
     ax = left.subplots()
     draw_skeleton(ax, first, layout, size=1.2)
-    dots = np.asarray(ax.collections[1].get_offsets())
-    for v, (x, y) in enumerate(dots):
-        outward = 1 if x >= np.median(dots[:, 0]) else -1
-        ax.annotate(f"{v} {layout.joints[v]}", (x, y), (5 * outward, 0), textcoords="offset points", fontsize=5.5, va="center", ha="left" if outward > 0 else "right")
-    ax.margins(0.35, 0.05)
+    _write_names(ax, np.asarray(ax.collections[1].get_offsets()), layout.joints)
+    ax.margins(0.45, 0.03)
     draw_clip(right, bodies, layout, np.linspace(0, bodies.shape[1] - 1, min(frames, bodies.shape[1])).round().astype(int))
     return fig
 
