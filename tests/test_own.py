@@ -476,3 +476,31 @@ def test_a_scored_pose_is_read_alike_in_every_file(tmp_path):
     (one,), (many,) = (read_poses(tmp_path / name, "mediapipe33") for name in ("one.npy", "many.npz"))
     np.testing.assert_array_equal(one.bodies, many.bodies)
     np.testing.assert_allclose(one.bodies[0], landmarks * [-1, -1, 1], atol=1e-6)
+
+
+def test_another_benchmark_on_the_same_clips_is_an_object(trained, tmp_path):
+    "Nothing is written into the store, and the run knows its benchmark all the same. A later run of the store's own takes the file over."
+    store = ClipStore.open(trained / "clips" / "sticks")
+    (own,) = benchmarks_of(store).values()
+    other = replace(own, key="other", classes=("bowing", "waving"), rule=Rule("subject", frozenset({1, 2}), frozenset({0})))
+    config = suggest(store, stf=False, epochs=1, benchmarks=[other])
+    assert config.benchmark == "other" and config.source == "sticks"
+    assert list(train_own(store, tmp_path / "run", config, device="cpu", progress=False, benchmarks=[other])) == ["seed-0"]
+    (found,) = find_trained(tmp_path / "run")
+    assert found.benchmark == other and found.scores.names.tolist() == [store.names[i] for i in other.indices(store, "test")]
+    assert open_network(str(tmp_path / "run")).classes == ("bowing", "waving") and benchmarks_of(store) == {"sticks": own}
+
+
+def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_path):
+    "And a training on it is that of the trainer."
+    from stf_repro.training.config import parse
+    from stf_repro.training.own import train_kept
+    from stf_repro.training.trainer import is_trained
+
+    model, optim = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}, {"epochs": 1, "batch_size": 16}
+    config = parse({"group": "g", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "model": model, "input": {"frames": 60, "every": 10}, "optim": optim})
+    keep(tmp_path, MINE, STICK)
+    assert not train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", only_look=True)
+    train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", progress=False)
+    assert kept(tmp_path) is None and is_trained(config, made_data / "clips" / "synth60", tmp_path, "cpu")
+    assert open_network(str(tmp_path)).classes == get_benchmark("synth60-xsub").classes
