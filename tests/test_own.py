@@ -113,6 +113,8 @@ def test_a_damaged_file_beside_a_training_is_named(tmp_path):
 def test_text_becomes_numbers_and_the_split_a_benchmark(tmp_path):
     clips, labels, subjects = sticks()
     store = own_data(tmp_path / "sticks", clips, labels, STICK, {"subject": subjects, "take": list(range(24))}, {"subject": ["chen", "anna"]})
+    alone = own_data(tmp_path / "alone", clips, labels, STICK, {"subject": subjects}, {"subject": "ben"})
+    assert benchmarks_of(alone)["alone"].rule == Rule("subject", frozenset({0, 2}), frozenset({1}))
     (b,) = benchmarks_of(store).values()
     assert (b.key, b.source, b.layout, b.classes, b.num_persons, b.channels) == ("sticks", "sticks", "stick", ("bow", "wave"), 1, 3)
     assert store.labels.tolist() == [int(label == "wave") for label in labels]
@@ -183,6 +185,7 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"labels": ["nod"] * 2 + LABELS[2:], "split": {"subject": ["anna"]}}, "the class 'nod' is in the test part only"),
     ({"attributes": {"subject": SUBJECTS[1:]}}, "23 values of 'subject' for 24 clips"),
     ({"attributes": {"age": [1.5] * 24}}, "'age' holds 1.5"),
+    ({"attributes": {"fold": [0, 1] * 12}}, "'fold' is the name of a column that a split writes"),
     ({"folder": "sbu"}, "'sbu' is the name of a data set of the field"),
     ({"folder": "2024"}, "cannot be called '2024'"),
 ])  # fmt: skip
@@ -370,6 +373,7 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
     assert len(readme.splitlines()) <= 22 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
+    assert all(name in commands["new"].format_help() for name in LAYOUTS)
     model, _, optim = recipe(200)
     assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["model"]["width"] == model.width
     with pytest.raises(FileExistsError, match="not empty"):

@@ -126,6 +126,8 @@ def folds(
 
 def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int) -> list[Rule]:
     "The rules of a split; a column that they need is added. Raises `ValueError`."
+    if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
+        raise ValueError(f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or split by it")
     if type(split) is int and split > 1:
         if (fewest := min(np.bincount(numbers))) < split:
             raise ValueError(f"a class has {fewest} clips, and each of {split} folds needs one of it; take fewer folds, or leave the class out")
@@ -135,7 +137,7 @@ def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Colu
         ((by, test),) = split.items()
         if by not in columns:
             raise ValueError(f"the split is by {by!r}, which is no attribute of the clips; known: {', '.join(columns) or 'none'}")
-        test = frozenset(columns[by].code(by, value) for value in test)
+        test = frozenset(columns[by].code(by, value) for value in ([test] if isinstance(test, (str, int)) else test))
         return [Rule(by, frozenset(columns[by].numbers) - test, test)]
     if isinstance(split, (list, tuple, set, frozenset)):
         if unknown := sorted(set(split) - set(names)):
