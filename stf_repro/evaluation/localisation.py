@@ -23,6 +23,7 @@ from torch import Tensor
 from ..data.batches import Clips
 from ..data.benchmarks import get_benchmark
 from ..data.formats import read_ntu
+from ..data.kept import with_kept
 from ..data.made.actions import PAIRS
 from ..data.made.files import read_truth
 from ..data.preprocess import body_order, kept_frames
@@ -48,11 +49,12 @@ def load_run(
     if not (folder / "metrics.json").exists():
         raise FileNotFoundError(f"{folder} holds no finished run: `stf train {folder.parent.name}` trains it")
     try:
-        config = parse(json.loads((folder / "config.json").read_text()), folder.parent.name)
+        with with_kept(folder):
+            config = parse(json.loads((folder / "config.json").read_text()), folder.parent.name)
+            model = build_model(config, get_benchmark(config.benchmark))
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder} is damaged ({error}): remove it, and `stf train {folder.parent.name}` trains it again") from None
-    model = build_model(config, get_benchmark(config.benchmark))
     try:
         load_part(model, weights)
     except (KeyError, ValueError):

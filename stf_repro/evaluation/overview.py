@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.benchmarks import get_benchmark
+from ..data.benchmarks import Benchmark, get_benchmark
+from ..data.kept import with_kept
 from .scores import Scores, class_accuracy, confusion, read_scores, top_k
 from .statistics import seed_interval, wilson
 
@@ -22,7 +23,7 @@ class Trained:
     "One finished training of a run."
 
     place: str  # below the folder of the run, e.g. "seed-0" or "sbu-1/seed-0"
-    benchmark: str
+    benchmark: Benchmark
     scores: Scores
 
 
@@ -34,14 +35,15 @@ def find_trained(
     found = []
     for path in sorted({*folder.glob("metrics.json"), *folder.glob("**/seed-*/metrics.json")}):
         try:
-            benchmark = get_benchmark(json.loads((path.parent / "config.json").read_text())["benchmark"]).key
+            with with_kept(path.parent):
+                benchmark = get_benchmark(json.loads((path.parent / "config.json").read_text())["benchmark"])
             scores = read_scores(path.parent / "scores.npz")
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{path.parent} is damaged ({error}): remove it, and train it again") from None
         found.append(Trained(path.parent.relative_to(folder).as_posix(), benchmark, scores))
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
-    if len(found) > 1 and any(Path(t.place).parent.as_posix() not in (".", t.benchmark) for t in found):  # neither a seed nor a fold
+    if len(found) > 1 and any(Path(t.place).parent.as_posix() not in (".", t.benchmark.key) for t in found):  # neither a seed nor a fold
         raise ValueError(f"{folder} holds the trainings of several runs; name one of them, such as {folder / Path(found[0].place).parent}")
     return found
 
@@ -66,7 +68,7 @@ def overview(
     found: list[Trained],  # from `find_trained`
 ) -> Overview:
     "Sum up the trainings of a run."
-    names = get_benchmark(found[0].benchmark).classes
+    names = found[0].benchmark.classes
     values = [top_k(t.scores.logits, t.scores.labels) for t in found]
     top1, half = seed_interval(values)
     label = {name: int(k) for t in found for name, k in zip(t.scores.names.tolist(), t.scores.labels)}  # of each different clip
@@ -77,7 +79,7 @@ def overview(
     classes = [(names[k], float(hits[k] / counts[k].sum()), int(own[k])) for k in np.flatnonzero(own)]
     pairs = [(i, j, 100 * (counts[i, j] + counts[j, i]) / (counts[i].sum() + counts[j].sum())) for i, j in np.argwhere(np.triu(counts + counts.T, 1)).tolist()]
     mixed = [(names[i], names[j], float(share), int(own[i] + own[j])) for i, j, share in sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))]
-    places, keys = tuple(t.place for t in found), tuple(dict.fromkeys(t.benchmark for t in found))
+    places, keys = tuple(t.place for t in found), tuple(dict.fromkeys(t.benchmark.key for t in found))
     return Overview(places, keys, top1, tuple(values), half, low, high, len(label), classes, mixed)
 
 # %% ../../nbs/49_evaluation.overview.ipynb #4a9f93b5

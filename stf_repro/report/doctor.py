@@ -104,6 +104,13 @@ def _any_file(folder: Path) -> bool:
     return folder.exists() and next(iter(walk(folder)), None) is not None
 
 
+def _own_data(root: Path, key: str) -> Finding:
+    "A data set of yours: only you can bring its files."
+    raw, clips = _any_file(root / "raw" / key), (root / "clips" / key / "store.json").is_file()
+    todo = "" if clips else f"; `stf preprocess {key}` makes the clips" if raw else f"; put your files into raw/{key}"
+    return Finding(f"source {key}", f"yours, raw files {'yes' if raw else 'no'}, clips {'yes' if clips else 'no'}{todo}", "ok" if clips else "open" if raw else "missing")
+
+
 def data(
     root: Path,  # the project
     params: dict,  # from `read_params`
@@ -112,6 +119,9 @@ def data(
     here = [key for key in SOURCES if (root / "raw" / key).exists() or (root / "clips" / key).exists()]
     for key in dict.fromkeys([*params["sources"], *here]):
         what = f"source {key}"
+        if key not in SOURCES and isinstance(params["sources"][key], dict) and "layout" in params["sources"][key]:
+            yield _own_data(root, key)
+            continue
         if key not in SOURCES:
             yield Finding(what, f"unknown; known: {', '.join(SOURCES)}", "missing")
             continue
@@ -161,6 +171,8 @@ def _next(profile: str, found: list[Finding]) -> Finding:
     "What to do now."
     if missing := [finding.what for finding in found if finding.state == "missing"]:
         return Finding("can be run", f"not the profile {profile}: {', '.join(missing)}", "missing")
+    if any(finding.said.startswith("yours, ") for finding in found):
+        return Finding("can be run", f"the profile {profile}: `stf runs` lists what is left, `stf train` does it")
     if any(finding.state == "open" for finding in found):
         return Finding("can be run", f"the profile {profile}: `dvc repro` does what is left, from download to tables")
     return Finding("can be run", f"all trainings of the profile {profile} are there: `dvc repro` looks for changes and makes its tables")

@@ -19,6 +19,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
+from ..data.poses import IN_IMAGES
 from ..skeleton import Layout
 from ..training.checkpoint import write_atomic
 
@@ -198,6 +199,8 @@ def drawable(
     bodies = np.asarray(x).transpose(3, 1, 2, 0)
     if layout.name == "jhmdb15":
         bodies = bodies * [1, -1]
+    if layout.name in IN_IMAGES:
+        bodies = bodies[..., :2]  # the third channel is a score; taken for a depth, it would turn the picture
     return bodies, "z" if recipe == "replay" and layout.name == "ntu25" else "y"
 
 # %% ../../nbs/57_report.plots.ipynb #4299e2ed
