@@ -72,8 +72,8 @@ def test_importing_the_package_is_light():
     assert "torch" in full
 
 
-def notebooks(root, *folder):
-    return sorted(root.joinpath("nbs", *folder).glob("*.ipynb"))
+def notebooks(root, *folders):
+    return sorted(path for folder in folders or ("reference", "appendix") for path in root.joinpath("nbs", folder).glob("*.ipynb"))
 
 
 def test_results_notebooks_have_one_parameters_cell_and_no_outputs(root):

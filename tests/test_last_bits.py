@@ -14,7 +14,7 @@ NUMERIC += ["43_evaluation.faithfulness", "44_evaluation.similarity", "45_evalua
 
 @pytest.mark.parametrize("name", NUMERIC)
 def test_a_notebook_holds_with_other_kernels(root, name):
-    result = subprocess.run([sys.executable, root / "tests" / "other_kernels.py", root / "nbs" / f"{name}.ipynb"], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, root / "tests" / "other_kernels.py", next((root / "nbs").glob(f"*/{name}.ipynb"))], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -34,7 +34,7 @@ with OtherKernels(), torch.no_grad():
 def test_bits_are_compared_with_a_reason(root):
     "In a notebook an exact comparison says why it may be one: data that are moved and not computed, the same machine and batch."
     exact, bare = re.compile(r"torch\.equal\(|array_equal\(|assert_array_equal\(|read_bytes\(\) =="), []
-    for path in sorted((root / "nbs").glob("*.ipynb")):
+    for path in sorted([*(root / "nbs" / "reference").glob("*.ipynb"), *(root / "nbs" / "appendix").glob("*.ipynb")]):
         for i, cell in enumerate(json.loads(path.read_text())["cells"]):
             if cell["cell_type"] == "code":
                 lines = "".join(cell["source"]).splitlines()

@@ -132,7 +132,7 @@ def test_links_of_notebooks_lead_somewhere():
     profiles = {path.stem: yaml.safe_load(path.read_text()).get("results", {}).values() for path in (ROOT / "conf" / "profile").glob("*.yaml")}
     results = {ROOT / "results" / profile / name: name for profile, groups in profiles.items() for group in groups for name in group}
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
-    places = [(path, path.parent) for folder in (".", "book", "experiments", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
+    places = [(path, path.parent) for folder in ("book", "reference", "appendix", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
     for path, folder in [*places, *((ROOT / "nbs" / "results" / f"{name}.ipynb", folder) for folder, name in results.items())]:
         for cell in json.loads(path.read_text())["cells"]:
             for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ():
@@ -142,7 +142,7 @@ def test_links_of_notebooks_lead_somewhere():
 
 def test_no_figure_of_a_run_is_repeated():
     "They differ from one kind of processor to the next, and a copy would not follow. Accuracies, steps and p values have decimals."
-    pages = [*(ROOT / "nbs" / "results").glob("*.ipynb"), *(ROOT / "nbs").glob("5*_report.*.ipynb")]
+    pages = [*(ROOT / "nbs" / "results").glob("*.ipynb"), *(ROOT / "nbs" / "reference").glob("5*_report.*.ipynb")]
     prose = {p.name: "\n".join("".join(c["source"]) for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "markdown") for p in pages}
     assert len(prose) > 20
     for name, text in (TEXT | prose).items():

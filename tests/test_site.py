@@ -34,7 +34,7 @@ def test_every_page_is_in_the_table_of_contents(root, pages):
 
 def test_the_book_the_results_and_the_source_are_pages(root, pages):
     known = set(pages.pages())
-    wanted = [*(root / "nbs").glob("*.ipynb"), *(root / "nbs" / "book").glob("*.ipynb")]
+    wanted = [path for folder in ("book", "reference", "appendix") for path in (root / "nbs" / folder).glob("*.ipynb")]
     wanted += [path for profile in ("synthetic", "choices", "sbu", "search") for path in (root / "results" / profile).glob("*/*.ipynb")]
     assert len(wanted) > 90 and {path.relative_to(root).as_posix() for path in wanted} <= known
     entries = contents(root)
