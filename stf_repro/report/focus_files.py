@@ -34,7 +34,7 @@ def check_ending(
 
 
 def _caption(found: Look) -> str:
-    "Class, module and form, in three lines."
+    "Class, module and form, in two lines."
     return f"{found.of}\n{found.module}, {found.form.replace('_', ' ')}"
 
 

@@ -321,9 +321,11 @@ def save_gif(
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each panel
 ) -> None:
     "An animated GIF: one panel a focus, the same bodies in each."
-    fig = plt.figure(figsize=(1.9 * len(foci), 2.1), dpi=90, layout="none")
+    lines = max(title.count("\n") + 1 for title in foci)
+    height = 1.9 + 0.14 * lines  # inches
+    fig = plt.figure(figsize=(1.9 * len(foci), height), dpi=90, layout="none")
     axes = fig.subplots(1, len(foci), squeeze=False)[0]
-    fig.subplots_adjust(0.01, 0.05, 0.99, 0.88, wspace=0.02)
+    fig.subplots_adjust(0.01, 0.05, 0.99, 1 - (0.1 + 0.14 * lines) / height, wspace=0.02)
     xy, seen = picture_plane(bodies, up), (bodies != 0).any((2, 3))
     low, high = _limits(xy, seen)
     pictures = []

@@ -8,7 +8,6 @@ __all__ = ['SHAPES', 'SMALL', 'LEAST', 'KINETICS', 'wait', 'seconds', 'ceilings'
            'rates', 'bound', 'cost']
 
 # %% ../../nbs/reference/37_training.bench.ipynb #5e7649ba
-import json
 import math
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
