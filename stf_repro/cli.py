@@ -408,6 +408,8 @@ def _paper(root: Path) -> dict:
     params = read_params(root / "params.yaml")
     if params["profile"] == "paper":
         return params
+    if not (root / "conf" / "profile" / "paper.yaml").is_file():
+        raise ValueError("stf bench wants a clone of the repository: conf/ holds the paper's runs, and tests/ the original's numbers")
     from dvc.utils.hydra import compose_and_dump
 
     with tempfile.TemporaryDirectory() as folder:
@@ -528,7 +530,7 @@ def _look_commands(commands: _Commands) -> None:
 def _check_commands(commands: _Commands) -> None:
     "What is there, and what is to be done."
     commands.add(_CHECK, doctor, "what can be run here, and what is missing?", "stf doctor && dvc repro", project=False)
-    p = commands.add(_CHECK, bench, "how fast is this machine, and what would the paper cost on it?", "stf bench -o my-card.json")
+    p = commands.add(_CHECK, bench, "how fast is this machine, and what would the paper cost? (in a clone)", "stf bench -o my-card.json")
     p.add_argument("-o", "--out", default="bench.json", help="the JSON to write (default: bench.json)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     p.add_argument("--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)")

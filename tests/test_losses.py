@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from stf_repro.model.focus import class_score, foci, focus, normalise, pooled_focus, stretch, top_scores
 from stf_repro.model.losses import coherence, divergence, exploration, frozen_statistics, masked, mean, norm
@@ -577,3 +578,27 @@ def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_
         whole, without_evidence, without_others = survives(torch.zeros_like(mask)), survives(mask), survives(others)
     assert whole > 0.9
     assert without_evidence < without_others - 0.2
+
+
+@pytest.mark.parametrize(
+    "hand_out,message",
+    [
+        (lambda self, h: torch.zeros(1), "must return Output.*returned Tensor"),
+        (lambda self, h: Output(self.head(h.mean((2, 3))), {}), "divergence: a term needs feature maps, and Toy hands out none"),
+        (lambda self, h: Output(self.head(h.mean((2, 3))), {"one": h.permute(0, 1, 3, 2).contiguous()}), "the very tensor"),
+    ],
+)
+def test_a_network_of_ones_own_is_told_what_to_hand_out(hand_out, message):
+    class Toy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+        def run(self, x, present=None):
+            return hand_out(self, self.layer(x[..., 0]))
+
+    x, labels, present = torch.randn(2, 3, 5, 6, 1), torch.tensor([0, 1]), torch.ones(2, 1, dtype=torch.bool)
+    with pytest.raises((TypeError, ValueError), match=message):
+        Objective({"divergence": 0.1})(Toy(), x, labels, present, ("divergence",))
+    with pytest.raises(TypeError, match="Linear has no `run`"):
+        Objective({"divergence": 0.1})(nn.Linear(2, 2), x, labels, present, ("divergence",))

@@ -28,6 +28,16 @@ class FocusReading:
     scale: Callable[[Tensor], Tensor] = normalise  # from a raw Q to the Q of the losses
 
 # %% ../../nbs/reference/26_model.objective.ipynb #b5882829
+def _run(model: nn.Module, x: Tensor, present: Tensor):
+    "A pass. Raises `TypeError` for a network that cannot hand out feature maps."
+    if not hasattr(model, "run"):
+        raise TypeError(f"the terms ask a network for model.run(x, present), which returns Output(logits, maps); {type(model).__name__} has no `run`")
+    out = model.run(x, present)
+    if not hasattr(out, "maps"):
+        raise TypeError(f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned {type(out).__name__}")
+    return out
+
+
 class Scene:
     "One batch, the network's pass over it, and the foci that the terms ask for."
 
@@ -40,7 +50,7 @@ class Scene:
         reading: FocusReading = FocusReading(),
     ):
         self.model, self.x, self.labels, self.present, self.reading = model, x, labels, present, reading
-        self.out = model.run(x, present)
+        self.out = _run(model, x, present)
         self.modules = list(self.out.maps)  # names, first to last
         self.scores, self.classes = top_scores(reading.score(self.out.logits))  # two (N,); (N, 2)
         self.right = self.classes[:, 0] == labels  # (N,) bool
@@ -235,6 +245,8 @@ class Objective:
     ) -> Losses:
         "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is no class."
         scene = Scene(model, x, labels, present, self.reading)
+        if names and not scene.modules:
+            raise ValueError(f"{', '.join(names)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")
         found = {"cross_entropy": cross_entropy(scene.out.logits, labels)}
         found |= {name: TERMS[name](scene, **self.choices.get(name, {})) for name in names}
         self.balanced.update(self._sizes(found))
