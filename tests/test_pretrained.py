@@ -66,7 +66,7 @@ def test_they_are_small_and_part_of_the_package(root):
     assert sum(path.stat().st_size for path in files) < 1_000_000
     globs = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["stf_repro"]
     packaged = {path for glob in globs for path in FOLDER.parent.glob(glob) if path.is_file()}
-    assert packaged == set(files)
+    assert packaged == {*files, FOLDER.parent / "py.typed"}
 
 
 def test_loading_needs_neither_plots_nor_notebooks():
