@@ -1,6 +1,8 @@
 "Skeletons of your own: a store with its benchmark, trainings that need no registration, a project folder, a track over time."
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -363,6 +365,90 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "gym" / "focus.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["export", "gym", "pyskl", "gym.pkl"]) == 0 and main(["doctor"]) == 0
     assert "gym" not in BENCHMARKS and "stick" not in LAYOUTS
+
+
+@pytest.fixture
+def gym(tmp_path, monkeypatch):
+    "A project of sticks, a folder per class and subject, split in two folds and preprocessed; and a function that changes its params.yaml."
+    (tmp_path / "stick.yaml").write_text(yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(bone) for bone in STICK.bones], "root": "chest"}))
+    folder = new_project(tmp_path / "gym", str(tmp_path / "stick.yaml"), 24)
+    for i, (clip, label, subject) in enumerate(zip(CLIPS, LABELS, SUBJECTS)):
+        (folder / "raw" / "gym" / label / subject).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "raw" / "gym" / label / subject / f"{i:02d}.npy", clip)
+
+    def change(split, benchmark, **more) -> None:
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["sources"]["gym"]["split"], params["base"]["benchmark"] = split, benchmark
+        params["base"]["optim"] |= {"epochs": 1}
+        params["sources"]["gym"] |= more
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    change(2, ["gym-1", "gym-2"])
+    monkeypatch.chdir(folder)
+    assert main(["preprocess", "gym"]) == 0
+    return change
+
+
+def test_a_run_counts_the_split_of_now_only(gym, capsys):
+    train = lambda *more: main(["train", "msg3d", "--device", "cpu", *more])
+    assert train("--fold", "gym-1") == 0
+    capsys.readouterr()
+    assert main(["evaluate", "msg3d"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 folds is trained; 12 clips are not tested yet: `stf train msg3d`" in out and "gym-1: 1 training, 12 test clips" in out
+    gym({"subject": ["chen"]}, "gym")
+    assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
+    assert "no finished training of gym on the split of now, only gym-1/seed-0: `stf train msg3d`" in capsys.readouterr().err
+    assert train() == 0
+    capsys.readouterr()
+    assert main(["evaluate", "msg3d"]) == 0
+    out = capsys.readouterr().out
+    assert "gym: 1 training, 8 test clips" in out and re.search("^not counted.*: gym-1/seed-0$", out, re.M)
+    assert main(["evaluate", "runs/gym/own/msg3d"]) == 1 and "different splits of the same clips" in capsys.readouterr().err
+    gym({"subject": ["anna"]}, "gym")  # the same name, and other clips
+    assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
+    assert "only gym-1/seed-0, seed-0" in capsys.readouterr().err
+
+
+def test_trainings_of_another_split_are_not_pooled(tmp_path):
+    clips = {f"{i:02d}": clip for i, clip in enumerate(CLIPS)}
+
+    def train(split, **more) -> list:
+        store = own_data(tmp_path / "re", clips, LABELS, STICK, {"subject": SUBJECTS}, split, **more)
+        train_own(store, tmp_path / "run", suggest(store, stf=False, epochs=1), device="cpu", progress=False)
+        return find_trained(tmp_path / "run")
+
+    assert len(train(3)) == 3
+    assert overview(find_trained(tmp_path / "run")).clips == 24
+    with pytest.raises(ValueError, match=r"different splits of the same clips \(re-1/seed-0, re-2/seed-0, re-3/seed-0\)"):
+        train(2)  # re-3 is one of three folds
+    shutil.rmtree(tmp_path / "run" / "re-3")
+    assert len(find_trained(tmp_path / "run")) == 2
+    with pytest.raises(ValueError, match="different splits of the same clips"):
+        train({"subject": ["chen"]})
+
+
+def test_an_interval_of_a_percentage_is_one():
+    from stf_repro.evaluation.overview import Trained, overview_text
+    from stf_repro.evaluation.scores import Scores
+
+    labels, names = np.array([0, 1] * 4), np.array([str(i) for i in range(8)])
+    said = [np.eye(2)[labels], np.eye(2)[np.where(np.arange(8) < 2, 1 - labels, labels)]]
+    found = [Trained(f"seed-{s}", MINE, Scores(logits, labels, names)) for s, logits in enumerate(said)]
+    assert "over trainings 0.0 to 100.0 (Student's t, 95 %)" in overview_text(overview(found))
+
+
+def test_changed_parameters_want_the_clips_made_again(gym, capsys):
+    gym({"subject": ["chen"]}, "gym")
+    said = "clips/gym was made with split 2, params.yaml says {subject: [chen]}: run `stf preprocess gym`"
+    for command in (["train", "msg3d", "--device", "cpu"], ["show", "msg3d"]):
+        assert main(command) == 1 and capsys.readouterr().err == f"stf {command[0]}: {said}\n"
+    capsys.readouterr()
+    assert main(["doctor"]) == 1 and said in capsys.readouterr().out
+    gym(2, ["gym-1", "gym-2"], seed=1)
+    assert main(["train", "msg3d"]) == 1 and "made with seed 0, params.yaml says 1" in capsys.readouterr().err
+    gym(2, ["gym-1", "gym-2"], seed=0)
+    assert main(["show", "msg3d"]) == 0
 
 
 def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
