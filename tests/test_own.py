@@ -177,7 +177,7 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"layout": "coco17"}, "no layout here has 6 joints"),
     ({"clips": [c.swapaxes(0, 1) for c in CLIPS]}, r"expected \(T, V, C\) or"),
     ({"names": ["a"] * 24}, "1 different names for 24 clips"),
-    ({"split": 13}, "a class has 12 clips, and each of 13 folds"),
+    ({"split": 13}, "the class 'bow' has 12 clips, and each of 13 folds"),
     ({"split": 1}, "split is 1; expected a number of folds"),
     ({"split": {"camera": [1]}}, "by 'camera', which is no attribute of the clips; known: subject"),
     ({"split": {"subject": ["dora"]}}, "no clip has subject 'dora'; known: anna, ben, chen"),
@@ -188,6 +188,19 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"attributes": {"subject": SUBJECTS[1:]}}, "23 values of 'subject' for 24 clips"),
     ({"attributes": {"age": [1.5] * 24}}, "'age' holds 1.5"),
     ({"attributes": {"fold": [0, 1] * 12}}, "'fold' is the name of a column that a split writes"),
+    ({"labels": ["lonely"] + LABELS[1:]}, "the class 'lonely' has 1 clip; folds need at least 2 of each"),
+    ({"labels": ["wave", 1] * 12}, "labels mix text such as 'wave' and 1;"),
+    ({"labels": None}, "labels: found None; expected a list"),
+    ({"labels": "wave"}, "labels: found 'wave'; expected a list"),
+    ({"attributes": {"subject": ["anna", 1] * 12}}, "the values of 'subject' mix text such as 'anna' and 1"),
+    ({"attributes": {"subject": None}}, "the values of 'subject': found None"),
+    ({"attributes": SUBJECTS}, "attributes is a list; expected a dictionary"),
+    ({"clips": "clips.npy"}, "clips is the path 'clips.npy'; expected arrays"),
+    ({"clips": None}, "clips is None; expected a list of arrays"),
+    ({"clips": np.full((24, 5, 6, 3), None)}, "clips is one array of object; expected numbers"),
+    ({"layout": "kinect2"}, "no layout 'kinect2'; did you mean 'kinect20'?"),
+    ({"clips": [np.concatenate([c, c[..., :1]], -1) for c in CLIPS]}, "has 4 coordinates per joint, .* drop the last"),
+    ({"clips": [c[:0] for c in CLIPS]}, "clip-0000 has no frames"),
     ({"folder": "sbu"}, "'sbu' is the name of a data set of the field"),
     ({"folder": "2024"}, "cannot be called '2024'"),
 ])  # fmt: skip
@@ -258,7 +271,9 @@ def test_folders_tables_and_archives_say_the_same(tmp_path):
 @pytest.mark.parametrize("files,reason", [
     ({}, "no files"),
     ({"a.npy": None}, "expected a folder per class"),
-    ({"wave/a.npy": None, "bow/anna/b.npy": None}, "expected a folder per class"),
+    ({"wave/a.npy": None, "wave/b.npy": None, "bow/anna/c.npy": None}, "expected a folder per class.*; bow/anna/c.npy is not at the depth of the others"),
+    ({"wave/a/b/c.npy": None}, "expected a folder per class.*; found wave/a/b/c.npy"),
+    ({"wave/t.npy": "0.1 0.2"}, "t.npy is not an array written by np.save"),
     ({"labels.csv": "name,class\na.npy,wave\n"}, "columns file and label"),
     ({"labels.csv": "file,label\na.npy,wave\n"}, "line 2: a.npy is not there"),
     ({"a.npy": None, "labels.csv": "file,label,subject\na.npy,wave\n"}, "line 2: a cell is missing"),
@@ -269,6 +284,54 @@ def test_files_that_are_not_sorted_are_reported(tmp_path, files, reason):
         np.save(tmp_path / name, CLIPS[0]) if text is None else (tmp_path / name).write_text(text)
     with pytest.raises(FormatError, match=reason):
         read_own(tmp_path, STICK)
+
+
+def test_files_that_are_left_out_are_counted(tmp_path, recwarn):
+    for name in ("wave/a.npy", "bow/b.npy", "t.npy", "u.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, CLIPS[0])
+    with pytest.warns(UserWarning, match=r"left out 2 files that lie beside the folders of the classes, the first: t\.npy; move them") as caught:
+        assert len(read_own(tmp_path, STICK).clips) == 2
+    assert len(caught) == 1
+    (tmp_path / "labels.csv").write_text("file,label\nwave/a.npy,wave\nt.npy,wave\nu.npy,bow\n")
+    with pytest.warns(UserWarning, match=r"left out 1 file that labels.csv does not list: bow/b\.npy; add a row"):
+        assert len(read_own(tmp_path, STICK).clips) == 3
+    (tmp_path / "bow" / "b.npy").unlink()
+    read_own(tmp_path, STICK)
+    assert not recwarn.list
+
+
+def test_clips_in_which_nothing_can_be_seen_are_named(tmp_path):
+    clips = [np.zeros_like(CLIPS[0]), CLIPS[1][:1], CLIPS[2][:1], *CLIPS[3:]]
+    with pytest.warns(UserWarning) as caught:
+        own_data(tmp_path / "sticks", clips, LABELS, STICK, split=2)
+    assert [str(w.message) for w in caught] == ["the clip clip-0000 holds nobody: all joints are zero in all frames", "2 clips, such as clip-0001, each hold one frame: nothing moves in it"]
+
+
+def test_an_array_of_arrays_is_a_list(tmp_path):
+    "numpy's way to hold clips of different lengths; in a file it would be a pickle."
+    several = np.empty(24, object)
+    several[:] = [clip[: 10 + i % 3] for i, clip in enumerate(CLIPS)]
+    assert own_data(tmp_path / "sticks", several, LABELS, STICK, split=2).num_frames.tolist() == [10 + i % 3 for i in range(24)]
+    np.save(tmp_path / "several.npy", several)
+    with pytest.raises(FormatError, match="an array of objects, not of numbers; .* np.savez them"):
+        read_poses(tmp_path / "several.npy", STICK)
+
+
+def test_a_misspelt_file_or_layout_is_answered_with_the_nearest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("clip.npy", CLIPS[0])
+    for command, said in (
+        (["focus", "exampel", "-o", "x.gif"], "no file 'exampel'; did you mean `example`?"),
+        (["predict", "clap.npy"], "no file 'clap.npy'"),
+        (["new", "gym", "--layout", "kinect2"], "no layout 'kinect2'; did you mean 'kinect20'?"),
+        (["new", "gym", "--layout", "my.yaml"], "the file my.yaml is not there"),
+    ):
+        assert main(command) == 1
+        assert capsys.readouterr().err.startswith(f"stf {command[0]}: {said}")
+    for read in (read_own, read_poses):
+        with pytest.raises(ValueError, match="no layout 'kinect2'; did you mean 'kinect20'?"):
+            read("clip.npy", "kinect2")
 
 
 # training

@@ -11,7 +11,7 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,15 +22,18 @@ from .benchmarks import Benchmark, Rule
 from .clips import ClipStore, write_store
 from .folders import walk
 from .formats import FormatError, Recording
-from .pickles import load_arrays
-from .poses import array_poses, read_layout_file, read_poses
+from .poses import array_poses, find_layout, load_plain, read_layout_file, read_poses
 from .preprocess import clip_of
 from .sources import SOURCES
-from ..skeleton import LAYOUTS, Layout, get_layout
+from ..skeleton import LAYOUTS, Layout
 
 # %% ../../nbs/reference/13_data.own.ipynb #85a090f4
 def _stack(clips: np.ndarray, labels: int) -> list[np.ndarray]:
     "The clips of a stack. Raises `ValueError` if it may be something else."
+    if clips.dtype == object and clips.ndim == 1:  # how numpy holds arrays of different lengths
+        return list(clips)
+    if clips.dtype.kind not in "fiu":
+        raise ValueError(f"clips is one array of {clips.dtype}; expected numbers, or a list of arrays (T, V, C)")
     if clips.ndim == 5 or (clips.ndim == 4 and len(clips) == labels):
         return list(clips)
     said = f"clips is one array of shape {clips.shape}"
@@ -41,6 +44,10 @@ def _stack(clips: np.ndarray, labels: int) -> list[np.ndarray]:
 
 def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout, image_shape) -> list[Recording]:
     "All clips as recordings with different names. Raises `ValueError`."
+    if isinstance(clips, str | Path):
+        raise ValueError(f"clips is the path {str(clips)!r}; expected arrays: `read_own` reads a folder or an .npz, `np.load` a stack (N, T, V, C)")
+    if not isinstance(clips, Iterable):
+        raise ValueError(f"clips is {clips!r}; expected a list of arrays (T, V, C), a stack (N, T, V, C), or a dictionary by name")
     if isinstance(clips, dict):
         names, clips = list(clips), list(clips.values())
     clips = _stack(clips, labels) if isinstance(clips, np.ndarray) else list(clips)
@@ -61,9 +68,20 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
     return found
 
 # %% ../../nbs/reference/13_data.own.ipynb #38c40c62
-def _classes(labels: Sequence, classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
+def _per_clip(what: str, values) -> list:
+    "One value per clip, all text or all not. Raises `ValueError`."
+    if isinstance(values, str | dict) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise ValueError(f"{what}: found {values!r}; expected a list with one value per clip")
+    values = np.asarray(values).tolist() if hasattr(values, "__array__") else [v.item() if isinstance(v, np.generic) else v for v in values]
+    text = [v for v in values if isinstance(v, str)]
+    if text and len(text) < len(values):
+        other = next(v for v in values if not isinstance(v, str))
+        raise ValueError(f"{what} mix text such as {text[0]!r} and {other!r}; expected all of them as text, or all as whole numbers")
+    return values
+
+
+def _classes(labels: list, classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
     "Numbers from 0, and their names. Raises `ValueError`."
-    labels = np.asarray(labels).tolist()
     if all(isinstance(label, str) for label in labels):
         classes = tuple(classes or sorted(set(labels)))
         if unknown := sorted(set(labels) - set(classes)):
@@ -99,7 +117,7 @@ class _Column:
 
 def _column(name: str, values: Sequence, count: int) -> _Column:
     "Text or whole numbers as numbers. Raises `ValueError`."
-    values = np.asarray(values).tolist()
+    values = _per_clip(f"the values of {name!r}", values)
     if len(values) != count:
         raise ValueError(f"{len(values)} values of {name!r} for {count} clips; expected one per clip")
     if all(isinstance(value, str) for value in values):
@@ -108,6 +126,13 @@ def _column(name: str, values: Sequence, count: int) -> _Column:
     if not all(type(value) is int for value in values):
         raise ValueError(f"{name!r} holds {values[0]!r} ...; expected text, or whole numbers")
     return _Column(values, values)
+
+
+def _columns(attributes, count: int) -> dict[str, _Column]:
+    "All attributes. Raises `ValueError`."
+    if not isinstance(attributes, dict | None):
+        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary, such as {{'subject': [...]}} with one value per clip")
+    return {key: _column(key, values, count) for key, values in (attributes or {}).items()}
 
 # %% ../../nbs/reference/13_data.own.ipynb #37fca7d5
 def folds(
@@ -125,13 +150,22 @@ def folds(
     return fold
 
 
-def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int) -> list[Rule]:
+def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
+    "Raise `ValueError` for a class that k folds cannot share."
+    counts = np.bincount(numbers, minlength=len(classes))
+    name, fewest = classes[int(counts.argmin())], int(counts.min())
+    if fewest < 2:
+        raise ValueError(f"the class {name!r} has {fewest} clip; folds need at least 2 of each: add clips, or leave it out")
+    if fewest < k:
+        raise ValueError(f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out")
+
+
+def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]) -> list[Rule]:
     "The rules of a split; a column that they need is added. Raises `ValueError`."
     if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
         raise ValueError(f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or split by it")
     if type(split) is int and split > 1:
-        if (fewest := min(np.bincount(numbers))) < split:
-            raise ValueError(f"a class has {fewest} clips, and each of {split} folds needs one of it; take fewer folds, or leave the class out")
+        _few(split, numbers, classes)
         columns["fold"] = _column("fold", folds(numbers, split, seed), len(names))
         return [Rule("fold", frozenset(range(split)) - {f}, frozenset({f})) for f in range(split)]
     if isinstance(split, dict) and len(split) == 1:
@@ -205,6 +239,18 @@ def check_joints(
         said.append(f"bones of {layout.name!r} change their length by {100 * change:.0f} % within a clip: are the axes (frames, joints, coordinates), and are missing joints zero? Draw a clip")
     return said
 
+
+def _empty(recordings: Sequence[Recording]) -> list[str]:
+    "Sentences about clips in which nobody is seen, and in which nothing can move."
+    nobody, still = [r.name for r in recordings if not r.present.any()], [r.name for r in recordings if r.bodies.shape[1] == 1]
+    said = [f"{_clips(nobody)} nobody: all joints are zero in all frames"] if nobody else []
+    return said + ([f"{_clips(still)} one frame: nothing moves in it"] if still else [])
+
+
+def _clips(names: list[str]) -> str:
+    "The subject of a sentence about one clip or more."
+    return f"the clip {names[0]} holds" if len(names) == 1 else f"{len(names)} clips, such as {names[0]}, each hold"
+
 # %% ../../nbs/reference/13_data.own.ipynb #4d8208c7
 def own_data(
     folder,  # of the clip store to write, e.g. clips/mine; its name becomes that of the data set and of the benchmark
@@ -219,15 +265,16 @@ def own_data(
     seed: int = 0,  # of the folds
 ) -> ClipStore:  # which carries its benchmarks
     "Write a clip store of your own. Raises `ValueError`; warns if the joints seem to be in another order."
-    name, layout = check_name(Path(folder).absolute().name), get_layout(layout)
+    name, layout = check_name(Path(folder).absolute().name), find_layout(layout)
+    labels = _per_clip("labels", labels)
     recordings = _recordings(clips, names, len(labels), layout, image_shape)
     numbers, classes = _classes(labels, classes)
-    columns = {key: _column(key, values, len(recordings)) for key, values in (attributes or {}).items()}
-    rules = _rules(split, numbers, [r.name for r in recordings], columns, seed)
+    columns = _columns(attributes, len(recordings))
+    rules = _rules(split, numbers, [r.name for r in recordings], columns, seed, classes)
     keys = [name] if len(rules) == 1 else [f"{name}-{f + 1}" for f in range(len(rules))]
     for key, rule in zip(keys, rules):
         _check_parts(key, rule, columns[rule.attribute], numbers, classes)
-    for sentence in check_joints(recordings):
+    for sentence in [*check_joints(recordings), *_empty(recordings)]:
         warnings.warn(sentence, stacklevel=2)
     known = lambda i: {key: column.numbers[i] for key, column in columns.items()}
     made = [clip_of(replace(r, label=numbers[i], attributes=known(i))) for i, r in enumerate(recordings)]
@@ -273,7 +320,16 @@ def _listed(folder: Path) -> list[tuple[Path, dict[str, str]]]:
             raise FormatError(path, i + 2, "a cell is missing or too many")
         if not (folder / row["file"]).exists():
             raise FormatError(path, i + 2, f"{row['file']} is not there")
+    listed = {folder / row["file"] for row in rows}
+    _warn_left_out(folder, [p for p in walk(folder) if p != path and not listed & {p, *p.parents}], "labels.csv does not list", "add a row for each, or remove them")
     return [(folder / row.pop("file"), {key.strip(): value.strip() for key, value in row.items()}) for row in rows]
+
+
+def _warn_left_out(folder: Path, paths: Iterable[Path], why: str, todo: str) -> None:
+    "A warning about files that are not read."
+    if names := sorted(path.relative_to(folder).as_posix() for path in paths):
+        count = f"{len(names)} file{'s' if len(names) > 1 else ''}"
+        warnings.warn(f"{folder}: left out {count} that {why}{', the first' if len(names) > 1 else ''}: {names[0]}; {todo}", stacklevel=4)
 
 
 def _sorted_into_folders(folder: Path) -> list[tuple[Path, dict[str, str]]]:
@@ -281,9 +337,13 @@ def _sorted_into_folders(folder: Path) -> list[tuple[Path, dict[str, str]]]:
     paths = sorted({path.parent if path.name.endswith("_keypoints.json") else path for path in walk(folder) if path.parent != folder})
     if not paths and not any(walk(folder)):
         raise FormatError(folder, None, "no files: put the clips into it, a folder per class")
-    depths = {len(path.relative_to(folder).parts) for path in paths}
-    if len(depths) != 1 or not depths <= {2, 3}:
-        raise FormatError(folder, None, "expected a folder per class with the clips in it, or class/subject/clip; or a table labels.csv")
+    depths = [len(path.relative_to(folder).parts) for path in paths]
+    usual = max({2, 3}, key=depths.count)
+    if not paths or set(depths) != {usual}:
+        other = next((path for path, depth in zip(paths, depths) if depth != usual), None)
+        found = f"; {other.relative_to(folder).as_posix()} is not at the depth of the others" if other and usual in depths else f"; found {other.relative_to(folder).as_posix()}" if other else ""
+        raise FormatError(folder, None, f"expected a folder per class with the clips in it, or class/subject/clip; or a table labels.csv{found}")
+    _warn_left_out(folder, [p for p in walk(folder) if p.parent == folder], "lie beside the folders of the classes", "move them into the folder of their class, or write a table labels.csv")
     return [(path, dict(zip(("label", "subject"), path.relative_to(folder).parts[:-1]))) for path in paths]
 
 # %% ../../nbs/reference/13_data.own.ipynb #76d1442f
@@ -293,9 +353,9 @@ def read_own(
     image_shape: tuple[int, int] | None = None,  # height and width, where files hold pixels
 ) -> OwnClips:
     "Read labelled clips of your own. Raises `FormatError`."
-    path = Path(path)
+    path, layout = Path(path), find_layout(layout)
     if path.is_file():
-        arrays, values = load_arrays(path)
+        arrays, values = load_plain(path)
         if "labels" not in values:
             raise FormatError(path, None, "no array `labels` with one label per clip")
         clips = [array_poses(name, array, layout, image_shape, path) for name, array in arrays.items()]

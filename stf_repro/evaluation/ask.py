@@ -75,6 +75,9 @@ def read_for(
     "The skeletons of a file, if the network can read them. Raises `FormatError` or `ValueError`."
     if str(path) == EXAMPLE and not Path(path).exists():
         path = example_clip().path
+    if not Path(path).exists():
+        near = difflib.get_close_matches(str(path), [EXAMPLE], 1)
+        raise FileNotFoundError(f"no file {str(path)!r}" + (f"; did you mean `{EXAMPLE}`?" if near else ""))
     recordings = read_poses(path, net.layout, image_shape)
     for r in recordings:
         channels = r.bodies.shape[3] + (r.confidence is not None)

@@ -21,7 +21,7 @@ from ..data.benchmarks import Benchmark
 from ..data.clips import ClipStore, benchmarks_of
 from ..data.kept import FILE, keep, with_benchmarks
 from ..data.own import check_name
-from ..data.poses import read_layout_file
+from ..data.poses import find_layout, read_layout_file
 from ..skeleton import LAYOUTS
 from .config import InputConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig
 from .distributed import Step
@@ -220,9 +220,9 @@ def new_project(
     name = check_name(folder.absolute().name)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty; choose another folder")
-    if layout not in LAYOUTS and not Path(layout).is_file():
-        raise ValueError(f"no layout {layout!r}; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}")
-    own = LAYOUTS.get(layout) or read_layout_file(layout)
+    if layout not in LAYOUTS and not Path(layout).is_file() and Path(layout).suffix:
+        raise ValueError(f"the file {layout} is not there; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}")
+    own = read_layout_file(layout) if layout not in LAYOUTS and Path(layout).is_file() else find_layout(layout)
     model, input, optim = (json.dumps(part.model_dump(mode="json", exclude_unset=True)).replace('"', "") for part in recipe(clips * 4 // 5))
     objective = json.dumps({"shares": SHARES, "warmup": 0.3}).replace('"', "")
     (folder / "raw" / name).mkdir(parents=True)
