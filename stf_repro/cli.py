@@ -267,10 +267,13 @@ def _watch_parent() -> None:
 
 # %% ../nbs/reference/60_cli.ipynb #cc9f26b0
 def runs(root: Path, args) -> str:
-    "List the trainings of the profile that are still to be done: a line holds the arguments of one `stf train`. Runs come first, then the transfers that start from them."
+    "List the trainings of the profile that are still to be done: each line is what follows `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.params import trainings
 
-    return "\n".join(" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready))
+    lines = [" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready)]
+    if lines and sys.stdout.isatty():  # not in a pipe: there the lines are arguments
+        lines.insert(0, "each line is what follows `stf train`:")
+    return "\n".join(lines)
 
 
 def show(root: Path, args) -> str:

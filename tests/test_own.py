@@ -273,7 +273,7 @@ def test_folders_tables_and_archives_say_the_same(tmp_path):
     ({"a.npy": None}, "expected a folder per class"),
     ({"wave/a.npy": None, "wave/b.npy": None, "bow/anna/c.npy": None}, "expected a folder per class.*; bow/anna/c.npy is not at the depth of the others"),
     ({"wave/a/b/c.npy": None}, "expected a folder per class.*; found wave/a/b/c.npy"),
-    ({"wave/t.npy": "0.1 0.2"}, "t.npy is not an array written by np.save"),
+    ({"wave/t.npy": "0.1 0.2"}, "t.npy: not an array written by np.save"),
     ({"labels.csv": "name,class\na.npy,wave\n"}, "columns file and label"),
     ({"labels.csv": "file,label\na.npy,wave\n"}, "line 2: a.npy is not there"),
     ({"a.npy": None, "labels.csv": "file,label,subject\na.npy,wave\n"}, "line 2: a cell is missing"),
@@ -323,7 +323,7 @@ def test_a_misspelt_file_or_layout_is_answered_with_the_nearest(tmp_path, monkey
     np.save("clip.npy", CLIPS[0])
     for command, said in (
         (["focus", "exampel", "-o", "x.gif"], "no file 'exampel'; did you mean `example`?"),
-        (["predict", "clap.npy"], "no file 'clap.npy'"),
+        (["predict", "clap"], "clap: No such file"),
         (["new", "gym", "--layout", "kinect2"], "no layout 'kinect2'; did you mean 'kinect20'?"),
         (["new", "gym", "--layout", "my.yaml"], "the file my.yaml is not there"),
     ):
@@ -419,7 +419,11 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
     assert main(["preprocess", "gym"]) == 0
     said = capsys.readouterr().out
     assert "24 clips (bow 12, wave 12)" in said and "benchmarks: gym-1, gym-2" in said and "optim.batch_size 8" in said
+    assert re.search(r"a training takes about \d+ s here each; 2 folds, about \d+ minutes?$", said, re.M)
     assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[0] == "stf --fold gym-1 --seed 0"
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[:2] == ["each line is what follows `stf train`:", "stf --fold gym-1 --seed 0"]
     assert main(["show", "stf"]) == 0 and "gym-1" in capsys.readouterr().out
     assert main(["train", "stf", "--device", "cpu"]) == 0 and main(["train", "stf", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("was trained before") == 2
@@ -519,12 +523,14 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
 
     folder = new_project(tmp_path / "gym", "coco17", 250)
     readme, params = (folder / "README.md").read_text(), yaml.safe_load((folder / "params.yaml").read_text())
-    assert len(readme.splitlines()) <= 22 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
+    assert len(readme.splitlines()) <= 30 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
     assert all(name in commands["new"].format_help() for name in LAYOUTS)
     model, _, optim = recipe(200)
     assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["model"]["width"] == model.width
+    order = " ".join(readme.split("The joints of coco17, in order:")[1].split()).split(", ")
+    assert order == [f"{v} {name}" for v, name in enumerate(LAYOUTS["coco17"].joints)] and "run `stf preprocess gym` again" in readme
     with pytest.raises(FileExistsError, match="not empty"):
         new_project(folder, "coco17")
     for name, layout, reason in (("gym2", "coco18", "no layout 'coco18'"), ("sbu", "coco17", "is the name of a data set of the field"), ("yes", "coco17", "cannot be called")):
@@ -611,6 +617,33 @@ def test_the_confusions_and_curves_of_a_run_are_drawn(trained):
     lines = {line.get_label(): line.get_ydata() for line in draw_curves(trained / "run").axes[0].lines}
     hits = 100 * np.mean(found[0].scores.logits.argmax(1) == found[0].scores.labels)
     assert lines["test clips"][-1] == pytest.approx(hits, abs=1e-3) and len(lines["training clips"]) == 2
+
+
+def test_long_names_stay_in_the_picture(trained):
+    "With matplotlib's own settings, not with those of a notebook."
+    import matplotlib
+    from stf_repro.report.own import draw_confusion, draw_curves
+
+    (found,) = find_trained(trained / "run")
+    long = replace(found, benchmark=replace(found.benchmark, classes=("bow to somebody who is far away", "wave with the right hand")))
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        for fig in (draw_confusion([long]), draw_curves(trained / "run")):
+            fig.draw_without_rendering()
+            drawn, (width, height) = fig.get_tightbbox(), fig.get_size_inches()  # of all that is drawn, in inches
+            assert min(drawn.x0, drawn.y0) > -0.01 and drawn.x1 < width + 0.01 and drawn.y1 < height + 0.01
+
+
+@pytest.mark.parametrize("T", [1, 7, 8, 9, 20, 50, 300])
+def test_frames_of_a_strip_lie_evenly(T):
+    from stf_repro.evaluation.ask import Look
+    from stf_repro.report.focus_files import draw_look
+
+    net = load_pretrained("stf-synth60")
+    x = np.random.default_rng(0).normal(size=(3, T, 25, 1))
+    fig = draw_look(net, Look("clip", x, np.ones((1, T, 25)), list(range(T)), "kick", "kick", "gcn1", "elementwise"))
+    shown = [int(ax.texts[0].get_text()) for ax in fig.axes if ax.texts and ax.texts[0].get_text().isdigit()]
+    assert len(set(np.diff(shown))) <= 1 and min(T, 4) <= len(shown) <= 8
+    assert abs(shown[0] - (T - 1 - shown[-1])) <= 1
 
 
 def test_poses_of_images_are_not_drawn_mirrored():

@@ -372,7 +372,7 @@ def load_plain(
         if "Object arrays" in error.reason:
             raise FormatError(path, None, "an array of objects, not of numbers; np.save makes one of clips of different lengths: np.savez them, each by its name") from None
         if "pickle" in error.reason:
-            raise FormatError(path, None, f"{path.name} is not an array written by np.save") from None
+            raise FormatError(path, None, "not an array written by np.save") from None
         raise
 
 

@@ -10,6 +10,7 @@ __all__ = ['SHARES', 'own_benchmarks', 'with_own', 'train_kept', 'recipe', 'sugg
 import json
 import os
 import shutil
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,7 +171,10 @@ def described(
     counts = ", ".join(f"{name} {n}" for name, n in zip(first.classes, np.bincount(store.labels, minlength=len(first.classes)).tolist()))
     trains, o = len(first.indices(store, "train")), config.optim
     sizes = f"model.width {config.model.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr {o.lr:g}"
-    return f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a training takes about {max(1, round(training_time(config, store)))} s here"
+    seconds = max(1, round(training_time(config, store)))
+    minutes = max(1, round(len(own) * seconds / 60))
+    folds = f" each; {len(own)} folds, about {minutes} minute{'s' if minutes > 1 else ''}" if len(own) > 1 else ""
+    return f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a training takes about {seconds} s here{folds}"
 
 # %% ../../nbs/reference/38_training.own.ipynb #ca19a6ac
 _README = """# {name}
@@ -191,6 +195,10 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 Everything is set in params.yaml. To test on people that no training has seen, write there
 `split: {{subject: [anna, ben]}}` in place of `split: 5`, and `benchmark: {name}` in place of the list.
 Joints in pixels need `image_shape: [480, 640]`, height and width. `stf show stf` prints all settings.
+After a change of files, labels, layout or split run `stf preprocess {name}` again, then train.
+
+The joints of {layout}, in order:
+{order}
 """
 _PARAMS = """# Read by every command of stf. A changed number retrains the runs that use it.
 profile: {name}
@@ -231,6 +239,7 @@ def new_project(
         layout = "layout.yaml"
     folds = ", ".join(f"{name}-{k}" for k in range(1, 6))
     (folder / "params.yaml").write_text(_PARAMS.format(name=name, layout=layout, folds=folds, model=model, input=input, optim=optim, objective=objective))
-    (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own)))
+    order = textwrap.fill(", ".join(f"{v} {joint}" for v, joint in enumerate(own.joints)), 100, break_on_hyphens=False)
+    (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own), order=order))
     (folder / "dvc.yaml").write_text("stages: {} # this file marks the folder of a project\n")
     return folder
