@@ -32,6 +32,14 @@ def _own(root: Path, source: str) -> dict | None:
     return section if isinstance(section, dict) and "layout" in section else None
 
 
+def _check_fresh(root: Path, source: str) -> None:
+    "Raise `ValueError` if params.yaml says something else about clips of your own than when they were made."
+    from stf_repro.data.own import stale
+
+    if (section := _own(root, source)) is not None and (said := stale(source, section, root)):
+        raise ValueError(said)
+
+
 def download(root: Path, args) -> str:
     "Make or fetch the raw files of a source."
     from stf_repro.data.sources import fetch
@@ -157,6 +165,7 @@ def train(root: Path, args) -> str:
     from stf_repro.training.params import find_run, find_trainings, run_folder
 
     params = _params(root)
+    _check_fresh(root, find_run(params, args.run)[1].get("source"))
     trainings, folder = find_trainings(*find_run(params, args.run), args.seed, args.fold), run_folder(root, params, args.run)
     alone = min(args.jobs, len(trainings)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if not alone and all((folder / training.folder / "metrics.json").exists() for training in trainings):
@@ -220,6 +229,7 @@ def _knowing(root: Path, params: dict, run: str):
     if _own(root, source := find_run(params, run)[1].get("source")) is None:
         yield
         return
+    _check_fresh(root, source)
     store = ClipStore.open(root / "clips" / source)
     with with_benchmarks(benchmarks_of(store).values(), store.layout):
         yield
@@ -257,10 +267,13 @@ def _watch_parent() -> None:
 
 # %% ../nbs/reference/60_cli.ipynb #cc9f26b0
 def runs(root: Path, args) -> str:
-    "List the trainings of the profile that are still to be done: a line holds the arguments of one `stf train`. Runs come first, then the transfers that start from them."
+    "List the trainings of the profile that are still to be done: each line is what follows `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.params import trainings
 
-    return "\n".join(" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready))
+    lines = [" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready)]
+    if lines and sys.stdout.isatty():  # not in a pipe: there the lines are arguments
+        lines.insert(0, "each line is what follows `stf train`:")
+    return "\n".join(lines)
 
 
 def show(root: Path, args) -> str:
@@ -366,16 +379,17 @@ def focus(root: None, args) -> str:
 # %% ../nbs/reference/60_cli.ipynb #b303c8dc
 def evaluate(root: None, args) -> str:
     "Say how good a finished run is: top-1 with its interval, the accuracy of each class, and the pairs of classes that it mixes up."
-    from stf_repro.evaluation.overview import find_trained, overview, overview_text
+    from stf_repro.evaluation.overview import find_run_trained, find_trained, overview, overview_text
 
-    folder = Path(args.run)
-    if not folder.is_dir():
+    if (folder := Path(args.run)).is_dir():
+        found, notes = find_trained(folder), []
+    else:
         from stf_repro.data.folders import project_root
         from stf_repro.training.params import run_folder
 
-        root = project_root()
-        folder = run_folder(root, _params(root), args.run)
-    return f"{folder}\n{overview_text(overview(find_trained(folder)), args.pairs)}"
+        params = _params(root := project_root())
+        folder, (found, notes) = run_folder(root, params, args.run), find_run_trained(root, params, args.run)
+    return "\n".join([str(folder), *notes, overview_text(overview(found), args.pairs)])
 
 
 def doctor(root: None, args) -> int:

@@ -1,6 +1,8 @@
 "Skeletons of your own: a store with its benchmark, trainings that need no registration, a project folder, a track over time."
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -175,7 +177,7 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"layout": "coco17"}, "no layout here has 6 joints"),
     ({"clips": [c.swapaxes(0, 1) for c in CLIPS]}, r"expected \(T, V, C\) or"),
     ({"names": ["a"] * 24}, "1 different names for 24 clips"),
-    ({"split": 13}, "a class has 12 clips, and each of 13 folds"),
+    ({"split": 13}, "the class 'bow' has 12 clips, and each of 13 folds"),
     ({"split": 1}, "split is 1; expected a number of folds"),
     ({"split": {"camera": [1]}}, "by 'camera', which is no attribute of the clips; known: subject"),
     ({"split": {"subject": ["dora"]}}, "no clip has subject 'dora'; known: anna, ben, chen"),
@@ -186,6 +188,19 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"attributes": {"subject": SUBJECTS[1:]}}, "23 values of 'subject' for 24 clips"),
     ({"attributes": {"age": [1.5] * 24}}, "'age' holds 1.5"),
     ({"attributes": {"fold": [0, 1] * 12}}, "'fold' is the name of a column that a split writes"),
+    ({"labels": ["lonely"] + LABELS[1:]}, "the class 'lonely' has 1 clip; folds need at least 2 of each"),
+    ({"labels": ["wave", 1] * 12}, "labels mix text such as 'wave' and 1;"),
+    ({"labels": None}, "labels: found None; expected a list"),
+    ({"labels": "wave"}, "labels: found 'wave'; expected a list"),
+    ({"attributes": {"subject": ["anna", 1] * 12}}, "the values of 'subject' mix text such as 'anna' and 1"),
+    ({"attributes": {"subject": None}}, "the values of 'subject': found None"),
+    ({"attributes": SUBJECTS}, "attributes is a list; expected a dictionary"),
+    ({"clips": "clips.npy"}, "clips is the path 'clips.npy'; expected arrays"),
+    ({"clips": None}, "clips is None; expected a list of arrays"),
+    ({"clips": np.full((24, 5, 6, 3), None)}, "clips is one array of object; expected numbers"),
+    ({"layout": "kinect2"}, "no layout 'kinect2'; did you mean 'kinect20'?"),
+    ({"clips": [np.concatenate([c, c[..., :1]], -1) for c in CLIPS]}, "has 4 coordinates per joint, .* drop the last"),
+    ({"clips": [c[:0] for c in CLIPS]}, "clip-0000 has no frames"),
     ({"folder": "sbu"}, "'sbu' is the name of a data set of the field"),
     ({"folder": "2024"}, "cannot be called '2024'"),
 ])  # fmt: skip
@@ -256,7 +271,9 @@ def test_folders_tables_and_archives_say_the_same(tmp_path):
 @pytest.mark.parametrize("files,reason", [
     ({}, "no files"),
     ({"a.npy": None}, "expected a folder per class"),
-    ({"wave/a.npy": None, "bow/anna/b.npy": None}, "expected a folder per class"),
+    ({"wave/a.npy": None, "wave/b.npy": None, "bow/anna/c.npy": None}, "expected a folder per class.*; bow/anna/c.npy is not at the depth of the others"),
+    ({"wave/a/b/c.npy": None}, "expected a folder per class.*; found wave/a/b/c.npy"),
+    ({"wave/t.npy": "0.1 0.2"}, "t.npy: not an array written by np.save"),
     ({"labels.csv": "name,class\na.npy,wave\n"}, "columns file and label"),
     ({"labels.csv": "file,label\na.npy,wave\n"}, "line 2: a.npy is not there"),
     ({"a.npy": None, "labels.csv": "file,label,subject\na.npy,wave\n"}, "line 2: a cell is missing"),
@@ -267,6 +284,54 @@ def test_files_that_are_not_sorted_are_reported(tmp_path, files, reason):
         np.save(tmp_path / name, CLIPS[0]) if text is None else (tmp_path / name).write_text(text)
     with pytest.raises(FormatError, match=reason):
         read_own(tmp_path, STICK)
+
+
+def test_files_that_are_left_out_are_counted(tmp_path, recwarn):
+    for name in ("wave/a.npy", "bow/b.npy", "t.npy", "u.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, CLIPS[0])
+    with pytest.warns(UserWarning, match=r"left out 2 files that lie beside the folders of the classes, the first: t\.npy; move them") as caught:
+        assert len(read_own(tmp_path, STICK).clips) == 2
+    assert len(caught) == 1
+    (tmp_path / "labels.csv").write_text("file,label\nwave/a.npy,wave\nt.npy,wave\nu.npy,bow\n")
+    with pytest.warns(UserWarning, match=r"left out 1 file that labels.csv does not list: bow/b\.npy; add a row"):
+        assert len(read_own(tmp_path, STICK).clips) == 3
+    (tmp_path / "bow" / "b.npy").unlink()
+    read_own(tmp_path, STICK)
+    assert not recwarn.list
+
+
+def test_clips_in_which_nothing_can_be_seen_are_named(tmp_path):
+    clips = [np.zeros_like(CLIPS[0]), CLIPS[1][:1], CLIPS[2][:1], *CLIPS[3:]]
+    with pytest.warns(UserWarning) as caught:
+        own_data(tmp_path / "sticks", clips, LABELS, STICK, split=2)
+    assert [str(w.message) for w in caught] == ["the clip clip-0000 holds nobody: all joints are zero in all frames", "2 clips, such as clip-0001, each hold one frame: nothing moves in it"]
+
+
+def test_an_array_of_arrays_is_a_list(tmp_path):
+    "numpy's way to hold clips of different lengths; in a file it would be a pickle."
+    several = np.empty(24, object)
+    several[:] = [clip[: 10 + i % 3] for i, clip in enumerate(CLIPS)]
+    assert own_data(tmp_path / "sticks", several, LABELS, STICK, split=2).num_frames.tolist() == [10 + i % 3 for i in range(24)]
+    np.save(tmp_path / "several.npy", several)
+    with pytest.raises(FormatError, match="an array of objects, not of numbers; .* np.savez them"):
+        read_poses(tmp_path / "several.npy", STICK)
+
+
+def test_a_misspelt_file_or_layout_is_answered_with_the_nearest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("clip.npy", CLIPS[0])
+    for command, said in (
+        (["focus", "exampel", "-o", "x.gif"], "no file 'exampel'; did you mean `example`?"),
+        (["predict", "clap"], "clap: No such file"),
+        (["new", "gym", "--layout", "kinect2"], "no layout 'kinect2'; did you mean 'kinect20'?"),
+        (["new", "gym", "--layout", "my.yaml"], "the file my.yaml is not there"),
+    ):
+        assert main(command) == 1
+        assert capsys.readouterr().err.startswith(f"stf {command[0]}: {said}")
+    for read in (read_own, read_poses):
+        with pytest.raises(ValueError, match="no layout 'kinect2'; did you mean 'kinect20'?"):
+            read("clip.npy", "kinect2")
 
 
 # training
@@ -354,7 +419,11 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
     assert main(["preprocess", "gym"]) == 0
     said = capsys.readouterr().out
     assert "24 clips (bow 12, wave 12)" in said and "benchmarks: gym-1, gym-2" in said and "optim.batch_size 8" in said
+    assert re.search(r"a training takes about \d+ s here each; 2 folds, about \d+ minutes?$", said, re.M)
     assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[0] == "stf --fold gym-1 --seed 0"
+    with monkeypatch.context() as terminal:
+        terminal.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[:2] == ["each line is what follows `stf train`:", "stf --fold gym-1 --seed 0"]
     assert main(["show", "stf"]) == 0 and "gym-1" in capsys.readouterr().out
     assert main(["train", "stf", "--device", "cpu"]) == 0 and main(["train", "stf", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("was trained before") == 2
@@ -365,17 +434,103 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
     assert "gym" not in BENCHMARKS and "stick" not in LAYOUTS
 
 
+@pytest.fixture
+def gym(tmp_path, monkeypatch):
+    "A project of sticks, a folder per class and subject, split in two folds and preprocessed; and a function that changes its params.yaml."
+    (tmp_path / "stick.yaml").write_text(yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(bone) for bone in STICK.bones], "root": "chest"}))
+    folder = new_project(tmp_path / "gym", str(tmp_path / "stick.yaml"), 24)
+    for i, (clip, label, subject) in enumerate(zip(CLIPS, LABELS, SUBJECTS)):
+        (folder / "raw" / "gym" / label / subject).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "raw" / "gym" / label / subject / f"{i:02d}.npy", clip)
+
+    def change(split, benchmark, **more) -> None:
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["sources"]["gym"]["split"], params["base"]["benchmark"] = split, benchmark
+        params["base"]["optim"] |= {"epochs": 1}
+        params["sources"]["gym"] |= more
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    change(2, ["gym-1", "gym-2"])
+    monkeypatch.chdir(folder)
+    assert main(["preprocess", "gym"]) == 0
+    return change
+
+
+def test_a_run_counts_the_split_of_now_only(gym, capsys):
+    train = lambda *more: main(["train", "msg3d", "--device", "cpu", *more])
+    assert train("--fold", "gym-1") == 0
+    capsys.readouterr()
+    assert main(["evaluate", "msg3d"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 folds is trained; 12 clips are not tested yet: `stf train msg3d`" in out and "gym-1: 1 training, 12 test clips" in out
+    gym({"subject": ["chen"]}, "gym")
+    assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
+    assert "no finished training of gym on the split of now, only gym-1/seed-0: `stf train msg3d`" in capsys.readouterr().err
+    assert train() == 0
+    capsys.readouterr()
+    assert main(["evaluate", "msg3d"]) == 0
+    out = capsys.readouterr().out
+    assert "gym: 1 training, 8 test clips" in out and re.search("^not counted.*: gym-1/seed-0$", out, re.M)
+    assert main(["evaluate", "runs/gym/own/msg3d"]) == 1 and "different splits of the same clips" in capsys.readouterr().err
+    gym({"subject": ["anna"]}, "gym")  # the same name, and other clips
+    assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
+    assert "only gym-1/seed-0, seed-0" in capsys.readouterr().err
+
+
+def test_trainings_of_another_split_are_not_pooled(tmp_path):
+    clips = {f"{i:02d}": clip for i, clip in enumerate(CLIPS)}
+
+    def train(split, **more) -> list:
+        store = own_data(tmp_path / "re", clips, LABELS, STICK, {"subject": SUBJECTS}, split, **more)
+        train_own(store, tmp_path / "run", suggest(store, stf=False, epochs=1), device="cpu", progress=False)
+        return find_trained(tmp_path / "run")
+
+    assert len(train(3)) == 3
+    assert overview(find_trained(tmp_path / "run")).clips == 24
+    with pytest.raises(ValueError, match=r"different splits of the same clips \(re-1/seed-0, re-2/seed-0, re-3/seed-0\)"):
+        train(2)  # re-3 is one of three folds
+    shutil.rmtree(tmp_path / "run" / "re-3")
+    assert len(find_trained(tmp_path / "run")) == 2
+    with pytest.raises(ValueError, match="different splits of the same clips"):
+        train({"subject": ["chen"]})
+
+
+def test_an_interval_of_a_percentage_is_one():
+    from stf_repro.evaluation.overview import Trained, overview_text
+    from stf_repro.evaluation.scores import Scores
+
+    labels, names = np.array([0, 1] * 4), np.array([str(i) for i in range(8)])
+    said = [np.eye(2)[labels], np.eye(2)[np.where(np.arange(8) < 2, 1 - labels, labels)]]
+    found = [Trained(f"seed-{s}", MINE, Scores(logits, labels, names)) for s, logits in enumerate(said)]
+    assert "over trainings 0.0 to 100.0 (Student's t, 95 %)" in overview_text(overview(found))
+
+
+def test_changed_parameters_want_the_clips_made_again(gym, capsys):
+    gym({"subject": ["chen"]}, "gym")
+    said = "clips/gym was made with split 2, params.yaml says {subject: [chen]}: run `stf preprocess gym`"
+    for command in (["train", "msg3d", "--device", "cpu"], ["show", "msg3d"]):
+        assert main(command) == 1 and capsys.readouterr().err == f"stf {command[0]}: {said}\n"
+    capsys.readouterr()
+    assert main(["doctor"]) == 1 and said in capsys.readouterr().out
+    gym(2, ["gym-1", "gym-2"], seed=1)
+    assert main(["train", "msg3d"]) == 1 and "made with seed 0, params.yaml says 1" in capsys.readouterr().err
+    gym(2, ["gym-1", "gym-2"], seed=0)
+    assert main(["show", "msg3d"]) == 0
+
+
 def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
     from stf_repro.cli import parser
 
     folder = new_project(tmp_path / "gym", "coco17", 250)
     readme, params = (folder / "README.md").read_text(), yaml.safe_load((folder / "params.yaml").read_text())
-    assert len(readme.splitlines()) <= 22 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
+    assert len(readme.splitlines()) <= 30 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
     assert all(name in commands["new"].format_help() for name in LAYOUTS)
     model, _, optim = recipe(200)
     assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["model"]["width"] == model.width
+    order = " ".join(readme.split("The joints of coco17, in order:")[1].split()).split(", ")
+    assert order == [f"{v} {name}" for v, name in enumerate(LAYOUTS["coco17"].joints)] and "run `stf preprocess gym` again" in readme
     with pytest.raises(FileExistsError, match="not empty"):
         new_project(folder, "coco17")
     for name, layout, reason in (("gym2", "coco18", "no layout 'coco18'"), ("sbu", "coco17", "is the name of a data set of the field"), ("yes", "coco17", "cannot be called")):
@@ -462,6 +617,33 @@ def test_the_confusions_and_curves_of_a_run_are_drawn(trained):
     lines = {line.get_label(): line.get_ydata() for line in draw_curves(trained / "run").axes[0].lines}
     hits = 100 * np.mean(found[0].scores.logits.argmax(1) == found[0].scores.labels)
     assert lines["test clips"][-1] == pytest.approx(hits, abs=1e-3) and len(lines["training clips"]) == 2
+
+
+def test_long_names_stay_in_the_picture(trained):
+    "With matplotlib's own settings, not with those of a notebook."
+    import matplotlib
+    from stf_repro.report.own import draw_confusion, draw_curves
+
+    (found,) = find_trained(trained / "run")
+    long = replace(found, benchmark=replace(found.benchmark, classes=("bow to somebody who is far away", "wave with the right hand")))
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        for fig in (draw_confusion([long]), draw_curves(trained / "run")):
+            fig.draw_without_rendering()
+            drawn, (width, height) = fig.get_tightbbox(), fig.get_size_inches()  # of all that is drawn, in inches
+            assert min(drawn.x0, drawn.y0) > -0.01 and drawn.x1 < width + 0.01 and drawn.y1 < height + 0.01
+
+
+@pytest.mark.parametrize("T", [1, 7, 8, 9, 20, 50, 300])
+def test_frames_of_a_strip_lie_evenly(T):
+    from stf_repro.evaluation.ask import Look
+    from stf_repro.report.focus_files import draw_look
+
+    net = load_pretrained("stf-synth60")
+    x = np.random.default_rng(0).normal(size=(3, T, 25, 1))
+    fig = draw_look(net, Look("clip", x, np.ones((1, T, 25)), list(range(T)), "kick", "kick", "gcn1", "elementwise"))
+    shown = [int(ax.texts[0].get_text()) for ax in fig.axes if ax.texts and ax.texts[0].get_text().isdigit()]
+    assert len(set(np.diff(shown))) <= 1 and min(T, 4) <= len(shown) <= 8
+    assert abs(shown[0] - (T - 1 - shown[-1])) <= 1
 
 
 def test_poses_of_images_are_not_drawn_mirrored():

@@ -130,7 +130,7 @@ def write(folder, name: str, content):
     ("a.npy", np.ones((60, 25, 2)), "has 2 values per joint; this network reads 3: x, y, z"),
     ("a.npy", np.zeros((60, 25, 3)), "nobody is there"),
     ("a.npy", np.full((60, 25, 3), np.nan), "NaN"),
-    ("a.npy", b"no array", "no .npy or .npz of plain arrays"),
+    ("a.npy", b"no array", "a.npy: not an array written by np.save"),
     ("a.skeleton", "3\nmany\n", "line 2: expected the number of bodies"),
     ("a.bvh", "", "no reader for .bvh in the layout ntu25; known: .npy"),
     ("a.json", "{}", "no reader for .json in the layout ntu25"),

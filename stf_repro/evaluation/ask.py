@@ -8,6 +8,8 @@ __all__ = ['DEFAULT', 'EXAMPLE', 'open_network', 'is_synthetic', 'read_for', 'An
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #9cf75caf
 import difflib
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +77,10 @@ def read_for(
     "The skeletons of a file, if the network can read them. Raises `FormatError` or `ValueError`."
     if str(path) == EXAMPLE and not Path(path).exists():
         path = example_clip().path
+    if not Path(path).exists():
+        if difflib.get_close_matches(str(path), [EXAMPLE]):
+            raise FileNotFoundError(f"no file {str(path)!r}; did you mean `{EXAMPLE}`?")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     recordings = read_poses(path, net.layout, image_shape)
     for r in recordings:
         channels = r.bodies.shape[3] + (r.confidence is not None)

@@ -104,8 +104,12 @@ def _any_file(folder: Path) -> bool:
     return folder.exists() and next(iter(walk(folder)), None) is not None
 
 
-def _own_data(root: Path, key: str) -> Finding:
+def _own_data(root: Path, key: str, section: dict) -> Finding:
     "A data set of yours: only you can bring its files."
+    from stf_repro.data.own import stale  # here, for it wants pyarrow
+
+    if said := stale(key, section, root):
+        return Finding(f"source {key}", f"yours, {said}", "missing")
     raw, clips = _any_file(root / "raw" / key), (root / "clips" / key / "store.json").is_file()
     todo = "" if clips else f"; `stf preprocess {key}` makes the clips" if raw else f"; put your files into raw/{key}"
     return Finding(f"source {key}", f"yours, raw files {'yes' if raw else 'no'}, clips {'yes' if clips else 'no'}{todo}", "ok" if clips else "open" if raw else "missing")
@@ -120,7 +124,7 @@ def data(
     for key in dict.fromkeys([*params["sources"], *here]):
         what = f"source {key}"
         if key not in SOURCES and isinstance(params["sources"][key], dict) and "layout" in params["sources"][key]:
-            yield _own_data(root, key)
+            yield _own_data(root, key, params["sources"][key])
             continue
         if key not in SOURCES:
             yield Finding(what, f"unknown; known: {', '.join(SOURCES)}", "missing")

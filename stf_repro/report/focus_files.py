@@ -38,6 +38,13 @@ def _caption(found: Look) -> str:
     return f"{found.of}\n{found.module}, {found.form.replace('_', ' ')}"
 
 
+def _evenly(n: int, count: int) -> np.ndarray:
+    "At most `count` of n frames, one as far from the next as the others, in the middle of all."
+    step = -(-n // count)
+    shown = np.arange(0, n, step)
+    return shown + (n - 1 - shown[-1]) // 2
+
+
 def draw_look(
     net: Pretrained,
     found: Look,  # from `look`
@@ -45,7 +52,7 @@ def draw_look(
 ) -> Figure:
     "A film strip, its joints coloured by the focus."
     bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
-    shown = np.linspace(0, len(found.frames) - 1, min(count, len(found.frames))).round().astype(int)
+    shown = _evenly(len(found.frames), count)
     fig = draw_strips({_caption(found): (bodies, found.Q)}, net.layout, shown, up)
     for ax, t in zip(fig.axes, shown):
         ax.texts[0].set_text(str(found.frames[t]))  # as in the recording

@@ -72,7 +72,7 @@ def draw_curves(
     paths = sorted({*Path(folder).glob("history.tsv"), *Path(folder).glob("**/seed-*/history.tsv")})
     if not paths:
         raise FileNotFoundError(f"{folder} holds no finished training")
-    fig, ax = plt.subplots(figsize=(5.2, 2.3))
+    fig, ax = plt.subplots(figsize=(5.2, 2.3), layout="constrained")
     for n, path in enumerate(paths):
         history = pd.read_csv(path, sep="\t")
         for column, name, style, colour in (("train_top1", "training clips", "-", "grey"), ("test_top1", "test clips", "o-", "blue")):
@@ -89,8 +89,8 @@ def draw_confusion(
     "How often each class is named as each, over all trainings; numbers are test clips."
     counts, names = sum(confusion(t.scores) for t in found), found[0].benchmark.classes  # (classes, classes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = 1.3 + 0.42 * len(names)
-    fig, ax = plt.subplots(figsize=(size + 0.9, size))
+    size, room = 0.42 * len(names), 0.08 * max(map(len, names))  # inches; room for the names
+    fig, ax = plt.subplots(figsize=(size + room + 0.9, size + 0.75 * room + 0.7), layout="constrained")
     ax.imshow(share, cmap=FOCUS_CMAP, vmin=0, vmax=1)
     for i, j in np.argwhere(counts).tolist() if len(names) <= 20 else []:
         ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.5 else "black")

@@ -10,6 +10,7 @@ __all__ = ['SHARES', 'own_benchmarks', 'with_own', 'train_kept', 'recipe', 'sugg
 import json
 import os
 import shutil
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from ..data.benchmarks import Benchmark
 from ..data.clips import ClipStore, benchmarks_of
 from ..data.kept import FILE, keep, with_benchmarks
 from ..data.own import check_name
-from ..data.poses import read_layout_file
+from ..data.poses import find_layout, read_layout_file
 from ..skeleton import LAYOUTS
 from .config import InputConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig
 from .distributed import Step
@@ -170,7 +171,10 @@ def described(
     counts = ", ".join(f"{name} {n}" for name, n in zip(first.classes, np.bincount(store.labels, minlength=len(first.classes)).tolist()))
     trains, o = len(first.indices(store, "train")), config.optim
     sizes = f"model.width {config.model.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr {o.lr:g}"
-    return f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a training takes about {max(1, round(training_time(config, store)))} s here"
+    seconds = max(1, round(training_time(config, store)))
+    minutes = max(1, round(len(own) * seconds / 60))
+    folds = f" each; {len(own)} folds, about {minutes} minute{'s' if minutes > 1 else ''}" if len(own) > 1 else ""
+    return f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a training takes about {seconds} s here{folds}"
 
 # %% ../../nbs/reference/38_training.own.ipynb #ca19a6ac
 _README = """# {name}
@@ -191,6 +195,10 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 Everything is set in params.yaml. To test on people that no training has seen, write there
 `split: {{subject: [anna, ben]}}` in place of `split: 5`, and `benchmark: {name}` in place of the list.
 Joints in pixels need `image_shape: [480, 640]`, height and width. `stf show stf` prints all settings.
+After a change of files, labels, layout or split run `stf preprocess {name}` again, then train.
+
+The joints of {layout}, in order:
+{order}
 """
 _PARAMS = """# Read by every command of stf. A changed number retrains the runs that use it.
 profile: {name}
@@ -220,9 +228,9 @@ def new_project(
     name = check_name(folder.absolute().name)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty; choose another folder")
-    if layout not in LAYOUTS and not Path(layout).is_file():
-        raise ValueError(f"no layout {layout!r}; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}")
-    own = LAYOUTS.get(layout) or read_layout_file(layout)
+    if layout not in LAYOUTS and not Path(layout).is_file() and Path(layout).suffix:
+        raise ValueError(f"the file {layout} is not there; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}")
+    own = read_layout_file(layout) if layout not in LAYOUTS and Path(layout).is_file() else find_layout(layout)
     model, input, optim = (json.dumps(part.model_dump(mode="json", exclude_unset=True)).replace('"', "") for part in recipe(clips * 4 // 5))
     objective = json.dumps({"shares": SHARES, "warmup": 0.3}).replace('"', "")
     (folder / "raw" / name).mkdir(parents=True)
@@ -231,6 +239,7 @@ def new_project(
         layout = "layout.yaml"
     folds = ", ".join(f"{name}-{k}" for k in range(1, 6))
     (folder / "params.yaml").write_text(_PARAMS.format(name=name, layout=layout, folds=folds, model=model, input=input, optim=optim, objective=objective))
-    (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own)))
+    order = textwrap.fill(", ".join(f"{v} {joint}" for v, joint in enumerate(own.joints)), 100, break_on_hyphens=False)
+    (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own), order=order))
     (folder / "dvc.yaml").write_text("stages: {} # this file marks the folder of a project\n")
     return folder
