@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -516,6 +517,9 @@ def test_changed_parameters_want_the_clips_made_again(gym, capsys):
     assert main(["train", "msg3d"]) == 1 and "made with seed 0, params.yaml says 1" in capsys.readouterr().err
     gym(2, ["gym-1", "gym-2"], seed=0)
     assert main(["show", "msg3d"]) == 0
+    layout = yaml.safe_load(Path("layout.yaml").read_text())
+    Path("layout.yaml").write_text(yaml.safe_dump(layout | {"root": "hip"}))
+    assert main(["train", "msg3d"]) == 1 and "clips/gym was made with another layout.yaml: run `stf preprocess gym`" in capsys.readouterr().err
 
 
 def test_readme_and_parameters_of_a_new_project_agree(tmp_path):

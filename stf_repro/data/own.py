@@ -376,9 +376,11 @@ _OPTIONS = {"layout": str, "split": (int, dict, list), "classes": list, "image_s
 MADE_WITH = "params.json"  # in a store that `preprocess_own` made: what params.yaml said
 
 
-def _plain_options(section: dict) -> dict:
-    "All options, as JSON holds them."
-    return json.loads(json.dumps({"split": 5, "classes": None, "image_shape": None, "seed": 0} | section, default=str))
+def _made_with(section: dict, root: Path) -> dict:
+    "All options, and the text of a layout file, as JSON holds them."
+    layout = str(section["layout"])
+    text = (root / layout).read_text() if layout not in LAYOUTS and (root / layout).is_file() else None
+    return json.loads(json.dumps({"split": 5, "classes": None, "image_shape": None, "seed": 0} | section | {"layout file": text}, default=str))
 
 
 def preprocess_own(
@@ -397,7 +399,7 @@ def preprocess_own(
     layout = LAYOUTS.get(layout) or read_layout_file(root / layout)
     own = read_own(root / "raw" / source, layout, options.get("image_shape"))
     store = own_data(root / "clips" / source, own.clips, own.labels, layout, own.attributes, **options)
-    (root / "clips" / source / MADE_WITH).write_text(json.dumps(_plain_options(section), indent=1) + "\n")
+    (root / "clips" / source / MADE_WITH).write_text(json.dumps(_made_with(section, root), indent=1) + "\n")
     return store
 
 # %% ../../nbs/reference/13_data.own.ipynb #eb634b54
@@ -411,8 +413,11 @@ def stale(
         before = json.loads((Path(root) / "clips" / source / MADE_WITH).read_text())
     except (OSError, ValueError):
         return None
-    now, said = _plain_options(section), lambda value: json.dumps(value, ensure_ascii=False).replace('"', "")
-    for key, value in now.items():
-        if before.get(key) != value:
-            return f"clips/{source} was made with {key} {said(before.get(key))}, params.yaml says {said(value)}: run `stf preprocess {source}`"
-    return None
+    now, said = _made_with(section, Path(root)), lambda value: json.dumps(value, ensure_ascii=False).replace('"', "")
+    todo = f"run `stf preprocess {source}`"
+    changed = [key for key, value in now.items() if before.get(key) != value]
+    if not changed:
+        return None
+    if changed == ["layout file"]:
+        return f"clips/{source} was made with another {section['layout']}: {todo}"
+    return f"clips/{source} was made with {changed[0]} {said(before.get(changed[0]))}, params.yaml says {said(now[changed[0]])}: {todo}"

@@ -7,7 +7,7 @@ __all__ = ['Trained', 'find_trained', 'find_run_trained', 'Overview', 'overview'
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #4a7def77
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
