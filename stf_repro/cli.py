@@ -34,9 +34,11 @@ def _own(root: Path, source: str) -> dict | None:
 
 def _check_fresh(root: Path, source: str) -> None:
     "Raise `ValueError` if params.yaml says something else about clips of your own than when they were made."
+    if (section := _own(root, source)) is None:
+        return  # before anything heavy is imported: a training that is done is known without PyTorch
     from stf_repro.data.own import stale
 
-    if (section := _own(root, source)) is not None and (said := stale(source, section, root)):
+    if said := stale(source, section, root):
         raise ValueError(said)
 
 
