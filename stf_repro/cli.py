@@ -184,6 +184,17 @@ def train(root: Path, args) -> str:
     return f"{folder}: {len(trainings)} trainings are finished"
 
 
+def _summary(folder: Path, trainings: list) -> str:
+    "Sum up a run, all of whose trainings are there."
+    from stf_repro.training.seeds import summarise
+
+    if os.environ.get("RANK", "0") != "0":
+        return ""
+    what = f"mean of {len(trainings)} {'trainings' if trainings[0].fold else 'seeds'}" if len(trainings) > 1 else "one training"
+    means, over = summarise(folder, [training.folder for training in trainings]), what
+    return f"{folder}: top-1 {means['top1_last']:.1f} % ({over}) on {means['test_clips']:.0f} test clips"
+
+# %% ../nbs/reference/60_cli.ipynb #a0e627a3
 def _train_several(args, trainings: list) -> None:
     "Do several trainings, each in a process of its own."
     from stf_repro.training.seeds import side_by_side
@@ -220,7 +231,7 @@ def _ask_trainer(root: Path, params: dict, args, training, only_look: bool):
     start = run_folder(root, params, config.start, training) if config.start else None
     return train_kept(config, root / "clips" / config.source, run_folder(root, params, args.run, training), _dealt(args), start=start, only_look=only_look)
 
-
+# %% ../nbs/reference/60_cli.ipynb #6d5da0af
 @contextmanager
 def _knowing(root: Path, params: dict, run: str):
     "While this lasts, the benchmarks of a data set of your own are known, if the run is of one."
@@ -235,17 +246,6 @@ def _knowing(root: Path, params: dict, run: str):
     store = ClipStore.open(root / "clips" / source)
     with with_benchmarks(benchmarks_of(store).values(), store.layout):
         yield
-
-
-def _summary(folder: Path, trainings: list) -> str:
-    "Sum up a run, all of whose trainings are there."
-    from stf_repro.training.seeds import summarise
-
-    if os.environ.get("RANK", "0") != "0":
-        return ""
-    what = f"mean of {len(trainings)} {'trainings' if trainings[0].fold else 'seeds'}" if len(trainings) > 1 else "one training"
-    means, over = summarise(folder, [training.folder for training in trainings]), what
-    return f"{folder}: top-1 {means['top1_last']:.1f} % ({over}) on {means['test_clips']:.0f} test clips"
 
 # %% ../nbs/reference/60_cli.ipynb #d7352858
 def _dealt(args) -> str | None:

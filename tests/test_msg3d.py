@@ -1,6 +1,5 @@
 "MS-G3D against numbers that the original code produced (tests/fixtures/README.md)."
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,9 @@ from stf_repro.model.msg3d import MSG3D
 from stf_repro.model.stf import STF
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights, msg3d_name
 from stf_repro.skeleton import LAYOUTS
+from stf_repro.training.bench import formula_weight  # the weights that the fixture was computed with
 
 FIXTURE = Path(__file__).parent / "fixtures" / "msg3d_ntu25.npz"
-
-
-def formula_weight(key: str, shape) -> torch.Tensor:
-    "The weights that the fixture was computed with, by its formula."
-    r = np.random.RandomState(zlib.crc32(key.encode()) % 2**32)
-    if key.endswith("num_batches_tracked"):
-        return torch.tensor(0)
-    if key.endswith("running_var"):
-        return torch.tensor(0.5 + r.rand(*shape), dtype=torch.float32)
-    v = r.standard_normal(shape)
-    if key.endswith("running_mean"):
-        v = 0.1 * v
-    elif len(shape) == 1 and key.endswith("weight"):
-        v = 1 + 0.1 * v
-    elif len(shape) == 1:
-        v = 0.05 * v
-    elif "A_res" in key:
-        v = 0.02 * v
-    else:
-        v = v / np.sqrt(np.prod(shape[1:]))
-    return torch.tensor(v, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,8 @@ class Recording:
 # %% ../../nbs/reference/02_data.formats.ipynb #4274071c
 _LARGEST = 32 << 20  # bytes; the longest recording of any data set here has 6 MB
 _LARGEST_JSON = 16 << 20  # Python holds JSON in some forty times its size
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, RuntimeError, ValueError, OSError)
+# what `zipfile` raises for archives that are damaged, cut off (EOFError), locked or packed in a way that it does not know (RuntimeError and its kinds)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError)
 
 
 def check_size(

@@ -22,7 +22,8 @@ from .benchmarks import Benchmark, Rule
 from .clips import ClipStore, write_store
 from .folders import walk
 from .formats import FormatError, Recording
-from .poses import array_poses, find_layout, load_plain, read_layout_file, read_poses
+from .pickles import load_arrays
+from .poses import array_poses, find_layout, read_layout_file, read_poses
 from .preprocess import clip_of
 from .sources import SOURCES
 from ..skeleton import LAYOUTS, Layout
@@ -355,7 +356,7 @@ def read_own(
     "Read labelled clips of your own. Raises `FormatError`."
     path, layout = Path(path), find_layout(layout)
     if path.is_file():
-        arrays, values = load_plain(path)
+        arrays, values = load_arrays(path)
         if "labels" not in values:
             raise FormatError(path, None, "no array `labels` with one label per clip")
         clips = [array_poses(name, array, layout, image_shape, path) for name, array in arrays.items()]

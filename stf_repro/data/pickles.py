@@ -395,6 +395,15 @@ def own_array(
     present = bodies.reshape(*bodies.shape[:2], -1).any(-1)
     return Recording(name, bodies, present, layout, label)
 
+# %% ../../nbs/reference/03_data.pickles.ipynb #467c0d75
+def _why(error: Exception) -> str:
+    "Why numpy does not take a file for plain arrays."
+    if "Object arrays" in str(error):
+        return "no .npy or .npz of plain arrays, but an array of objects, not of numbers; np.save makes one of clips of different lengths: np.savez them, each by its name"
+    if "pickle" in str(error):  # what numpy says of any file that is none of its own
+        return "not an array written by np.save"
+    return f"no .npy or .npz of plain arrays: {error}"
+
 
 def load_arrays(
     path,  # .npy with one clip, or .npz with many
@@ -417,7 +426,7 @@ def load_arrays(
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged header can make numpy raise almost anything
-        raise FormatError(path, None, f"no .npy or .npz of plain arrays: {error}") from None
+        raise FormatError(path, None, _why(error)) from None
     values = {name: arrays.pop(name) for name in names if name == "labels" or arrays[name].ndim == 1}
     if not arrays:
         raise FormatError(path, None, "no arrays of clips")
@@ -426,7 +435,7 @@ def load_arrays(
             raise FormatError(path, None, f"{name} has shape {column.shape} of {column.dtype}; expected {len(arrays)} whole numbers or texts, one per clip")
     return arrays, values
 
-
+# %% ../../nbs/reference/03_data.pickles.ipynb #bf7c7117
 def read_array(
     path,  # .npy with one clip, or .npz with many
     layout: Layout | str,  # a layout, or the name of one

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINECT_JOINTS', 'MEDIAPIPE_JOINTS', 'IN_IMAGES', 'find_layout', 'image_poses', 'read_openpose', 'read_kinect',
-           'mediapipe_poses', 'read_mediapipe', 'make_layout', 'read_layout_file', 'load_plain', 'array_poses',
-           'read_poses']
+           'mediapipe_poses', 'read_mediapipe', 'make_layout', 'read_layout_file', 'array_poses', 'read_poses']
 
 # %% ../../nbs/reference/03_data.poses.ipynb #b733d05a
 import csv
@@ -361,21 +360,6 @@ def read_layout_file(
 IN_IMAGES = ("openpose18", "coco17", "body25")  # layouts of poses that are estimated in images
 
 
-def load_plain(
-    path,  # .npy with one clip, or .npz with many
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # clips by name; and what has one value per clip, such as labels
-    "As `load_arrays`, and says of a file that numpy takes for a pickle what it is. Raises `FormatError`."
-    path = Path(path)
-    try:
-        return load_arrays(path)
-    except FormatError as error:
-        if "Object arrays" in error.reason:
-            raise FormatError(path, None, "an array of objects, not of numbers; np.save makes one of clips of different lengths: np.savez them, each by its name") from None
-        if "pickle" in error.reason:
-            raise FormatError(path, None, "not an array written by np.save") from None
-        raise
-
-
 def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
     "Raise `FormatError` for an array without frames, or with a fourth number per joint."
     if array.ndim not in (3, 4) or array.shape[-2] != len(layout):
@@ -413,7 +397,7 @@ def _ntu(path: Path) -> Recording:
 
 def _arrays(path: Path, layout: Layout, image_shape) -> list[Recording]:
     "Arrays of a file in a layout."
-    return [array_poses(name, array, layout, image_shape, path) for name, array in load_plain(path)[0].items()]
+    return [array_poses(name, array, layout, image_shape, path) for name, array in load_arrays(path)[0].items()]
 
 
 _BY_LAYOUT: dict[tuple[str, str], Callable] = {

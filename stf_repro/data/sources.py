@@ -75,75 +75,81 @@ def _ntu_source(key: str, last: int, **more) -> Source:
 
 
 _MADE = dict(files=(), page="", terms="made by this package")
+_SYNTHETIC = (
+    Source("synth60", "ntu25", "ntu", **_MADE),
+    Source("synth120", "ntu25", "ntu", **_MADE),
+    Source("synthkinetics", "openpose18", "kinetics", **_MADE),
+    _ntu_source("standin60", 17, **_MADE),
+    _ntu_source("standin120", 32, **_MADE),
+)
+
+# %% ../../nbs/reference/08_data.sources.ipynb #60fa1bd8
 _BY_REQUEST = "research; do not redistribute"
-SOURCES: dict[str, Source] = {
-    source.key: source
-    for source in (
-        Source("synth60", "ntu25", "ntu", **_MADE),
-        Source("synth120", "ntu25", "ntu", **_MADE),
-        Source("synthkinetics", "openpose18", "kinetics", **_MADE),
-        _ntu_source("standin60", 17, **_MADE),
-        _ntu_source("standin120", 32, **_MADE),
-        Source(
-            "nwucla",
-            "kinect20",
-            "nwucla",
-            (
-                RawFile(
-                    "all_sqe.zip",
-                    _UCLA,
-                    "data/NW-UCLA/",
-                    "all_sqe/*.json",
-                    "d49ab6a2bc62e98d34a4c32f7b0e60b6121c4bc973dec001193ee8b632de76f1",
-                    "ec3f34585796121579c7e5c02f6e4a2f6d74cbff4fdfa48888526dd0f0f07b6d",
-                ),
+_FETCHED = (
+    Source(
+        "nwucla",
+        "kinect20",
+        "nwucla",
+        (
+            RawFile(
+                "all_sqe.zip",
+                _UCLA,
+                "data/NW-UCLA/",
+                "all_sqe/*.json",
+                "d49ab6a2bc62e98d34a4c32f7b0e60b6121c4bc973dec001193ee8b632de76f1",
+                "ec3f34585796121579c7e5c02f6e4a2f6d74cbff4fdfa48888526dd0f0f07b6d",
             ),
-            "https://github.com/Uason-Chen/CTR-GCN",
-            _BY_REQUEST,
         ),
-        Source(
-            "sbu",
-            "sbu15",
-            "sbu",
-            (
-                RawFile(
-                    "sbu_skeletons.zip",
-                    _SBU,
-                    "data/SBU/",
-                    "*/skeleton_pos.txt",
-                    "8a355a1fcf9febc042150c90b459d8c33445156ed5e31afd44bc45c310e62c77",
-                    "5cc1aaba2dca2777c0b9ee7a036cadcff2dba63cae49bbd36d1acfa9e628b413",
-                ),
+        "https://github.com/Uason-Chen/CTR-GCN",
+        _BY_REQUEST,
+    ),
+    Source(
+        "sbu",
+        "sbu15",
+        "sbu",
+        (
+            RawFile(
+                "sbu_skeletons.zip",
+                _SBU,
+                "data/SBU/",
+                "*/skeleton_pos.txt",
+                "8a355a1fcf9febc042150c90b459d8c33445156ed5e31afd44bc45c310e62c77",
+                "5cc1aaba2dca2777c0b9ee7a036cadcff2dba63cae49bbd36d1acfa9e628b413",
             ),
-            "https://www3.cs.stonybrook.edu/~kyun/research/kinect_interaction/",
-            _BY_REQUEST,
         ),
-        Source(
-            "jhmdb",
-            "jhmdb15",
-            "jhmdb",
-            tuple(RawFile(name, f"{_JHMDB}/{name}", sha256=sha256) for name, sha256 in _JHMDB_SHA256.items()),
-            "http://jhmdb.is.tue.mpg.de",
-            _BY_REQUEST,
-        ),
-        *(
-            Source(f"{n}-{kind}", layout, "pyskl", (RawFile(f"{n}_{end}.pkl", f"{_PYSKL}/{n}_{end}.pkl"),), "https://github.com/kennymckormick/pyskl", "academic use")
-            for n in ("ntu60", "ntu120")
-            for kind, layout, end in (("pyskl", "ntu25", "3danno"), ("hrnet", "coco17", "hrnet"))
-        ),
-        _ntu_source("ntu60", 17),
-        _ntu_source("ntu120", 32),
-        Source(
-            "kinetics",
-            "openpose18",
-            "kinetics",
-            (RawFile("kinetics-skeleton.zip"),),
-            "https://github.com/yysijie/st-gcn",
-            "as its page says; 7.5 GB, fetched by hand",
-            loose="kinetics_*_label.json",
-        ),
-    )
-}
+        "https://www3.cs.stonybrook.edu/~kyun/research/kinect_interaction/",
+        _BY_REQUEST,
+    ),
+    Source(
+        "jhmdb",
+        "jhmdb15",
+        "jhmdb",
+        tuple(RawFile(name, f"{_JHMDB}/{name}", sha256=sha256) for name, sha256 in _JHMDB_SHA256.items()),
+        "http://jhmdb.is.tue.mpg.de",
+        _BY_REQUEST,
+    ),
+    *(
+        Source(f"{n}-{kind}", layout, "pyskl", (RawFile(f"{n}_{end}.pkl", f"{_PYSKL}/{n}_{end}.pkl"),), "https://github.com/kennymckormick/pyskl", "academic use")
+        for n in ("ntu60", "ntu120")
+        for kind, layout, end in (("pyskl", "ntu25", "3danno"), ("hrnet", "coco17", "hrnet"))
+    ),
+)
+
+# %% ../../nbs/reference/08_data.sources.ipynb #41af770e
+_BY_HAND = (
+    _ntu_source("ntu60", 17),
+    _ntu_source("ntu120", 32),
+    Source(
+        "kinetics",
+        "openpose18",
+        "kinetics",
+        (RawFile("kinetics-skeleton.zip"),),
+        "https://github.com/yysijie/st-gcn",
+        "as its page says; 7.5 GB, fetched by hand",
+        loose="kinetics_*_label.json",
+    ),
+)
+SOURCES: dict[str, Source] = {source.key: source for source in (*_SYNTHETIC, *_FETCHED, *_BY_HAND)}
 
 # %% ../../nbs/reference/08_data.sources.ipynb #f66938ba
 def get_source(

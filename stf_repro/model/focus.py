@@ -28,7 +28,7 @@ def focus(
     create_graph: bool = False,  # keep the graph, so that a loss on Q can be differentiated
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam,  # from a gradient and its map to Q
 ) -> list[Tensor]:  # Q of each map, (B, T, V), raw: not normalised
-    "The spatio-temporal focus of several feature maps at the cost of one backward pass (paper: Q). Raises `ValueError` without a graph."
+    "The spatio-temporal focus of several feature maps at the cost of one backward pass (paper: Q). Raises `ValueError` without a graph, or for a map that the score does not depend on."
     if not score.requires_grad or not all(X.requires_grad for X in features):
         raise ValueError(
             "the focus is a gradient, and here autograd recorded nothing: call model.run(x) outside torch.no_grad() and torch.inference_mode(); "

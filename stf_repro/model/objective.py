@@ -243,7 +243,7 @@ class Objective:
         present: Tensor,  # (N, M) bool: which bodies are there
         names: tuple[str, ...] = (),  # terms beside cross-entropy, from `plan`
     ) -> Losses:
-        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is no class."
+        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is no class, `TypeError` for a network without maps to hand out."
         scene = Scene(model, x, labels, present, self.reading)
         if names and not scene.modules:
             raise ValueError(f"{', '.join(names)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")

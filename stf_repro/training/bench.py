@@ -294,8 +294,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         frames = configs["NTU"]["M1"].input.frames
         clips = {shape: Clips(walks(BENCHMARKS[rows["M1"].benchmark].layout, 64 if gpu else 8, frames, Path(folder) / shape), device) for shape, rows in configs.items()}
-    jobs = [job for job in _jobs(configs, sizes, gpu)]
-    for what, shape, row, size, precision in tqdm(jobs, desc="measuring", unit=" network"):
+    for what, shape, row, size, precision in tqdm(list(_jobs(configs, sizes, gpu)), desc="measuring", unit=" network"):
         label = {"shape": shape, "row": row}
         if time.monotonic() > end:
             found["left_out"].append(label | {"what": what, "clips": size, "precision": precision})
