@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -199,7 +198,7 @@ def _train_several(args, trainings: list) -> None:
     "Do several trainings, each in a process of its own."
     from stf_repro.training.seeds import side_by_side
 
-    command = [sys.executable, "-m", "stf_repro.cli", "train", args.run, *(["--device", args.device] if args.device else [])]
+    command = ["train", args.run, *(["--device", args.device] if args.device else [])]
     side_by_side({str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings)))
 
 
@@ -255,17 +254,6 @@ def _dealt(args) -> str | None:
     import torch
 
     return f"cuda:{args.slot % torch.cuda.device_count()}" if torch.cuda.is_available() else args.device
-
-
-def _watch_parent() -> None:
-    "End this process when the one that started it has ended."
-
-    def wait():
-        while os.read(0, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 # %% ../nbs/reference/60_cli.ipynb #cc9f26b0
 def runs(root: Path, args) -> str:
@@ -579,8 +567,6 @@ def main(argv: list[str] | None = None) -> int:
     from stf_repro.data.folders import project_root
 
     code, before = 0, signal.signal(signal.SIGTERM, _interrupt)
-    if getattr(args, "slot", None) is not None:
-        _watch_parent()
     try:
         said = args.do(project_root() if args.project else None, args)
         if isinstance(said, int):

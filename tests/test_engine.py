@@ -95,7 +95,7 @@ def test_kill_9_and_sigterm_reach_the_seeds_side_by_side_and_harm_nothing(two_se
         process = subprocess.Popen(command, cwd=two_seeds, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until(lambda: len(list(out.glob(f"seed-*/checkpoint-*/epoch-000{number}.json"))) == 2 or process.poll() is not None)
         process.send_signal(sent)
-        said = process.communicate()[1]  # its children hold the other end: this also waits for them
+        said = process.communicate()[1]
         assert process.returncode == (-9 if sent == signal.SIGKILL else 130)
         assert sent == signal.SIGKILL or said.strip().splitlines()[-1].startswith("stf train: stopped. What was saved stays")
     assert not list(out.glob("seed-*/metrics.json")) and not list(out.glob("**/*.part"))
@@ -103,7 +103,7 @@ def test_kill_9_and_sigterm_reach_the_seeds_side_by_side_and_harm_nothing(two_se
     assert again.returncode == 0 and again.stdout.count("goes on after epoch") == 2
     assert results(out, (0, 1)) == peaceful
     monkeypatch.chdir(two_seeds)
-    monkeypatch.setattr(subprocess, "Popen", None)  # all is finished: no process is needed to say so
+    monkeypatch.setattr("stf_repro.training.seeds.side_by_side", None)  # all is finished: no process is needed to say so
     assert main(["train", "M5", "--jobs", "2"]) == 0 and capsys.readouterr().out.count("nothing to do") == 2
 
 

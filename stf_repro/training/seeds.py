@@ -8,19 +8,46 @@ __all__ = ['ChildError', 'side_by_side', 'summarise']
 # %% ../../nbs/reference/36_training.seeds.ipynb #9f7434be
 import csv
 import json
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
 import threading
-import time
+from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import fmean
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #61187a8e
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["stf_repro.training.trainer", "stf_repro.training.own", "torch._dynamo"])  # the last: every optimiser loads it
+
+
 class ChildError(RuntimeError):
     "A process that was started from here failed."
 
 
+def _do(arguments: list[str], threads: int, pipes: list) -> None:
+    "In a child: one command of `stf`, its output into pipes."
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    for pipe, number in zip(pipes, (1, 2)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))  # what was there may be a notebook's
+    import torch
+
+    from stf_repro.cli import main
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads)
+    sys.exit(main(arguments))
+
+
+def _follow_parent() -> None:
+    "Stop when the process that started this one is gone."
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+# %% ../../nbs/reference/36_training.seeds.ipynb #dd7e7d57
 def _relay(stream, name: str, kept: list[str] | None) -> None:
     "Print the lines of a child, or keep them."
     for line in stream:
@@ -33,20 +60,25 @@ def _relay(stream, name: str, kept: list[str] | None) -> None:
 class _Child:
     "A process, the number of its place, and what it says."
 
-    def __init__(self, name: str, command: list[str], slot: int, environment: dict):
+    def __init__(self, name: str, arguments: list[str], slot: int, threads: int):
         self.name, self.slot, self.said = name, slot, []
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen([*command, "--slot", str(slot)], **pipes, text=True, errors="replace", env=environment)
-        streams = ((self.process.stdout, None), (self.process.stderr, self.said))
-        self.threads = [threading.Thread(target=_relay, args=(stream, name, kept), daemon=True) for stream, kept in streams]
-        for thread in self.threads:
-            thread.start()
+        ends = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        self.process = _CONTEXT.Process(target=_do, args=([*arguments, "--slot", str(slot)], threads, [write for _, write in ends]))
+        self.process.start()
+        self.threads = []
+        for (read, write), kept in zip(ends, (None, self.said)):
+            write.close()
+            stream = os.fdopen(os.dup(read.fileno()), errors="replace")
+            read.close()
+            self.threads.append(threading.Thread(target=_relay, args=(stream, name, kept), daemon=True))
+            self.threads[-1].start()
 
     def finish(self) -> None:
         "Read to the end. Raises `ChildError`."
+        self.process.join()
         for thread in self.threads:
             thread.join()
-        said, code = "".join(self.said).strip(), self.process.returncode
+        said, code = "".join(self.said).strip(), self.process.exitcode
         if code:
             reason = said.split(": ", 1)[-1] if code == 1 and "Traceback" not in said else f"ended with code {code}\n{said}"
             raise ChildError(f"{self.name}: {reason}")
@@ -55,36 +87,34 @@ class _Child:
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #d3fac182
 def side_by_side(
-    commands: dict[str, list[str]],  # by name; each gets `--slot n`, n < jobs, when it starts
+    commands: dict[str, list[str]],  # by name: what follows `stf`; each gets `--slot n`, n < jobs, when it starts
     jobs: int,  # how many at a time
 ) -> None:
-    "Run commands. Raises `ChildError` when one fails, after stopping the others."
+    "Run commands of `stf`. Raises `ChildError` when one fails, after stopping the others."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ}
     waiting, running = list(commands.items()), []
     try:
         while waiting or running:
             free = sorted(set(range(jobs)) - {child.slot for child in running})
             while waiting and free:
-                running.append(_Child(*waiting.pop(0), free.pop(0), environment))
-            time.sleep(0.02)
-            for child in [child for child in running if child.process.poll() is not None]:
+                running.append(_Child(*waiting.pop(0), free.pop(0), max(1, cores // jobs)))
+            wait([child.process.sentinel for child in running])
+            for child in [child for child in running if not child.process.is_alive()]:
                 running.remove(child)
                 child.finish()
     finally:
         _stop([child.process for child in running])
 
 
-def _stop(processes: list[subprocess.Popen]) -> None:
+def _stop(processes: list) -> None:
     "End processes: ask, and insist after half a minute."
     for process in processes:
         process.terminate()
     for process in processes:
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
+        process.join(30)
+        if process.is_alive():
             process.kill()
-            process.wait()
+            process.join()
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #03de73cc
 def summarise(
