@@ -266,12 +266,15 @@ def runs(root: Path, args) -> str:
     return "\n".join(lines)
 
 
-def show(root: Path, args) -> str:
-    "Print the whole configuration of a run, with the section of params.yaml and the file that each value comes from."
+def show(root: None, args) -> str:
+    "Print the whole configuration of a run, with the section of params.yaml and the file that each value comes from. Without RUN: the clip that ships with the package, and the runs of the profile."
+    if args.run in (None, "example"):
+        return "\n".join([*_example_lines(), *([] if args.run else ["", *_run_lines()])])
+    from stf_repro.data.folders import project_root
     from stf_repro.training.config import run_configs
     from stf_repro.training.params import leaves, run_folder, trace
 
-    params = _params(root)
+    params = _params(root := project_root())
     with _knowing(root, params, args.run):
         configs = run_configs(params, args.run)
     found = trace(root, params, args.run)
@@ -286,6 +289,40 @@ def show(root: Path, args) -> str:
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
     lines = [f"{name:<{widths[0]}}  {text:<{widths[1]}}  {source}" for name, text, source in rows]
     return "\n".join([run_folder("", params, args.run).as_posix(), *lines])
+
+# %% ../nbs/reference/60_cli.ipynb #e52e1cd5
+def _example_lines() -> list[str]:
+    "What the shipped clip is, and which commands look at it."
+    from stf_repro.evaluation.ask import ask, open_network
+    from stf_repro.evaluation.pretrained import SHIPPED, example_clip
+
+    example = example_clip()
+    bodies, lines = example.recording.bodies, []
+    for name in SHIPPED:
+        net = open_network(name)
+        action = net.classes[example.recording.label]
+        said, p = ask(net, [example.recording])[0].classes[0]
+        lines.append(f"  {name:<13}  says {said}, {100 * p:.1f} %")
+    what = f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} joints ({example.recording.layout.name})"
+    return [f"example: {what}", *lines, "  `stf predict example` says more, `stf focus example -o focus.gif` draws where the network looks"]
+
+
+def _run_lines() -> list[str]:
+    "The runs of the profile, with their finished trainings."
+    from collections import Counter
+
+    from stf_repro.data.folders import project_root
+    from stf_repro.training.params import find_run, trainings
+
+    try:
+        root = project_root()
+    except FileNotFoundError:
+        return ["No project here: in a clone, or in a folder that `stf new` made, the runs of its profile follow"]
+    params = _params(root)
+    every, todo = (Counter(key for key, _ in trainings(root, params, everything)) for everything in (True, False))
+    width = max(map(len, every))
+    rows = [f"  {key:<{width}}  {find_run(params, key)[1].get('label', ''):<5}  {n - todo[key]} of {n} trained" for key, n in every.items()]
+    return [f"runs of the profile {params['profile']!r}; `stf show RUN` says what one is made of, `stf train RUN` trains it, `stf evaluate RUN` says how good it is:", *rows]
 
 # %% ../nbs/reference/60_cli.ipynb #219af821
 def render(root: Path, args) -> str:
@@ -541,8 +578,8 @@ def _check_commands(commands: _Commands) -> None:
     p = commands.add(_CHECK, runs, "list the trainings that are still to be done", "stf runs --ready")
     p.add_argument("--all", action="store_true", help="the finished ones, too")
     p.add_argument("--ready", action="store_true", help="only those that need not wait for the network of another")
-    p = commands.add(_CHECK, show, "print the configuration of the run RUN, and where it is written", "stf show stf-xsub60-joint")
-    p.add_argument("run", help="a key below `runs` or `transfers` in params.yaml")
+    p = commands.add(_CHECK, show, "what is there to look at? With RUN: its configuration, and where it is written", "stf show stf-xsub60-joint", project=False)
+    p.add_argument("run", nargs="?", help="a key below `runs` or `transfers` in params.yaml, or `example` (default: the shipped clip `example`, and a list of the runs)")
 
 # %% ../nbs/reference/60_cli.ipynb #5ded7de0
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from stf_repro.data.formats import FormatError
 from stf_repro.data.poses import KINECT_JOINTS, MEDIAPIPE_JOINTS, image_poses, mediapipe_poses, read_kinect, read_layout_file, read_mediapipe, read_openpose, read_poses
 from stf_repro.evaluation.pretrained import SHIPPED, example_clip, load_pretrained
 from stf_repro.skeleton import LAYOUTS, Layout
+from stf_repro.training.config import run_configs
 
 NOTE = "was trained on synthetic data"
 
@@ -340,6 +341,27 @@ def test_help_is_grouped_and_every_command_has_an_example(capsys):
     assert groups == {"own": ["new"], "pipeline": ["download", "preprocess", "train", "render", "export", "pack"], "look": ["predict", "focus", "evaluate"], "check": ["doctor", "bench", "runs", "show"]}
     assert sorted(sum(groups.values(), [])) == sorted(commands)
     assert all(f"Example: stf {name}" in " ".join(p.format_help().split()) for name, p in commands.items())
+
+
+def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, small_params, monkeypatch, capsys):
+    "Anywhere; in a project also its runs, none of which need be trained."
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "example"]) == 0
+    example = capsys.readouterr().out
+    assert "'kick', 59 frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0] and example.count("says kick, 9") == len(SHIPPED) and "`stf focus example -o" in example
+    assert main(["show"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(example) and said.out.splitlines()[-1].startswith("No project here") and not said.err
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    small_params["runs"]["M5"]["seeds"] = [0, 4]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params))
+    folder, config = tmp_path / "runs/synthetic/ablation/M5/seed-4", run_configs(small_params, "M5", 4)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(next(iter(config.values())).model_dump(mode="json")))
+    (folder / "metrics.json").write_text("{}")
+    assert main(["show"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(example) and [line.split() for line in shown.splitlines()[-2:]] == [["M1", "M1", "0", "of", "1", "trained"], ["M5", "M5", "1", "of", "2", "trained"]]
 
 
 # poses as people have them
