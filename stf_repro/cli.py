@@ -397,7 +397,7 @@ def focus(root: None, args) -> str:
     if len(recordings) > 1:
         raise ValueError(f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the focus is drawn of one, so save that one as .npy")
     found = look(net, recordings[0], args.module, args.form, args.of)
-    write_focus(args.out, net, found)
+    write_focus(args.out, net, found, args.rate)
     _say_what_it_has_seen(args, net)
     named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
     empty = "" if found.Q.any() else f". It is zero everywhere: nothing in this module speaks for {found.of!r}"
@@ -475,6 +475,17 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    "Frames per second."
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1e6:
+        raise argparse.ArgumentTypeError(f"expected frames per second such as 30, got {text!r}")
+    return rate
 
 
 def _image_size(text: str) -> tuple[int, int]:
@@ -562,6 +573,7 @@ def _look_commands(commands: _Commands) -> None:
     p.add_argument("--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)")
     p.add_argument("--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)")
     p.add_argument("--class", dest="of", metavar="NAME", help="whose evidence to look for (default: the class that the network names)")
+    p.add_argument("--rate", type=_rate, metavar="FPS", help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames")
     _network_options(p)
     p = commands.add(_LOOK, evaluate, "how good is the finished run RUN, and what does it mix up?", "stf evaluate stf-xsub60-joint", project=False)
     p.add_argument("run", help="a key of the profile, or the folder of a run or of one training")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
 from stf_repro.cli import main, parser
@@ -205,6 +205,43 @@ def test_the_pictures_show_every_frame_that_is_read(here, kick):
         body = np.asarray(strip.convert("RGB")).astype(int)
     red = (body[..., 0] - body[..., 2] > 150).sum()
     assert red > 50  # the strongest joints
+
+
+def pictures_of(path) -> list[np.ndarray]:
+    "The pictures of a GIF, in grey: (height, width)."
+    with Image.open(path) as film:
+        return [np.asarray(picture.convert("L"), int) for picture in ImageSequence.Iterator(film)]
+
+
+def test_each_picture_of_the_animation_has_its_number_and_one_colour_key(here, kick):
+    "The key, from pale to dark, is the same to the pixel in all of them, and so is all but the body and the number."
+    assert main(["focus", str(kick.path), "-o", "f.gif"]) == 0 and main(["focus", str(kick.path), "-o", "s.gif", "--rate", "30"]) == 0
+    pictures, seconds = pictures_of("f.gif"), pictures_of("s.gif")
+    bottom = [picture[-40:] for picture in pictures]
+    assert all((other == bottom[0]).all() for other in bottom)
+    dark = [row for row in bottom[0] if (row < 200).sum() > 30]  # rows of the key
+    along = np.median([row[45:125] for row in dark], 0)
+    assert (along[:15].mean() > along[30:50].mean() + 20) and (along[30:50].mean() > along[-15:].mean() + 40)  # as the eye sees it in grey, too
+    number = lambda pictures: [picture[-58:-42].tobytes() for picture in pictures]
+    assert len(set(number(pictures))) == len(set(number(seconds))) == len(pictures) and not set(number(pictures)) & set(number(seconds))
+    title = [picture[:35] for picture in pictures]
+    assert all((other == title[0]).all() for other in title) and (here / "f.gif").stat().st_size < 40_000
+
+
+def test_seconds_are_shown_where_the_rate_is_known(here, kick, capsys):
+    from stf_repro.evaluation.ask import look, open_network, read_for
+    from stf_repro.report.focus_files import draw_look
+
+    found = look(net := open_network(), read_for(net, kick.path)[0])
+    numbers = lambda fig: [ax.texts[0].get_text() for ax in fig.axes if ax.texts and ax.texts[0].get_text()[-1] in "0123456789)"]
+    assert numbers(draw_look(net, found)) == [f"frame {t}" for t in (0, 12, 24, 36, 48)]
+    assert numbers(draw_look(net, found, rate=24)) == ["frame 0 (0.00 s)", "frame 12 (0.50 s)", "frame 24 (1.00 s)", "frame 36 (1.50 s)", "frame 48 (2.00 s)"]
+    assert main(["focus", "example", "-o", "f.csv", "--rate", "24"]) == 0
+    assert {(row["frame"], row["seconds"]) for row in csv.DictReader((here / "f.csv").open())} >= {("0", "0.000"), ("54", "2.250")}
+    for wrong in ("0", "-3", "nan", "thirty"):
+        with pytest.raises(SystemExit):
+            main(["focus", "example", "-o", "f.csv", "--rate", wrong])
+        assert "frames per second such as 30" in capsys.readouterr().err
 
 
 def test_the_focus_of_several_clips_asks_for_one(here, kick, capsys):

@@ -38,6 +38,14 @@ def _caption(found: Look) -> str:
     return f"{found.of}\n{found.module}, {found.form.replace('_', ' ')}"
 
 
+def _moment(
+    frame: int,  # of the recording
+    rate: float | None,  # frames per second
+) -> str:
+    "When a frame is, in words."
+    return f"frame {frame}" if rate is None else f"frame {frame} ({frame / rate:.2f} s)"
+
+
 def _evenly(n: int, count: int) -> np.ndarray:
     "At most `count` of n frames, one as far from the next as the others, in the middle of all."
     step = -(-n // count)
@@ -49,30 +57,33 @@ def draw_look(
     net: Pretrained,
     found: Look,  # from `look`
     count: int = 8,  # frames at most
+    rate: float | None = None,  # frames per second of the recording, to show seconds
 ) -> Figure:
     "A film strip, its joints coloured by the focus."
     bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
     shown = _evenly(len(found.frames), count)
     fig = draw_strips({_caption(found): (bodies, found.Q)}, net.layout, shown, up)
     for ax, t in zip(fig.axes, shown):
-        ax.texts[0].set_text(str(found.frames[t]))  # as in the recording
+        text = _moment(found.frames[t], rate)  # as in the recording
+        ax.texts[0].set_text(text if rate is None or len(shown) < 7 else text.removeprefix("frame "))
     return fig
 
 
-def _strip(net: Pretrained, found: Look) -> bytes:  # a PNG
+def _strip(net: Pretrained, found: Look, rate: float | None) -> bytes:  # a PNG
     "A film strip as a file."
-    fig = draw_look(net, found)
+    fig = draw_look(net, found, rate=rate)
     png = small_png(fig, 200)  # colours: fewer would leave steps in the colour key
     plt.close(fig)
     return png
 
 
-def _csv(net: Pretrained, found: Look) -> bytes:
-    "A table with a head."
+def _csv(net: Pretrained, found: Look, rate: float | None) -> bytes:
+    "A table with a head; where the rate is known, the last column is the time."
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["frame", "joint", "body", "Q"])
-    table.writerows((frame, joint, body, f"{Q:.6f}") for frame, joint, body, Q in focus_rows(found, net.layout.joints))
+    table.writerow(["frame", "joint", "body", "Q", *(["seconds"] if rate else [])])
+    for frame, joint, body, Q in focus_rows(found, net.layout.joints):
+        table.writerow([frame, joint, body, f"{Q:.6f}", *([f"{frame / rate:.3f}"] if rate else [])])
     return out.getvalue().encode()
 
 # %% ../../nbs/reference/58_report.focus_files.ipynb #db5d7c34
@@ -80,11 +91,12 @@ def write_focus(
     path,  # .gif, .png or .csv
     net: Pretrained,
     found: Look,  # from `look`
+    rate: float | None = None,  # frames per second of the recording, to show seconds
 ) -> None:
     "Write the focus of one recording. Raises `ValueError` for another ending."
     ending = check_ending(path)
     if ending == ".gif":
         bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
-        save_gif(path, bodies, net.layout, {_caption(found): found.Q}, up)
+        save_gif(path, bodies, net.layout, {_caption(found): found.Q}, up, moments=[_moment(t, rate) for t in found.frames])
     else:
-        write_atomic(path, (_strip if ending == ".png" else _csv)(net, found))
+        write_atomic(path, (_strip if ending == ".png" else _csv)(net, found, rate))

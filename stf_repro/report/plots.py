@@ -311,6 +311,23 @@ def draw_volume(
     return sheet
 
 # %% ../../nbs/reference/57_report.plots.ipynb #dd8c1fa4
+def _gif_axes(
+    titles: Sequence[str],  # of the panels
+) -> tuple[Figure, list[Axes]]:
+    "A figure with an axes per panel, and below them the colour key, which stays as it is."
+    lines = max(title.count("\n") + 1 for title in titles)
+    width, height = 1.9 * len(titles), 2.35 + 0.14 * lines  # inches
+    fig = plt.figure(figsize=(width, height), dpi=90, layout="none")
+    axes = fig.subplots(1, len(titles), squeeze=False)[0]
+    fig.subplots_adjust(0.01, 0.63 / height, 0.99, 1 - (0.1 + 0.14 * lines) / height, wspace=0.02)
+    bar = fig.add_axes([0.5 - 0.55 / width, 0.2 / height, 1.1 / width, 0.07 / height])
+    fig.colorbar(plt.cm.ScalarMappable(cmap=FOCUS_CMAP), cax=bar, orientation="horizontal", ticks=[0, 1])
+    bar.set_title("focus (1: largest of the clip)", fontsize=7, pad=2)
+    bar.set_xticklabels(["0: low", "1: high"])
+    bar.tick_params(labelsize=7, length=2, pad=1)
+    return fig, list(axes)
+
+
 def save_gif(
     path,  # the file
     bodies: np.ndarray,  # (M, T, V, C), zero where absent
@@ -319,13 +336,12 @@ def save_gif(
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     milliseconds: int = 130,  # a frame
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each panel
+    moments: Sequence[str] | None = None,  # T texts, each below its picture; default: "frame 0" and so on
 ) -> None:
-    "An animated GIF: one panel a focus, the same bodies in each."
-    lines = max(title.count("\n") + 1 for title in foci)
-    height = 1.9 + 0.14 * lines  # inches
-    fig = plt.figure(figsize=(1.9 * len(foci), height), dpi=90, layout="none")
-    axes = fig.subplots(1, len(foci), squeeze=False)[0]
-    fig.subplots_adjust(0.01, 0.05, 0.99, 1 - (0.1 + 0.14 * lines) / height, wspace=0.02)
+    "An animated GIF: one panel a focus, the same bodies in each; below, the moment and a colour key."
+    moments = moments or [f"frame {t}" for t in range(bodies.shape[1])]
+    fig, axes = _gif_axes(list(foci))
+    moment = fig.text(0.5, 0.56 / fig.get_figheight(), "", ha="center", va="center", fontsize=8)
     xy, seen = picture_plane(bodies, up), (bodies != 0).any((2, 3))
     low, high = _limits(xy, seen)
     pictures = []
@@ -337,6 +353,7 @@ def save_gif(
             ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
             ax.set_axis_off()
             ax.set_title(title, fontsize=8)
+        moment.set_text(moments[t])
         fig.canvas.draw()
         pictures.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]))
     plt.close(fig)
