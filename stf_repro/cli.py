@@ -348,6 +348,16 @@ def _say_what_it_has_seen(args, net) -> bool:
     return synthetic
 
 
+def _say_units(args, net, recordings: list) -> None:
+    "A line on standard error for a file that seems to be in millimetres, if the network knows metres: it would answer all the same."
+    from stf_repro.data.own import check_units
+    from stf_repro.data.sources import SOURCES
+
+    if net.config.source in SOURCES:
+        for sentence in check_units(recordings):
+            print(f"stf {args.command}: {sentence}", file=sys.stderr)
+
+
 def predict(root: None, args) -> str:
     "Say which action a skeleton file shows: class probabilities from a trained network. Works in any folder."
     from stf_repro.evaluation.ask import ask, open_network, read_for
@@ -355,7 +365,9 @@ def predict(root: None, args) -> str:
     net = open_network(args.network)
     if args.window:
         return _track(net, args)
-    found = [(path, answer) for path in args.files for answer in ask(net, read_for(net, path, args.image_size), args.top)]
+    read = [(path, read_for(net, path, args.image_size)) for path in args.files]
+    found = [(path, answer) for path, recordings in read for answer in ask(net, recordings, args.top)]
+    _say_units(args, net, [r for _, recordings in read for r in recordings])
     synthetic = _say_what_it_has_seen(args, net)
     if args.json:
         rows = [{"file": path, "clip": a.name, "frames": a.frames, "bodies": a.bodies, "classes": [{"class": name, "probability": p} for name, p in a.classes]} for path, a in found]
@@ -373,6 +385,7 @@ def _track(net, args) -> str:
     from stf_repro.evaluation.ask import read_for, track
 
     found = [(path, r, track(net, r, args.window, args.top)) for path in args.files for r in read_for(net, path, args.image_size)]
+    _say_units(args, net, [r for _, r, _ in found])
     synthetic = _say_what_it_has_seen(args, net)
     if args.json:
         windows = lambda ws: [{"first": w.first, "last": w.last, "classes": [{"class": name, "probability": p} for name, p in w.classes]} for w in ws]
@@ -398,6 +411,7 @@ def focus(root: None, args) -> str:
         raise ValueError(f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the focus is drawn of one, so save that one as .npy")
     found = look(net, recordings[0], args.module, args.form, args.of)
     write_focus(args.out, net, found, args.rate)
+    _say_units(args, net, recordings)
     _say_what_it_has_seen(args, net)
     named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
     empty = "" if found.Q.any() else f". It is zero everywhere: nothing in this module speaks for {found.of!r}"

@@ -17,9 +17,11 @@ from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, get_benchmark
 from stf_repro.data.clips import Clip, ClipStore, StoreError, benchmarks_of, write_store
 from stf_repro.data.formats import FormatError
 from stf_repro.data.kept import benchmark_dict, keep, kept, read_benchmark, with_benchmarks
+from stf_repro.data.made.actions import SyntheticConfig, perform
+from stf_repro.data.made.camera import record
 from stf_repro.data.own import bone_figures, check_joints, folds, own_data, read_own
 from stf_repro.data.pickles import read_array
-from stf_repro.data.poses import array_poses, make_layout, read_poses
+from stf_repro.data.poses import IN_IMAGES, array_poses, make_layout, read_poses
 from stf_repro.evaluation.ask import ask, cut, open_network, read_for, track
 from stf_repro.evaluation.overview import find_trained, overview
 from stf_repro.evaluation.pretrained import example_clip, load_pretrained
@@ -236,7 +238,7 @@ def test_bones_that_are_no_tree_are_named():
 def test_joints_in_another_order_are_noticed():
     "On the example that ships: the right order is quiet, and so is any scale; shuffled joints are not."
     kick = example_clip().recording
-    assert check_joints([kick]) == [] and check_joints([replace(kick, bodies=kick.bodies * 1000)]) == []
+    assert check_joints([kick]) == [] and check_joints([replace(kick, bodies=kick.bodies * 7)]) == []
     rng = np.random.default_rng(0)
     for _ in range(5):
         (said,) = check_joints([replace(kick, bodies=kick.bodies[:, :, rng.permutation(25)])])
@@ -245,6 +247,113 @@ def test_joints_in_another_order_are_noticed():
     assert any("change their length" in said for said in check_joints([replace(kick, bodies=shaken.astype(np.float32))]))
     long, change = bone_figures(np.tile(BODY, (5, 1, 1)) + 1, STICK)
     assert long == pytest.approx((0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6) / (0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6)) and change == pytest.approx(0, abs=1e-9)
+
+
+ELSEWHERE = {  # joints that the made body does not have, by what it has: in metres to the left, up, to the front
+    "hip centre": "base of spine", "spine": "middle of spine", "shoulder centre": "spine at shoulders", "torso": "middle of spine", "belly": "middle of spine", "face": "head",
+    "middle of hips": "base of spine", "nose": ("head", 0, 0, 0.1), "eye": ("head", 0.03, 0.03, 0.08), "inner eye": ("head", 0.02, 0.03, 0.08), "outer eye": ("head", 0.04, 0.03, 0.07),
+    "ear": ("head", 0.08, 0.01, 0), "of mouth": ("head", 0.02, -0.05, 0.08), "little finger": ("hand", 0.03, 0, 0), "index finger": "hand tip", "thumb": "thumb", "toes": "foot", "big toe": "foot",
+    "small toe": ("foot", 0.04, 0, 0), "heel": ("ankle", 0, -0.05, -0.04),
+}  # fmt: skip
+
+
+def joint_of(bodies: np.ndarray, name: str) -> np.ndarray:  # (T, 3)
+    "A joint of any layout, from a body of the Kinect's that faces the camera, more or less."
+    side, _, rest = name.partition(" ") if name.startswith(("left ", "right ")) else ("", "", name)
+    own = LAYOUTS["ntu25"].joints
+    if name in own:
+        return bodies[:, own.index(name)]
+    known = ELSEWHERE[rest]
+    joint, *shift = (known, 0, 0, 0) if isinstance(known, str) else known
+    at = own.index(joint if joint in own else f"{side} {joint}")
+    return bodies[:, at] + np.array(shift) * [-1 if side == "left" else 1, 1, -1]
+
+
+@pytest.fixture(scope="module")
+def performed() -> list[np.ndarray]:
+    "Twenty clips of the synthetic set, actions in turn, by several people, seen by all cameras: (T, 25, 3)."
+    config = SyntheticConfig()
+    return [record(perform(1 + i % 14, 1 + i % 5, 1, config), 1 + i % 3, 1, config)[0].bodies[0] for i in range(20)]
+
+
+def in_layout(performed, name: str, scale: float = 1.0) -> list:
+    "Those clips with the joints of a layout; in pixels where it is one of images."
+    made = []
+    for i, body in enumerate(performed):
+        xyz = np.stack([joint_of(body, joint) for joint in LAYOUTS[name].joints], 1)
+        if name in (*IN_IMAGES, "jhmdb15"):
+            xyz = 320 - 180 * xyz[..., :2]
+        made.append(array_poses(f"{i}", scale * xyz, LAYOUTS[name], (640, 640) if name in IN_IMAGES else None))
+    return made
+
+
+def exchanged(recordings, a: str, b: str) -> list:
+    "Two joints in each other's place."
+    order = np.arange(len(layout := recordings[0].layout))
+    order[[layout.joints.index(a), layout.joints.index(b)]] = layout.joints.index(b), layout.joints.index(a)
+    return [replace(r, bodies=r.bodies[:, :, order]) for r in recordings]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_right_clips_of_every_layout_are_quiet_and_exchanged_joints_are_not(performed, name):
+    clips = in_layout(performed, name)
+    assert check_joints(clips) == [] and check_joints(clips[:5]) == []
+    hand = "hand" if name == "sbu15" else "wrist"
+    for a, b in (("left elbow", "right elbow"), ("left hip", "left knee"), ("right shoulder", "right elbow"), ("left elbow", f"left {hand}")):
+        (said,) = check_joints(exchanged(clips, a, b))
+        assert ("were exchanged" in said and a in said and b in said) or "as on the other side" in said, said
+        assert not any(a in said or "exchanged" in said for said in check_joints(exchanged(clips, a, b)[:4]))  # too few to tell
+    both = exchanged(exchanged(clips, "left hip", "left knee"), "right hip", "right knee")  # then each bone equals its mirror image
+    (said,) = check_joints(both)
+    assert "were exchanged" in said or "the shortest tree" in said
+
+
+def test_what_lengths_cannot_tell_is_quiet(performed):
+    "All of the left side exchanged with all of the right."
+    clips = in_layout(performed, "ntu25")
+    for name in LAYOUTS["ntu25"].joints:
+        if name.startswith("left "):
+            clips = exchanged(clips, name, name.replace("left", "right"))
+    assert check_joints(clips) == []
+
+
+def test_a_joint_that_is_none_and_a_long_bone_are_named(performed):
+    clips = in_layout(performed, "ntu25")
+    at = LAYOUTS["ntu25"].joints.index
+    away, long = [r.bodies.copy() for r in clips], [r.bodies.copy() for r in clips]
+    for body in away:
+        body[:, :, at("head")] += 5  # a marker on the wall
+    for body in long:
+        body[:, :, at("left ankle")] += body[:, :, at("left ankle")] - body[:, :, at("left knee")]
+        body[:, :, at("left foot")] = body[:, :, at("left ankle")] - 0.1
+    assert "the bone between 'head' and 'neck' is 1" in check_joints([replace(r, bodies=b) for r, b in zip(clips, away)])[0]
+    (said,) = check_joints([replace(r, bodies=b) for r, b in zip(clips, long)])
+    assert re.search(r"the bone from left (ankle to left knee|knee to left ankle) is 2.\d times as long as on the other side", said)
+
+
+@pytest.mark.parametrize("name", ["ntu25", "kinect20"])
+@pytest.mark.parametrize("scale,unit", [(1000, "millimetres"), (100, "centimetres")])
+def test_millimetres_are_noticed_and_pixels_are_not(performed, name, scale, unit):
+    for clips in (in_layout(performed, name, scale), in_layout(performed[:1], name, scale)):  # one body is enough
+        (said,) = check_joints(clips)
+        assert f"as in {unit} (in metres it is 1 to 2)" in said and f"divide the coordinates by {scale}" in said
+    own = Layout("mine", LAYOUTS["jhmdb15"].joints, LAYOUTS["jhmdb15"].bones, root=1)
+    pixels = [r.bodies for r in in_layout(performed, "jhmdb15")]
+    for third in (np.ones_like, lambda x: np.random.default_rng(0).random(x.shape)):  # a score is no depth
+        scored = [np.concatenate([b, third(b[..., :1])], -1) for b in pixels]
+        assert check_joints([array_poses("a", b, own) for b in scored]) == check_joints([array_poses("a", b, own) for b in pixels]) == []
+
+
+def test_millimetres_are_said_when_a_store_is_written_and_when_a_network_is_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, scale in (("right", 1), ("large", 1000)):
+        np.save(f"{name}.npy", scale * example_clip().recording.bodies)
+        for command in (["predict", f"{name}.npy"], ["predict", f"{name}.npy", "--window", "30"], ["focus", f"{name}.npy", "-o", "f.csv"]):
+            assert main(command) == 0
+            assert (f"stf {command[0]}: bodies of 'ntu25' have a size of 1" in capsys.readouterr().err) == (scale == 1000)
+    clips, labels, _ = sticks()
+    with pytest.warns(UserWarning, match="have a size of 1[34].., as in millimetres"):
+        own_data(tmp_path / "sticks", [1000 * clip for clip in clips], labels, STICK)
 
 
 # files
