@@ -20,7 +20,7 @@ OURS = ("index.md", "source.md")  # written for the site, in this folder
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
 DRAWN_ELSEWHERE = re.compile(r"^```mermaid\n.*?^```\n", flags=re.MULTILINE | re.DOTALL)  # forges draw it, with a large program that is not here; the book has pictures
-SHOWN = {"export"}  # nbdev's marks: `#| export` is dropped, the cell stays
+SHOWN = {"export", "eval:"}  # nbdev's marks: `#| export` is dropped, the cell stays
 HIDDEN = {"hide", "default_exp"}  # with these the cell goes
 
 

@@ -1,10 +1,16 @@
 "The chapters of the book: what each opens and closes with, its pictures, its size, and that they form one chain."
 
 import base64
+import io
 import json
 import re
+import sys
+from types import ModuleType
 
 import pytest
+from PIL import Image
+
+INTERACTIVE = "11_interactive.ipynb"  # the one chapter with a cell that needs a browser
 
 
 def chapters(root):
@@ -63,7 +69,9 @@ def test_a_picture_has_a_caption(root):
 def test_chapters_were_run_in_order_and_hold_no_noise(root):
     for path in chapters(root):
         source = path.read_text()
-        assert "eval: false" not in source and "skip_exec" not in source and "default_exp" not in source
+        assert "skip_exec" not in source and "default_exp" not in source
+        apart = [c for c in cells(path, "code") if "eval: false" in text(c)]  # what nbdev leaves out
+        assert [path.name for _ in apart] == [INTERACTIVE] * (path.name == INTERACTIVE) and not any(c["outputs"] for c in apart), path
         for c in cells(path, "code"):
             assert all(o.get("name") != "stderr" and o["output_type"] != "error" for o in c["outputs"]), path
 
@@ -81,3 +89,44 @@ def test_the_first_chapter_needs_nothing_but_the_package(root):
     "No file of the project, so that it can be read from an installed package."
     code = "\n".join(text(c) for c in cells(chapters(root)[0], "code"))
     assert "project_root" not in code and "../" not in code and "open(" not in code
+
+
+class Widget:
+    "Stands in for all widgets: has a value, and tells who watches it."
+
+    def __init__(self, children=(), **options):
+        self.__dict__.update(options)
+        self.children, self.watchers = children, []
+
+    def observe(self, do, name):
+        assert name == "value"
+        self.watchers.append(do)
+
+    def choose(self, value):
+        self.value = value
+        for do in self.watchers:
+            do({"new": value})
+
+
+def test_each_menu_exchanges_the_picture(root, monkeypatch):
+    "The last cell, which no headless run executes, with stand-ins for the widgets; what it calls is the code of the chapter."
+    path = root / "nbs" / "book" / INTERACTIVE
+    (apart,) = (c for c in cells(path, "code") if "eval: false" in text(c))
+    assert apart["metadata"]["tags"] == ["skip-execution"]  # nbconvert leaves out cells with this tag
+    stand_in = ModuleType("ipywidgets")
+    for name in re.search(r"from ipywidgets import (.+)", text(apart))[1].split(", "):
+        setattr(stand_in, name, Widget)
+    monkeypatch.setitem(sys.modules, "ipywidgets", stand_in)
+    own = {}
+    for c in cells(path, "code"):
+        exec(compile(text(c), path.name, "exec"), own)
+    assert "Output" not in text(apart)  # nbclient answers it while the cell still runs, and both wait
+    menus = {menu.description: menu for menu in own["menus"]}
+    assert list(menus) == ["class", "network", "module", "frame"] and not menus["frame"].continuous_update
+    pictures = [own["shown"].value]
+    for name, value in (("class", "push"), ("network", "msg3d-synth60"), ("module", "g3d3"), ("frame", menus["frame"].max), ("frame", menus["frame"].min)):
+        assert name == "frame" or value in menus[name].options
+        menus[name].choose(value)
+        pictures.append(own["shown"].value)
+    assert len(set(pictures)) == len(pictures)
+    assert len({Image.open(io.BytesIO(png)).size for png in pictures}) == 1  # the page below does not jump
