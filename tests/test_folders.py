@@ -1,6 +1,11 @@
 "Folders: links, other disks, other operating systems, and processes that die between two renames."
 
+import ast
+import multiprocessing
 import os
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -261,3 +266,47 @@ def test_project_root(tmp_path, monkeypatch):
     if not any((Path(folder) / "dvc.yaml").exists() for folder in tmp_path.parents):
         with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
             project_root()
+
+
+WORKERS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from stf_repro.data.folders import end_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, multiprocessing.get_context(sys.argv[1]), initializer=end_with_parent) as pool:
+        print(*{pool.submit(os.getpid).result() for _ in range(20)}, flush=True)
+        time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("method", [m for m in ("fork", "forkserver") if m in multiprocessing.get_all_start_methods()])
+def test_workers_end_with_the_process_that_began_them(tmp_path, method):
+    "Which cannot tell them, for it is killed; without the initializer they wait for work for ever."
+    (tmp_path / "run.py").write_text(WORKERS)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), method], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    process.kill()
+    process.wait()
+
+    def runs(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        state = Path(f"/proc/{pid}/stat")  # a zombie has ended, though nobody has taken note
+        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+    end = time.monotonic() + 60
+    while workers and any(map(runs, workers)):
+        assert time.monotonic() < end, "the workers go on"
+        time.sleep(0.02)
+    process.stdout.close()
+    assert workers
+
+
+def test_every_pool_has_workers_that_end_with_it(root):
+    calls = []
+    for path in (root / "stf_repro").rglob("*.py"):
+        calls += [(path.name, {k.arg: ast.unparse(k.value) for k in n.keywords}) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ProcessPoolExecutor")]
+    assert len(calls) >= 3 and all(options.get("initializer") == "end_with_parent" for _, options in calls), calls

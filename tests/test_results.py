@@ -490,6 +490,15 @@ def test_what_an_older_rendering_left_does_not_stand_in_the_way(tiny, tmp_path):
     assert tiny(notebook("2"))[0] == 0 and not list(tiny.out.parent.glob(".*"))
 
 
+def test_a_rendering_killed_between_its_two_renames_has_lost_nothing(tiny):
+    "The last result stands aside then; the next call puts it back before it does anything that can fail."
+    assert tiny(notebook("open('good', 'w')"))[0] == 0
+    tiny.out.rename(tiny.out.parent / ".tiny.old")
+    (tiny.out.parent / ".tiny.part").mkdir()
+    assert tiny(notebook("1 / 0"))[0] == 1
+    assert (tiny.out / "good").exists() and not list(tiny.out.parent.glob(".*"))
+
+
 @pytest.mark.parametrize("results, reason", [
     (["a"], "results.main in params.yaml is ['a']"),
     ({"tiny": 3}, "results.main.tiny in params.yaml is 3"),

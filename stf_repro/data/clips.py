@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .benchmarks import Benchmark
-from .folders import aside, put, real, recover, refuse_foreign, remove
+from .folders import aside, put, real, recover, refuse_foreign, remove, wanting
 from .kept import benchmark_dict, read_benchmark, with_benchmarks
 from ..skeleton import Layout, get_layout, layout_dict, read_layout
 
@@ -96,12 +96,13 @@ class _Place:
         self.target = real(self.folder)  # a link stays, and what it points to is written
         self.part = aside(self.target, self.target.name + ".part")
         refuse_foreign(self.target, ("store.json", "frames.npy", "index.parquet", self.part.name), "clip store")
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
-        recover(self.target)
-        if self.part.is_symlink() or not self.part.is_dir():
-            remove(self.part)
-        self.part.mkdir(exist_ok=True)
+        with wanting(self.target):
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+            recover(self.target)
+            if self.part.is_symlink() or not self.part.is_dir():
+                remove(self.part)
+            self.part.mkdir(exist_ok=True)
 
     def _locked(self):
         "The lock of this store. The file stays there: removing it would let two in."

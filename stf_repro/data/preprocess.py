@@ -27,7 +27,7 @@ from tqdm import tqdm
 import stf_repro
 from .benchmarks import missing_ntu, ntu_samples
 from .clips import Clip, StoreWriter
-from .folders import is_companion, project_root, walk
+from .folders import end_with_parent, is_companion, project_root, walk
 from stf_repro.data.formats import (
     ZIP_ERRORS,
     FormatError,
@@ -449,7 +449,7 @@ def _in_order(
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([__name__])  # imports once, not once a process
-    with ProcessPoolExecutor(workers, context) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         try:
             yield _windowed(pool, jobs, 8 * workers)
         finally:
@@ -546,7 +546,6 @@ def preprocess(
     if denoised and source.layout != "ntu25":
         raise ValueError(f"denoising is for bodies in metres, as in NTU; {source.key} holds {source.layout}")
     report = out.with_name(out.name + ".bad.tsv")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _results(source, Path(raw), workers, denoised) as (total, plan, results_from):
         with StoreWriter(out, source.key, LAYOUTS[source.layout], plan) as writer:
             bar = tqdm(total=total, initial=writer.done, unit="clip", desc=source.key, disable=None if progress else True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .folders import project_root, real, walk  # noqa: F401  results notebooks import project_root from here
+from .folders import project_root, real, walk, wanting  # noqa: F401  results notebooks import project_root from here
 
 # %% ../../nbs/reference/08_data.sources.ipynb #846b0ba3
 @dataclass(frozen=True)
@@ -411,7 +411,8 @@ def fetch(
     if mirror and not Path(mirror).is_dir():
         raise NotADirectoryError(f"the mirror {mirror} is no folder; correct STF_MIRROR, or unset it")
     mirror = Path(mirror) if mirror else None
-    real(into).mkdir(parents=True, exist_ok=True)
+    with wanting(into):
+        real(into).mkdir(parents=True, exist_ok=True)
     absent = [file for file in source.files if not _lies(file, into).is_file()]
     asked = [f.name for f in absent if f.url is None and not (mirror and (mirror / source.key / f.name).is_file())]
     if asked and source.loose and any(fnmatch.fnmatchcase(path.name.lower(), source.loose) for path in walk(into)):
@@ -421,7 +422,8 @@ def fetch(
     for file in source.files:
         path = _lies(file, into)
         if file in absent:
-            _bring(source, file, into, mirror, progress)
+            with wanting(into):
+                _bring(source, file, into, mirror, progress)
             continue
         try:
             _verify(path, file, str(path), _recorded(path).read_text().split()[0] if _recorded(path).is_file() else "")

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..data.folders import remove
+from ..data.folders import aside, put, recover, remove, wanting
 from ..training.stamp import is_stamped, write_stamp
 from ..training.syntax import reached
 
@@ -213,19 +213,17 @@ def render(
     _check(notebook, parameters)
     mark = made_of(root, notebook, parameters)
     if not is_stamped(stamps / f"{name}.json", mark, out):
-        part, old = (out.with_name(f".{name}.{end}") for end in ("part", "old"))
-        for left in (part, old):
-            remove(left)
-        part.mkdir(parents=True)
-        results.mkdir(parents=True, exist_ok=True)
+        part = aside(out, f".{out.name}.part")
+        with wanting(out):
+            recover(out)  # of a call that was killed while it put its result in place
+            remove(part)
+            part.mkdir(parents=True)
+            results.mkdir(parents=True, exist_ok=True)
         try:
             execute(notebook, part / f"{name}.ipynb", parameters, part, results / f"{name}.failed.ipynb")
-            if out.exists():
-                os.replace(out, old)
-            os.replace(part, out)
+            put(part, out)
         finally:
-            for left in (part, old):
-                remove(left)
+            remove(part)
         write_stamp(stamps / f"{name}.json", mark, out)
     _refresh_front_page(root, stamps / "README.json")
     return results / name

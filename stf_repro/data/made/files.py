@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..folders import new_folder
+from ..folders import end_with_parent, new_folder
 from ..formats import FormatError, write_ntu
 from .actions import SyntheticConfig, perform, performances, truth_mask
 from .camera import CAMERAS, record, setup_of
@@ -82,7 +82,7 @@ def run_tasks(
         raise ValueError(f"workers is {workers}; expected a number of processes from 1 up")
     if (workers or 1) == 1:
         return [work(task) for task in bar(tasks)]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         return list(bar(pool.map(work, tasks, chunksize=4)))
 
 # %% ../../../nbs/reference/08_data.made.files.ipynb #4ed9f368

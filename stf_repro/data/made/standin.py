@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..folders import is_companion, new_folder
+from ..folders import end_with_parent, is_companion, new_folder
 from ..formats import ntu_attributes
 from .body import body, draw_person, generator, idle, turning
 
@@ -284,7 +284,7 @@ def _in_order(tasks: list, workers: int) -> Iterator[list[tuple[int, int, bytes]
     if workers == 1:
         yield from map(_pack, tasks)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         waiting: deque = deque()
         for task in tasks:
             waiting.append(pool.submit(_pack, task))
