@@ -443,14 +443,14 @@ def test_curves_of_a_linear_network_by_hand():
     weight = torch.rand(2, 3, 4, 1, generator=g)
     share = (weight * x[0]).sum(0).permute(2, 0, 1)[None]  # (1, 1, 3, 4): what each place adds
     rank = ranks(share, present, g)
-    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), rank, 12)[:, 0]  # (2, 13)
+    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"true": rank}, 12)["true"][:, 0]  # (2, 13)
     ordered = share.flatten().sort(descending=True).values
     for i in range(13):
         torch.testing.assert_close(found[1][i], ordered[:i].sum().sigmoid())
         torch.testing.assert_close(found[0][i], ordered[i:].sum().sigmoid())
     for _ in range(5):  # no other order has a smaller area of deletion, or a larger one of insertion
         other = ranks(torch.rand(1, 1, 3, 4, generator=g), present, g)
-        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, 12)
+        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"other": other}, 12)["other"]
         assert area(deletion) >= area(found[0]) and area(insertion) <= area(found[1])
 
 
