@@ -15,11 +15,10 @@ import pandas as pd
 import yaml
 
 from ..evaluation.statistics import seed_interval
-from ..model.msg3d import MODULES
 from .tables.cells import with_half
 from .tables.files import commit_text
 from .words import words
-from ..training.checkpoint import write_atomic
+from ..data.folders import write_atomic
 
 # %% ../../nbs/reference/59_report.front.ipynb #8f3b4613
 TITLES = {  # name -> (what it is, the published table in data/reference, or where the paper has it)
@@ -121,7 +120,7 @@ def found_accuracy(
     return f"{text}; of {len(sides)} settings STF is shown to be more accurate in {sides.count('above')}, less accurate in {sides.count('below')}{luck}"
 
 # %% ../../nbs/reference/59_report.front.ipynb #baf98e30
-EARLY, LAST = (MODULES[0], "elementwise"), (MODULES[-1], "mean_gradient")
+EARLY, LAST = ("gcn1", "elementwise"), ("g3d3", "mean_gradient")  # the first and the last module
 FOUND = {"above": "above", "below": "below", "": "not shown to differ from"}
 
 
@@ -134,7 +133,7 @@ def found_focus(
         return ""
     own = own.assign(value=100 * own.value.astype(float), chance=100 * own.chance.astype(float))
     values = own.pivot(index="seed", columns=["module", "form"], values="value")  # (seeds, maps)
-    chance, maps = own.groupby("seed").chance.mean(), [name for name in values if name[0] in MODULES]
+    chance, maps = own.groupby("seed").chance.mean(), [(module, form) for module, form in values if form and module != "input"]
     first, last = values[EARLY], values[LAST]
     differences = {"ec": first - chance, "el": first - last, "lc": last - chance}
     steps = {pair: FOUND[side(_around(*seed_interval(difference)))] for pair, difference in differences.items()}

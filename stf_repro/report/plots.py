@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..data.poses import IN_IMAGES
 from ..skeleton import Layout
-from ..training.checkpoint import write_atomic
+from ..data.folders import write_atomic
 
 # %% ../../nbs/reference/57_report.plots.ipynb #57f7c807
 PALETTE = {

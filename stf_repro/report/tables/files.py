@@ -13,7 +13,7 @@ import pandas as pd
 
 from .runs import Run, is_made, seeds_text
 from ..words import words
-from ...training.checkpoint import write_atomic, write_json
+from ...data.folders import write_atomic, write_json
 
 # %% ../../../nbs/reference/52_report.tables.files.ipynb #e3f41b2c
 def _same(values) -> str:
