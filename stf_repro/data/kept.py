@@ -56,7 +56,7 @@ def _enter(table: dict, what: str, name: str, value, entered: list) -> None:
 
 
 def _leave(entered: list) -> None:
-    "Take entries out that nobody works with any more."
+    "Take out entries that are no longer in use."
     for table, what, name in entered:
         _USES[what, name] -= 1
         if not _USES[what, name]:
@@ -68,7 +68,7 @@ def with_benchmarks(
     benchmarks: Iterable[Benchmark],  # of one layout
     layout: Layout,  # of their skeletons
 ) -> Iterator[None]:
-    "While this lasts, benchmarks of your own are found by their names. Raises `ValueError` if a name is taken."
+    "Within this context, benchmarks of your own are found by their names. Raises `ValueError` if a name is taken."
     entered: list = []
     try:
         with _LOCK:
@@ -115,7 +115,7 @@ def kept(
 def with_kept(
     folder,  # of a training
 ) -> Iterator[None]:
-    "While this lasts, the benchmark that a training keeps is found by its name."
+    "Within this context, the benchmark that a training keeps is found by its name."
     own = kept(folder)
     with with_benchmarks([own[0]] if own else [], own[1] if own else None):
         yield

@@ -45,7 +45,7 @@ def with_own(
     store: ClipStore,
     more: Iterable[Benchmark] = (),  # see `own_benchmarks`
 ) -> Iterator[None]:
-    "While this lasts, benchmarks of your own are found by their names."
+    "Within this context, benchmarks of your own are found by their names."
     with with_benchmarks(own_benchmarks(store, more).values(), store.layout):
         yield
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 def arithmetic(
     precision: str,  # "fp32", "tf32" or "bf16"
 ) -> Iterator[None]:
-    "Meanwhile, float32 products on a GPU are computed in TF32 for \"tf32\", and in full for the others. A CPU has no TF32."
+    "Within this context, float32 products on a GPU are computed in TF32 for \"tf32\", and in full for the others. A CPU has no TF32."
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     try:
@@ -53,5 +53,5 @@ def in_precision(
     model: nn.Module,
     precision: str,
 ) -> nn.Module:  # with the same weights
-    "The network as `precision` has it."
+    "The network in the given precision."
     return Half(model) if precision == "bf16" else model

@@ -20,7 +20,7 @@ from .syntax import module_syntax
 def contents(
     place: Path,  # a folder, or a file
 ) -> dict[str, str]:  # name, below the folder -> SHA-256
-    "What is there. Nothing, if the place is not there."
+    "The files there, with their hashes. None if the place does not exist."
     files = [place] if place.is_file() else [p for p in sorted(place.rglob("*")) if p.is_file()]
     return {p.relative_to(place if p != place else p.parent).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 

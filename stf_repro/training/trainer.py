@@ -186,7 +186,7 @@ def prepare(
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #ab77debe
 class _Progress:
-    "A bar on a terminal, a line an epoch elsewhere; silent if not wanted."
+    "A bar on a terminal, one line per epoch elsewhere; silent if not wanted."
 
     def __init__(self, wanted: bool, config: RunConfig, clips: int):
         self.label, self.total, self.size = f"{config.label} ({config.benchmark}, seed {config.seed})", config.optim.epochs, config.optim.batch_size

@@ -101,19 +101,19 @@ class BatchNorm(torch.autograd.Function):
 
 # %% ../../../nbs/appendix/21_model.fast.norm.ipynb #1d09f2dc
 class Averages:
-    "What the running averages of a pass have to remember; `move` does it for all at once."
+    "The updates of the running averages in a pass; `move` applies them all at once."
 
     def __init__(self):
         self.found: list[tuple[nn.BatchNorm2d, Tensor, Tensor]] = []  # norm, mean, unbiased variance
 
     def note(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor, total: int) -> None:
-        "Note mean and variance of `total` values, for norms that stand side by side."
+        "Record mean and variance of `total` values, for norms that stand side by side."
         var, sizes = var * (total / (total - 1)) if total > 1 else var, [norm.num_features for norm in norms]
         self.found += zip(norms, mean.split(sizes), var.split(sizes))
 
     @torch.no_grad()
     def move(self) -> None:
-        "Move every running average as its module would."
+        "Update every running average as its module would."
         if not self.found:
             return
         norms, means, variances = zip(*self.found)

@@ -107,7 +107,7 @@ def comparison_table(rows: list[Row]) -> pd.DataFrame:
 
 
 def comparison_long(rows: list[Row], published: pd.DataFrame) -> pd.DataFrame:
-    "Table 2 as one row a cell: the published ones as they are, then ours."
+    "Table 2 with one row per cell: the published ones as they are, then ours."
     paper = published.rename(columns={"top1": "published_top1"}).assign(kind="published")
     ours = []
     for r in rows:
@@ -119,7 +119,7 @@ def comparison_long(rows: list[Row], published: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_ours(wide: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    "The paper's layout with two rows more, for results on real data only: synthetic ones leave it as it is."
+    "The paper's layout with two more rows, for results on real data only: synthetic ones leave it as it is."
     if any(r.benchmark and is_made(r.benchmark) for r in rows):
         return wide
     extra = [{"method": f"{name}, ours", "venue": ""} for name in ("MS-G3D", "STF")]

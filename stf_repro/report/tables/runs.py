@@ -131,7 +131,7 @@ def setting(
 def is_made(
     benchmark: str,
 ) -> bool:
-    "Whether the data were made by this project: synthetic, no recordings."
+    "Whether the data were made by this project: synthetic, not recorded."
     return benchmark.startswith(("synth", "standin"))
 
 
