@@ -116,7 +116,7 @@ def clip_focus(
     module: str = MODULES[-1],  # whose focus
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam,  # from a gradient and its map to Q
 ) -> View:
-    "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that there is not."
+    "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that does not exist."
     x, present = make_batch(clips, indices, config)
     with recorded_from(model, module), torch.enable_grad():
         out = model.run(x, present)

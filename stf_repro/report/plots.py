@@ -320,7 +320,7 @@ def save_gif(
     milliseconds: int = 130,  # a frame
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each panel
 ) -> None:
-    "An animated GIF: one panel a focus, the same bodies in each."
+    "An animated GIF: one panel per focus, the same bodies in each."
     lines = max(title.count("\n") + 1 for title in foci)
     height = 1.9 + 0.14 * lines  # inches
     fig = plt.figure(figsize=(1.9 * len(foci), height), dpi=90, layout="none")
