@@ -233,7 +233,7 @@ def _rows(root: Path, profile: str, results: dict, default: str) -> list[str]:
 INTRODUCTION = """Made by the code of this project; this page, too (`stf render` writes it, nobody edits it). Each folder holds an executed notebook,
 its table as CSV, Markdown and LaTeX, its figure as PNG and SVG, and `made.json`, which names the runs behind it.
 
-A difference is called one where its 95 % intervals leave out zero. *Published* figures are those of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made
+A difference is called one where its 95 % intervals exclude zero. *Published* figures are those of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made
 by this project: figures on them say something about methods, and nothing about accuracy on NTU RGB+D or Kinetics.
 """
 

@@ -48,7 +48,7 @@ def verdict(
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
     named = sorted((row for row, c in known.items() if c.clear), key=lambda row: -round(known[row].mean, 9))  # equal to the last bits: in the given order
-    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals leave out zero, and {len(known) / 20:.2f} are expected to by luck alone"
+    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and {len(known) / 20:.2f} would do so by luck alone"
     return head + "".join(f"{':' if i == 0 else ';'} {row} ({known[row].text()})" for i, row in enumerate(named)) + "."
 
 
