@@ -199,7 +199,7 @@ def _train_several(args, trainings: list) -> None:
     from stf_repro.training.seeds import side_by_side
 
     command = ["train", args.run, *(["--device", args.device] if args.device else [])]
-    side_by_side({str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings)))
+    side_by_side(main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings)))
 
 
 def _train_one(root: Path, params: dict, args, training, only_look: bool = False):

@@ -2,8 +2,10 @@
 
 import io
 import itertools
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -443,14 +445,14 @@ def test_curves_of_a_linear_network_by_hand():
     weight = torch.rand(2, 3, 4, 1, generator=g)
     share = (weight * x[0]).sum(0).permute(2, 0, 1)[None]  # (1, 1, 3, 4): what each place adds
     rank = ranks(share, present, g)
-    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), rank, 12)[:, 0]  # (2, 13)
+    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"true": rank}, 12)["true"][:, 0]  # (2, 13)
     ordered = share.flatten().sort(descending=True).values
     for i in range(13):
         torch.testing.assert_close(found[1][i], ordered[:i].sum().sigmoid())
         torch.testing.assert_close(found[0][i], ordered[i:].sum().sigmoid())
     for _ in range(5):  # no other order has a smaller area of deletion, or a larger one of insertion
         other = ranks(torch.rand(1, 1, 3, 4, generator=g), present, g)
-        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), other, 12)
+        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"other": other}, 12)["other"]
         assert area(deletion) >= area(found[0]) and area(insertion) <= area(found[1])
 
 
@@ -552,6 +554,44 @@ def test_sizes_are_of_the_matrices_that_the_convolution_multiplies_with(join):
         assert m.size > m.deviation > 0
 
 
+def untrained_run(folder: Path, seed: int = 0) -> Path:
+    "What a training of a tiny network would leave, with random weights."
+    from safetensors.torch import save_file
+
+    from stf_repro.data.benchmarks import get_benchmark
+    from stf_repro.training.config import parse
+    from stf_repro.training.epoch import build_model
+
+    section = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}, "seed": seed}
+    config = parse(section | {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}})
+    (run := folder / "M1" / f"seed-{seed}").mkdir(parents=True)
+    (run / "metrics.json").write_text("{}")
+    (run / "config.json").write_text(config.model_dump_json())
+    torch.manual_seed(seed)
+    save_file(build_model(config, get_benchmark(config.benchmark)).state_dict(), run / "model.safetensors")
+    return run
+
+
+def test_networks_looked_at_side_by_side_say_what_each_says_alone(tmp_path):
+    from stf_repro.evaluation.localisation import load_run, of_each
+
+    runs, threads = [untrained_run(tmp_path, seed) for seed in range(4)], torch.get_num_threads()
+    x = torch.randn(2, 3, 16, 25, 2, generator=torch.Generator().manual_seed(0))
+    looks = []
+
+    def look(model, config):
+        looks.append(torch.get_num_threads())
+        return config.seed, model(x).detach()
+
+    for (seed, said), run in zip(of_each(runs, look), runs, strict=True):
+        torch.testing.assert_close(said, load_run(run)[0](x).detach())
+        assert run.name == f"seed-{seed}"
+    assert set(looks) == {1} and torch.get_num_threads() == threads
+    with pytest.raises(ZeroDivisionError):
+        of_each(runs, lambda model, config: 1 / (config.seed - 2))
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("file,content,said", [
     ("model.safetensors", b"junk", "is damaged"),
     ("model.safetensors", None, "is damaged"),
@@ -563,16 +603,9 @@ def test_a_damaged_run_is_one_sentence(tmp_path, file, content, said):
 
     from stf_repro.evaluation.localisation import load_run
     from stf_repro.training.config import parse
-    from stf_repro.training.epoch import build_model
-    from stf_repro.data.benchmarks import get_benchmark
 
-    section = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
-    config = parse(section | {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}})
-    run = tmp_path / "M1" / "seed-0"
-    run.mkdir(parents=True)
-    (run / "metrics.json").write_text("{}")
-    (run / "config.json").write_text(config.model_dump_json())
-    save_file(build_model(config, get_benchmark(config.benchmark)).state_dict(), run / "model.safetensors")
+    run = untrained_run(tmp_path)
+    config = parse(json.loads((run / "config.json").read_text()))
     model, again = load_run(run)
     assert again == config
     model.run(torch.randn(2, 3, 16, 25, 2)).logits.sum().backward()  # every weight can be differentiated

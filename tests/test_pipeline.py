@@ -86,6 +86,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
         ("choices", "focus-scale-norm", {"seeds": [0, 1, 2], "group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "model.name": "stf", "hold_out": "subject", "benchmark": "synth60-xsub"}),
         ("choices", "adjacency", {"seeds": [0, 1, 2, 3, 4], "label": "L_Gk alone", "model.name": "stf", "objective.shares": {"adjacency": 3.0}, "hold_out": "subject"}),
         ("search", "jhmdb-lr-high", {"group": "search", "hold_out": "clip", "optim.lr": 0.02, "model.name": "msg3d", "benchmark": ["jhmdb-1", "jhmdb-2"]}),
+        ("why", "triple", {"group": "search", "hold_out": "pair", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "optim.lr": 0.02, "objective.shares.adjacency": 9.0, "objective.warmup": 0.3}),
         ("sbu", "M4", {"group": "study", "label": "M4", "source": "sbu", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "seeds": [*range(5)], "input.recipe": "uniform", "optim.recipe": "adamw", "objective.shares.adjacency": 3.0}),
         ("nwucla", "M5-p10", {"group": "study", "source": "nwucla", "benchmark": "nwucla", "percent": 10, "seeds": [*range(5)]}),
         ("jhmdb", "M1-bone", {"benchmark": ["jhmdb-1", "jhmdb-2", "jhmdb-3"], "seeds": [*range(10)], "input.modality": "bone", "model.width": 12}),
@@ -97,7 +98,7 @@ def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expec
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
     section = find_run(params, key)[1]
     assert {path: lookup(section, path.split(".")) for path in expected} == expected
-    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 32, "choices": 51, "search": 20, "sbu": 9, "jhmdb": 9, "jhmdb-full": 9, "nwucla": 15}[profile]
+    assert len(params["runs"]) + len(params["transfers"]) == {"paper": 31, "synthetic": 32, "choices": 51, "search": 20, "why": 12, "sbu": 9, "jhmdb": 9, "jhmdb-full": 9, "nwucla": 15}[profile]
 
 
 def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_are():

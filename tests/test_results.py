@@ -670,7 +670,7 @@ def test_a_choice_is_compared_with_m5_over_shared_seeds(choices, sensitivity):
             clear += abs(values.mean()) > half
         else:
             assert len(cell) == 1
-    assert f"**Top-1**: {clear} of 3 intervals leave out zero, and 0.15 are expected to by luck alone" in text
+    assert f"**Top-1**: {clear} of 3 intervals exclude zero, and 0.15 would do so by luck alone" in text
     page = (sensitivity / "sensitivity.ipynb").read_text()
     assert f"4 rows are compared with M5, 1 of them combinations. Scored on {len(scored)} clips held out of the training part, by subject." in page
     assert f"The {sum(map(len, INVENTED.values()))} trainings of this profile took {sum(map(len, INVENTED.values())) / 100:.1f} hours" in page
@@ -691,7 +691,7 @@ def test_all_networks_are_measured_by_the_same_map(sensitivity):
 def test_an_adjacency_beside_the_residual(sensitivity):
     "G through an open gate is larger than a residual of a ten-thousandth, and G through one that is nearly closed is not."
     page = (sensitivity / "sensitivity.ipynb").read_text()
-    assert "What G adds is larger than the learned residual, by an interval over seeds that leaves out zero, in 1 of 2 rows: gate half open." in page
+    assert "What G adds is larger than the learned residual, by an interval over seeds that excludes zero, in 1 of 2 rows: gate half open." in page
     rows = {row["row"]: row for row in cells_of((sensitivity / "table.md").read_text(), "The adjacency of the rows")}
     assert list(rows) == ["M5", "gate half open"]
     size = {row: float(cells["G (% of fixed)"].split(" ± ")[0]) for row, cells in rows.items()}

@@ -218,7 +218,7 @@ def check_labels(
     store,  # with `names`, `labels` and `attributes(i)`, such as a clip store
     benchmark: Benchmark,  # whose classes
 ) -> None:
-    "Raise `ValueError` if a clip that trains or tests has a label that is no class of the benchmark."
+    "Raise `ValueError` if a clip that trains or tests has a label that is not a class of the benchmark."
     K, labels = len(benchmark.classes), np.asarray(store.labels)
     wrong = [i for i in np.flatnonzero((labels < 0) | (labels >= K)).tolist() if benchmark.split(store.attributes(i))]
     if wrong:

@@ -120,7 +120,7 @@ _FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "lengt
 
 @dataclass
 class _Journal:
-    "What the writers of a store have dealt with so far."
+    "What the writers of a store have processed so far."
 
     kind: dict | None = None  # what all clips share: channels, confidence, attributes
     names: set[str] = field(default_factory=set)  # of the clips
@@ -265,7 +265,7 @@ class _Open(_Place):
 
     @property
     def done(self) -> int:
-        "Recordings that were dealt with, good or bad."
+        "Recordings that were processed, good or bad."
         return len(self.journal.names) + len(self.bad)
 
     def _note(self, row: dict) -> None:

@@ -74,7 +74,7 @@ def check_size(
 def read_bytes(
     path,  # a file
 ) -> bytes:
-    "The content of a file. Raises `FormatError` if it is absurdly large."
+    "The content of a file. Raises `FormatError` if it is far too large."
     check_size(path, Path(path).stat().st_size)
     return Path(path).read_bytes()
 
@@ -178,7 +178,7 @@ def _decimals(
     start: np.ndarray,  # (B,) where each number starts, ascending
     end: np.ndarray,  # (B,) where it ends
 ) -> np.ndarray:  # (B,) float64
-    "Decimal numbers, all at once. Raises `ValueError` for what is none."
+    "Decimal numbers, all at once. Raises `ValueError` for anything else."
     if len(start) == 0:
         return np.zeros(0)
     places = np.stack([start, end], 1).astype(np.int32)  # of number, rest, number, rest, ...
@@ -332,7 +332,7 @@ def write_ntu(
 
 # %% ../../nbs/reference/02_data.formats.ipynb #f55e9ee7
 def _once(pairs: list[tuple]) -> dict:
-    "A JSON object. A key that is there twice raises: which of the two would count?"
+    "A JSON object. A duplicate key raises an error."
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]

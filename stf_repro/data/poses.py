@@ -176,7 +176,7 @@ def _long(path, head: list[str], rows: list[list[str]], joints: tuple[str, ...])
 
 
 def _bare(path, rows: list[list[str]], joints: tuple[str, ...]) -> np.ndarray:  # (T, V, 4)
-    "A row per frame, without a head."
+    "A row per frame, without a header row."
     V, width = len(joints), len(rows[0])
     if width not in (3 * V, 4 * V):
         raise FormatError(path, 1, f"{width} columns without names; expected {3 * V} (x, y, z of {V} joints) or {4 * V} (with a score or state)")
@@ -329,7 +329,7 @@ def _joint_number(path, what: str, name, joints: list[str]) -> int:
 
 # %% ../../nbs/reference/03_data.poses.ipynb #688dd053
 def _hung(path, joints: list[str], pairs: list[list[int]], root: int) -> tuple[tuple[int, int], ...]:  # (child, parent)
-    "The bones, each from its joint towards the root. Raises `FormatError` if they are no tree."
+    "The bones, each from its joint towards the root. Raises `FormatError` if they are not a tree."
     left, reached, bones = list(pairs), {root}, []
     while touching := [pair for pair in left if (pair[0] in reached) != (pair[1] in reached)]:
         parent, child = touching[0] if touching[0][0] in reached else reversed(touching[0])

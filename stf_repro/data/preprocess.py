@@ -280,7 +280,7 @@ def list_recordings(
     source: Source,
     raw,  # folder with the raw files
 ) -> list[Raw]:  # sorted by name
-    "All recordings of a source in its raw folder, one a file."
+    "All recordings of a source in its raw folder, one per file."
     raw, ending = Path(raw), _ENDINGS[source.format]
     found = [Raw(_name(source.format, path), *place) for path, *place in _files(raw) if path.lower().endswith(ending)]
     if source.format == "kinetics":
@@ -308,7 +308,7 @@ def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
 
 # %% ../../nbs/reference/12_data.preprocess.ipynb #8232eb21
 def _absent(source: Source, found: list[Raw]) -> list[str]:
-    "Names of NTU that the shipped list has and the raw folder has not."
+    "Names of NTU that the shipped list has and the raw folder lacks."
     if source.key not in ("ntu60", "ntu120"):
         return []
     here = {item.name for item in found}

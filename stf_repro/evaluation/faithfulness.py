@@ -49,15 +49,17 @@ def curves(
     x: Tensor,  # (N, C, T, V, M)
     present: Tensor,  # (N, M) bool
     classes: Tensor,  # (N,) whose probability is watched
-    rank: Tensor,  # from `ranks`
+    orders: dict[str, Tensor],  # name -> ranks, from `ranks`
     steps: int,  # the curves have one point more
-) -> Tensor:  # (2, N, steps + 1) probability with 0, 1/steps, ..., all places removed; and put back
-    "The deletion and the insertion curve of each clip."
-    places = present.sum(1) * x.shape[2] * x.shape[3]  # (N,)
-    said = lambda clip: model(clip).softmax(1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
-    whole, empty = said(x), said(torch.zeros_like(x))  # the ends of both
-    inner = [[said(keep_first(x, rank, (places * i) // steps, insert)) for i in range(1, steps)] for insert in (False, True)]
-    return torch.stack([torch.stack([whole, *inner[0], empty], 1), torch.stack([empty, *inner[1], whole], 1)])
+) -> dict[str, Tensor]:  # name -> (2, N, steps + 1) probability with 0, 1/steps, ..., all places removed; and put back
+    "The deletion and the insertion curve of each clip, for several orders."
+    places, found = present.sum(1) * x.shape[2] * x.shape[3], {}  # places: (N,)
+    said = lambda clip: model(clip).softmax(1).expand(len(x), -1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
+    whole, empty = said(x), said(torch.zeros_like(x[:1]))  # the ends of all curves; an empty clip is like any other
+    for name, rank in orders.items():
+        out, back = ([said(keep_first(x, rank, (places * i) // steps, insert)) for i in range(1, steps)] for insert in (False, True))
+        found[name] = torch.stack([torch.stack([whole, *out, empty], 1), torch.stack([empty, *back, whole], 1)])
+    return found
 
 
 def area(
@@ -82,7 +84,8 @@ def faithfulness(
     for batch in indices.split(batch_size):
         view = clip_focus(model, clips, batch, config, **of)
         values = {"focus": view.Q, "motion": motion(view.x), "random": torch.zeros_like(view.Q)}
-        for order, found in parts.items():
-            found.append(curves(model, view.x, view.present, view.said, ranks(values[order], view.present, generator), steps))
+        orders = {order: ranks(value, view.present, generator) for order, value in values.items()}
+        for order, both in curves(model, view.x, view.present, view.said, orders, steps).items():
+            parts[order].append(both)
     means = {order: torch.cat(found, 1).mean(1) for order, found in parts.items()}  # (2, steps + 1)
     return {(name, order): mean[i] for order, mean in means.items() for i, name in enumerate(("deletion", "insertion"))}

@@ -29,7 +29,7 @@ from ..model.msg3d import MSG3D
 from ..model.losses import masked, probability
 from ..model.objective import Scene
 from ..skeleton import Layout
-from ..training.checkpoint import write_atomic, write_json
+from ..data.folders import write_atomic, write_json
 from ..training.config import InputConfig, RunConfig, parse
 from ..training.epoch import build_model, make_batch, predict
 from ..training.record import finished

@@ -64,7 +64,7 @@ def fuse(
 def correct(
     scores: Scores,
 ) -> np.ndarray:  # (n,) bool
-    "Which clips are named rightly. A tie counts as wrong."
+    "Which clips are classified correctly. A tie counts as wrong."
     own = scores.logits[np.arange(len(scores.labels)), scores.labels][:, None]
     return (~(scores.logits < own)).sum(1) == 1
 
@@ -82,7 +82,7 @@ def class_accuracy(
 def confusion(
     scores: Scores,
 ) -> np.ndarray:  # (classes, classes) number of clips, by label and by named class
-    "How often each class is named as each."
+    "How often each class is predicted as each."
     classes = scores.logits.shape[1]
     places = scores.labels * classes + scores.logits.argmax(1)
     return np.bincount(places, minlength=classes**2).reshape(classes, classes)

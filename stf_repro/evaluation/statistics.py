@@ -98,7 +98,7 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        "Whether both intervals leave out zero: few clips can agree by chance over all seeds."
+        "Whether both intervals exclude zero: few clips can agree by chance over all seeds."
         return abs(self.gain) > self.seeds_half and (self.clips_low > 0 or self.clips_high < 0)
 
 

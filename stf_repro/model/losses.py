@@ -77,7 +77,7 @@ def probability(
     logits: Tensor,  # (N, classes)
     classes: Tensor,  # (N,)
 ) -> Tensor:  # (N,) in [0, 1]
-    "What the network gives to one class of each clip."
+    "The probability that the network gives to one class of each clip."
     return class_score(logits.softmax(1), classes)
 
 

@@ -20,7 +20,7 @@ def aggregate(
     x: Tensor,  # (B, C, T, U) features of U nodes
     A: Tensor,  # (K, V, U), or (B, K, V, U) for one set of matrices a sample
 ) -> Tensor:  # (B, K*C, T, V)
-    "Sum over neighbours, once a scale; scales are stacked before channels, as in the original."
+    "Sum over neighbours, once per scale; scales are stacked before channels, as in the original."
     B, C, T, U = x.shape
     K, V = A.shape[-3:-1]
     flat = A.reshape(*A.shape[:-3], K * V, U).transpose(-1, -2)  # (U, K*V) or (B, U, K*V)

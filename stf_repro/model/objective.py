@@ -243,7 +243,7 @@ class Objective:
         present: Tensor,  # (N, M) bool: which bodies are there
         names: tuple[str, ...] = (),  # terms beside cross-entropy, from `plan`
     ) -> Losses:
-        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is no class, `TypeError` for a network without maps to hand out."
+        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is not a class, `TypeError` for a network without maps to hand out."
         scene = Scene(model, x, labels, present, self.reading)
         if names and not scene.modules:
             raise ValueError(f"{', '.join(names)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")
@@ -276,7 +276,7 @@ def cross_entropy(
     logits: Tensor,  # (N, classes)
     labels: Tensor,  # (N,) from 0
 ) -> Counted:
-    "Cross-entropy, the mean over all clips. Raises `ValueError` for a label that is no class (on a CPU; on a GPU the look would cost a wait)."
+    "Cross-entropy, the mean over all clips. Raises `ValueError` for a label that is not a class (on a CPU; on a GPU the check would cost a wait)."
     classes = logits.shape[1]
     if labels.device.type == "cpu" and (bad := labels[(labels < 0) | (labels >= classes)]).numel():
         raise ValueError(f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: {classes} classes are counted from 0 to {classes - 1}")

@@ -21,7 +21,7 @@ def parity_table(
 def flat(
     table: pd.DataFrame,
 ) -> pd.DataFrame:
-    "With one label a row and a column, as Markdown wants it; what was not measured is left empty."
+    "With one label per row and column, as Markdown needs it; what was not measured is left empty."
     name = lambda key: ", ".join(map(str, key)) if isinstance(key, tuple) else str(key)
     table = table.astype(object).where(table.notna(), "")
     return table.set_axis([name(key) for key in table.index]).set_axis([name(key) for key in table.columns], axis=1)
@@ -43,7 +43,7 @@ def step_table(
 def operation_table(
     found: dict,
 ) -> pd.DataFrame:
-    "GFLOP a clip of each kind of step, beside the least possible."
+    "GFLOP per clip of each kind of step, beside the least possible."
     table = pd.DataFrame(found["operations"]).set_index(["shape", "row", "kind"]) / 1e9
     return table.assign(ratio=table["operations"] / table["least"])
 
@@ -75,7 +75,7 @@ def summary(
     params: dict,  # of the profile paper
     counts: dict[str, dict[str, int]],  # from `clip_counts`
 ) -> str:
-    "What one wants to read first."
+    "What to read first."
     ceilings = ", ".join(f"{name} {value:.1f} {'GB/s' if name == 'copy' else 'TFLOP/s'}" for name, value in found["ceilings"].items())
     size = "networks of width 12 on 40 frames, NOT the paper's: ratios, not an answer" if found["reduced"] else "networks at the size of the paper"
     out = [f"{found['machine']['hardware']}, PyTorch {found['machine']['versions']['torch']}; {size}", f"ceilings: {ceilings}", ""]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..evaluation.ask import Look, focus_rows
 from ..evaluation.pretrained import Pretrained
 from .plots import draw_strips, drawable, save_gif, small_png
-from ..training.checkpoint import write_atomic
+from ..data.folders import write_atomic
 
 # %% ../../nbs/reference/58_report.focus_files.ipynb #1d1fb0b1
 ENDINGS = (".gif", ".png", ".csv")

@@ -15,11 +15,10 @@ import pandas as pd
 import yaml
 
 from ..evaluation.statistics import seed_interval
-from ..model.msg3d import MODULES
 from .tables.cells import with_half
 from .tables.files import commit_text
 from .words import words
-from ..training.checkpoint import write_atomic
+from ..data.folders import write_atomic
 
 # %% ../../nbs/reference/59_report.front.ipynb #8f3b4613
 TITLES = {  # name -> (what it is, the published table in data/reference, or where the paper has it)
@@ -39,6 +38,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "terms": ("What each loss term changes, alone", None),
     "reproducibility": ("The report: what the paper claims, and what came out", None),
     "search": ("The recipe of the study, chosen on held-out training clips", None),
+    "why": ("Why does STF not help on SBU? One thing at a time, on held-out training clips", None),
     "study": ("Does STF help? Every row on every fold with every seed", None),
 }
 
@@ -121,7 +121,7 @@ def found_accuracy(
     return f"{text}; of {len(sides)} settings STF is shown to be more accurate in {sides.count('above')}, less accurate in {sides.count('below')}{luck}"
 
 # %% ../../nbs/reference/59_report.front.ipynb #baf98e30
-EARLY, LAST = (MODULES[0], "elementwise"), (MODULES[-1], "mean_gradient")
+EARLY, LAST = ("gcn1", "elementwise"), ("g3d3", "mean_gradient")  # the first and the last module
 FOUND = {"above": "above", "below": "below", "": "not shown to differ from"}
 
 
@@ -134,7 +134,7 @@ def found_focus(
         return ""
     own = own.assign(value=100 * own.value.astype(float), chance=100 * own.chance.astype(float))
     values = own.pivot(index="seed", columns=["module", "form"], values="value")  # (seeds, maps)
-    chance, maps = own.groupby("seed").chance.mean(), [name for name in values if name[0] in MODULES]
+    chance, maps = own.groupby("seed").chance.mean(), [(module, form) for module, form in values if form and module != "input"]
     first, last = values[EARLY], values[LAST]
     differences = {"ec": first - chance, "el": first - last, "lc": last - chance}
     steps = {pair: FOUND[side(_around(*seed_interval(difference)))] for pair, difference in differences.items()}
@@ -234,7 +234,7 @@ def _rows(root: Path, profile: str, results: dict, default: str) -> list[str]:
 INTRODUCTION = """Made by the code of this project; this page, too (`stf render` writes it, nobody edits it). Each folder holds an executed notebook,
 its table as CSV, Markdown and LaTeX, its figure as PNG and SVG, and `made.json`, which names the runs behind it.
 
-A difference is called one where its 95 % intervals leave out zero. *Published* figures are those of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made
+A difference is called one where its 95 % intervals exclude zero. *Published* figures are those of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made
 by this project: figures on them say something about methods, and nothing about accuracy on NTU RGB+D or Kinetics.
 """
 

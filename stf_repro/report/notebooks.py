@@ -58,7 +58,7 @@ def _own_kernel():
 
 
 def _options(cwd, empty: str) -> dict:
-    "How papermill shall execute: in silence, in this environment."
+    "Options for papermill: run silently, in this environment."
     quiet = "--IPKernelApp.log_level=CRITICAL"  # else a kernel writes about its transport, and that it was stopped
     own = [f"--ipython-dir={empty}", "--IPKernelApp.exec_PYTHONSTARTUP=False"]
     options = {"kernel_manager_class": _own_kernel(), "extra_arguments": [quiet, *own]}

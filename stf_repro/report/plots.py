@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..data.poses import IN_IMAGES
 from ..skeleton import Layout
-from ..training.checkpoint import write_atomic
+from ..data.folders import write_atomic
 
 # %% ../../nbs/reference/57_report.plots.ipynb #57f7c807
 PALETTE = {
@@ -338,7 +338,7 @@ def save_gif(
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each panel
     moments: Sequence[str] | None = None,  # T texts, each below its picture; default: "frame 0" and so on
 ) -> None:
-    "An animated GIF: one panel a focus, the same bodies in each; below, the moment and a colour key."
+    "An animated GIF: one panel per focus, the same bodies in each; below, the moment and a colour key."
     moments = moments or [f"frame {t}" for t in range(bodies.shape[1])]
     fig, axes = _gif_axes(list(foci))
     moment = fig.text(0.5, 0.56 / fig.get_figheight(), "", ha="center", va="center", fontsize=8)

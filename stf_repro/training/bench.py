@@ -266,7 +266,7 @@ def operations(
 
 
 def count_steps(rig: Rig) -> list[dict]:
-    "Operations a clip of each kind of step, and the least possible."
+    "Operations per clip of each kind of step, and the least possible."
     with torch.no_grad():
         forward = operations(lambda: rig.step(*rig.load(), ())) / rig.size
     return [{"kind": kind, "operations": operations(lambda: rig.one(names)) / rig.size, "least": LEAST[kind] * forward} for kind, names in rig.kinds().items()]

@@ -120,7 +120,7 @@ class TrainingError(RuntimeError):
 
 
 class Tally:
-    "Means of the loss terms over the steps of an epoch. Keeps them on the device until it is asked."
+    "Means of the loss terms over the steps of an epoch. They stay on the device until they are asked for."
 
     def __init__(self, device):
         self.device = device

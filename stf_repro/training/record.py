@@ -23,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import stf_repro
-from .checkpoint import clear_checkpoints, write_atomic, write_json
+from ..data.folders import write_atomic, write_json
+from .checkpoint import clear_checkpoints
 from .config import RunConfig
 
 # %% ../../nbs/reference/35_training.record.ipynb #c2f3aa30

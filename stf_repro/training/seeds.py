@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import fmean
@@ -26,8 +27,8 @@ class ChildError(RuntimeError):
     "A process that was started from here failed."
 
 
-def _do(arguments: list[str], threads: int, pipes: list) -> None:
-    "In a child: one command of `stf`, its output into pipes."
+def _do(command: Callable, arguments: list[str], threads: int, pipes: list) -> None:
+    "In a child: one command, its output into pipes."
     threading.Thread(target=_follow_parent, daemon=True).start()
     for pipe, number in zip(pipes, (1, 2)):
         os.dup2(pipe.fileno(), number)
@@ -35,11 +36,9 @@ def _do(arguments: list[str], threads: int, pipes: list) -> None:
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))  # what was there may be a notebook's
     import torch
 
-    from stf_repro.cli import main
-
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
-    sys.exit(main(arguments))
+    sys.exit(command(arguments))
 
 
 def _follow_parent() -> None:
@@ -60,10 +59,10 @@ def _relay(stream, name: str, kept: list[str] | None) -> None:
 class _Child:
     "A process, the number of its place, and what it says."
 
-    def __init__(self, name: str, arguments: list[str], slot: int, threads: int):
+    def __init__(self, name: str, command: Callable, arguments: list[str], slot: int, threads: int):
         self.name, self.slot, self.said = name, slot, []
         ends = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        self.process = _CONTEXT.Process(target=_do, args=([*arguments, "--slot", str(slot)], threads, [write for _, write in ends]))
+        self.process = _CONTEXT.Process(target=_do, args=(command, [*arguments, "--slot", str(slot)], threads, [write for _, write in ends]))
         self.process.start()
         self.threads = []
         for (read, write), kept in zip(ends, (None, self.said)):
@@ -87,17 +86,19 @@ class _Child:
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #d3fac182
 def side_by_side(
-    commands: dict[str, list[str]],  # by name: what follows `stf`; each gets `--slot n`, n < jobs, when it starts
+    command: Callable[[list[str]], int],  # of a module, such as `stf_repro.cli.main`: arguments -> exit code
+    arguments: dict[str, list[str]],  # by name; each gets `--slot n`, n < jobs, when it starts
     jobs: int,  # how many at a time
 ) -> None:
-    "Run commands of `stf`. Raises `ChildError` when one fails, after stopping the others."
+    "Run a command several times. Raises `ChildError` when one fails, after stopping the others."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    waiting, running = list(commands.items()), []
+    waiting, running = list(arguments.items()), []
     try:
         while waiting or running:
             free = sorted(set(range(jobs)) - {child.slot for child in running})
             while waiting and free:
-                running.append(_Child(*waiting.pop(0), free.pop(0), max(1, cores // jobs)))
+                name, own = waiting.pop(0)
+                running.append(_Child(name, command, own, free.pop(0), max(1, cores // jobs)))
             wait([child.process.sentinel for child in running])
             for child in [child for child in running if not child.process.is_alive()]:
                 running.remove(child)

@@ -102,7 +102,7 @@ def lose(
 
 
 def _furniture(rng: np.random.Generator, T: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    "Something that is no body, and the frames in which it is seen: (T, 25, 3), (T,)."
+    "Something that is not a body, and the frames in which it is seen: (T, 25, 3), (T,)."
     person = draw_person(rng, rng.uniform(1.5, 1.9))
     shape = body(person, idle(rng, 1, person)) * [1, rng.uniform(0.25, 0.6), 1] + rng.normal(
         0, 0.06, (25, 3)

@@ -34,7 +34,7 @@ from ...skeleton import LAYOUTS
 # %% ../../../nbs/reference/09_data.made.kinetics.ipynb #846b0ba3
 @dataclass(frozen=True)
 class KineticsConfig:
-    "What the made videos are like."
+    "What the synthetic videos are like."
 
     seed: int = 0
     train: int = 18  # people in training

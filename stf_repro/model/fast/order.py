@@ -24,7 +24,7 @@ def inner(
 def outer(
     x: Tensor,  # (V, T, B, C)
 ) -> Tensor:  # (B, C, T, V), a view
-    "Back to the shape that everybody else sees."
+    "Back to the usual order of axes."
     return x.permute(2, 3, 1, 0)
 
 # %% ../../../nbs/appendix/21_model.fast.order.ipynb #cf75553b

@@ -238,7 +238,7 @@ def is_fast(model: nn.Module) -> bool:
 def reference_path(
     model: MSG3D,  # perhaps accelerated
 ) -> Iterator[MSG3D]:  # the same network
-    "For a while, the sums as the reference writes them."
+    "Within this context, the sums as the reference writes them."
     kind = type(model)
     if is_fast(model):
         model.__class__ = kind.__bases__[1]

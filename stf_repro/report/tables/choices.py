@@ -16,7 +16,7 @@ from .runs import Run, arm
 # %% ../../../nbs/reference/56_report.tables.choices.ipynb #0f37f14d
 @dataclass(frozen=True)
 class Change:
-    "A row less the baseline, in one measure."
+    "A row minus the baseline, in one measure."
 
     mean: float
     half: float  # half the 95 % interval over seeds; NaN for one seed
@@ -24,7 +24,7 @@ class Change:
 
     @property
     def clear(self) -> bool:
-        "Whether the interval leaves out zero."
+        "Whether the interval excludes zero."
         return abs(self.mean) > self.half
 
     def text(self, form: str = "+.2f") -> str:
@@ -48,7 +48,7 @@ def verdict(
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
     named = sorted((row for row, c in known.items() if c.clear), key=lambda row: -round(known[row].mean, 9))  # equal to the last bits: in the given order
-    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals leave out zero, and {len(known) / 20:.2f} are expected to by luck alone"
+    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and {len(known) / 20:.2f} would do so by luck alone"
     return head + "".join(f"{':' if i == 0 else ';'} {row} ({known[row].text()})" for i, row in enumerate(named)) + "."
 
 
@@ -78,6 +78,6 @@ def by_label(
 def rows_of_choices(
     run: Run,
 ) -> str:  # e.g. "C11, C12"; empty for a run that takes none
-    "Which rows of CHOICES.md a run takes another way."
+    "Which rows of CHOICES.md a run changes."
     named = {CHOICES[name].row for name in run.config.get("choices") or {}}
     return ", ".join(sorted(named, key=lambda row: int(row[1:])))

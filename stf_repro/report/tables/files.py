@@ -13,7 +13,7 @@ import pandas as pd
 
 from .runs import Run, is_made, seeds_text
 from ..words import words
-from ...training.checkpoint import write_atomic, write_json
+from ...data.folders import write_atomic, write_json
 
 # %% ../../../nbs/reference/52_report.tables.files.ipynb #e3f41b2c
 def _same(values) -> str:
@@ -76,7 +76,7 @@ def write_made(
     missing: Iterable[str] = (),  # what was asked for and not found
     made: bool | None = None,  # whether the data are synthetic; default: what the runs say
 ) -> None:
-    "Write down from what a result was made."
+    "Write down what a result was made from."
     changed = {r.record["uncommitted_changes"] for r in runs}
     facts = {
         "made": all(is_made(r.config["benchmark"]) for r in runs) if made is None else made,

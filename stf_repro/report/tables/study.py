@@ -86,7 +86,7 @@ def read_study(
 # %% ../../../nbs/reference/56_report.tables.study.ipynb #b5cb9162
 @dataclass(frozen=True)
 class Effect:
-    "A row less another, paired by fold and seed. Points of top-1."
+    "A row minus another, paired by fold and seed. Points of top-1."
 
     mean: float
     half: float  # half the 95 % interval over trainings; NaN for one pair
@@ -96,7 +96,7 @@ class Effect:
 
     @property
     def shown(self) -> bool:
-        "Whether both intervals leave out zero on the same side."
+        "Whether both intervals exclude zero on the same side."
         return abs(self.mean) > self.half and self.clips_low * self.clips_high > 0 and self.clips_low * self.mean > 0
 
     def beyond(
