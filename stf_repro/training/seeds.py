@@ -10,13 +10,14 @@ import csv
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import fmean
+
+from ..data.folders import end_with_parent
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #61187a8e
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -29,7 +30,7 @@ class ChildError(RuntimeError):
 
 def _do(command: Callable, arguments: list[str], threads: int, pipes: list) -> None:
     "In a child: one command, its output into pipes."
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    end_with_parent()
     for pipe, number in zip(pipes, (1, 2)):
         os.dup2(pipe.fileno(), number)
         pipe.close()
@@ -39,12 +40,6 @@ def _do(command: Callable, arguments: list[str], threads: int, pipes: list) -> N
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
     sys.exit(command(arguments))
-
-
-def _follow_parent() -> None:
-    "Stop when the process that started this one is gone."
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #dd7e7d57
 def _relay(stream, name: str, kept: list[str] | None) -> None:
