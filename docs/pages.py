@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "site"
-NOTEBOOKS = ("nbs/book", "nbs/reference", "nbs/appendix", "nbs/benchmarks", "results/synthetic/*", "results/choices/*", "results/*/study", "results/search/*")
+NOTEBOOKS = ("nbs/book", "nbs/reference", "nbs/appendix", "nbs/benchmarks", "results/synthetic/*", "results/choices/*", "results/*/study", "results/search/*", "results/why/*")
 TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md", "conf/PROTOCOL.md", "results/README.md", "data/reference/README.md", "tests/fixtures/README.md")
 OURS = ("index.md", "source.md")  # written for the site, in this folder
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
