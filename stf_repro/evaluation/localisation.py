@@ -91,7 +91,7 @@ def of_each(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads if torch.device(device).type == "cpu" else 1) as pool:
             return list(pool.map(lambda folder: look(*load_run(folder, device)), folders))
     finally:
         torch.set_num_threads(threads)
