@@ -8,6 +8,7 @@ __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'show', '
 
 # %% ../nbs/reference/60_cli.ipynb #ca39a4de
 import argparse
+import errno
 import json
 import os
 import signal
@@ -624,6 +625,15 @@ def _interrupt(*_):
     raise KeyboardInterrupt
 
 
+def _reason(error: Exception) -> str:
+    "What went wrong, in a sentence; a bare error of the system is given its file, and a full disk what to do."
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{said}; what was finished before is intact. Make room, and start the same command again" if full else said
+
+
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
     args = parser().parse_args(argv)
@@ -643,8 +653,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except _expected() as error:
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
-        print(f"stf {args.command}: {reason}", file=sys.stderr)
+        print(f"stf {args.command}: {_reason(error)}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)

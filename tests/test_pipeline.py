@@ -1,5 +1,6 @@
 "The pipeline: what a change re-runs, what a kill leaves, what a mistake is told."
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import torch
 import yaml
 from conftest import STF
 
+from stf_repro import cli
 from stf_repro.cli import main
 from stf_repro.report.tables.runs import read_runs
 from stf_repro.training.config import ConfigError, parse, run_configs
@@ -413,6 +415,16 @@ def test_mistakes_on_the_command_line_are_one_sentence(project, monkeypatch, cap
     assert expected in error and len(error.strip().splitlines()) == 1
 
 
+def test_a_full_disk_is_one_sentence_that_says_what_to_do(project, monkeypatch, capsys):
+    def download(root, args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "raw/nwucla/all_sqe.zip")
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(cli, "download", download)
+    assert main(["download", "nwucla"]) == 1
+    assert re.fullmatch(r"stf download: raw/nwucla/all_sqe.zip: No space .*intact. Make room, and start the same command again\n", capsys.readouterr().err)
+
+
 def test_a_record_says_whether_git_could_be_asked(clone, tmp_path, monkeypatch):
     "Clean, changed, and the ways in which git does not answer: not there, refusing, no repository, the package not in it."
     from stf_repro.training import record
@@ -482,7 +494,8 @@ MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "s
 @pytest.mark.parametrize("source", MADE)
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
-    from stf_repro.cli import main
+    from stf_repro import cli
+from stf_repro.cli import main
     from stf_repro.data.batches import RECIPES, Clips
     from stf_repro.data.benchmarks import BENCHMARKS
     from stf_repro.data.clips import ClipStore
