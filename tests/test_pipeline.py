@@ -494,8 +494,7 @@ MADE = {"synth120": {"subjects": 3}, "synthkinetics": {"train": 2, "val": 1}, "s
 @pytest.mark.parametrize("source", MADE)
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
-    from stf_repro import cli
-from stf_repro.cli import main
+    from stf_repro.cli import main
     from stf_repro.data.batches import RECIPES, Clips
     from stf_repro.data.benchmarks import BENCHMARKS
     from stf_repro.data.clips import ClipStore
