@@ -8,7 +8,6 @@ __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'show', '
 
 # %% ../nbs/reference/60_cli.ipynb #ca39a4de
 import argparse
-import errno
 import json
 import os
 import signal
@@ -627,11 +626,12 @@ def _interrupt(*_):
 
 def _reason(error: Exception) -> str:
     "What went wrong, in a sentence; a bare error of the system is given its file, and a full disk what to do."
+    from stf_repro.data.folders import NO_ROOM
+
     if not isinstance(error, OSError) or not error.errno:
         return str(error)
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{said}; what was finished before is intact. Make room, and start the same command again" if full else said
+    return f"{said}; what was finished before is intact. Make room, and start the same command again" if error.errno in NO_ROOM else said
 
 
 def main(argv: list[str] | None = None) -> int:

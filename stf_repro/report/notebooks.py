@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..data.folders import aside, put, recover, remove, wanting
+from ..data.folders import NO_ROOM, aside, put, recover, remove, wanting
 from ..training.stamp import is_stamped, write_stamp
 from ..training.syntax import reached
 
@@ -113,6 +113,8 @@ def execute(
         shutil.move(part, failed)
         raise NotebookError(f"{notebook}: its Python process died, perhaps for want of memory; free some and call it again. What it had done is in {failed}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
         raise NotebookError(f"{notebook} cannot be executed ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from error
     finally:
         part.unlink(missing_ok=True)
