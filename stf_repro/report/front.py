@@ -38,7 +38,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "terms": ("What each loss term changes, alone", None),
     "reproducibility": ("The report: what the paper claims, and what came out", None),
     "search": ("The recipe of the study, chosen on held-out training clips", None),
-    "why": ("Why does STF not help on SBU? One thing at a time, on held-out training clips", None),
+    "why": ("Does a part of STF stand in the way on SBU? One thing at a time, on held-out training clips", None),
     "study": ("Does STF help? Every row on every fold with every seed", None),
 }
 
