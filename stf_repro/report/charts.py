@@ -71,9 +71,10 @@ def seed_legend(
     colours: dict[str, str] | None = None,  # kind -> colour, as in `draw_seeds`
     more: Sequence = (),  # other handles
     ncols: int = 4,
+    of: str = "seed",  # what a point is; its plural takes an s
 ) -> None:
     "What the marks mean, below the figure and over no curve."
-    handles = [ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one seed" if kind else "one seed")[0] for kind, c in (colours or {"": PALETTE["blue"]}).items()]
-    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label="mean, 95 % over seeds")
+    handles = [ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0] for kind, c in (colours or {"": PALETTE["blue"]}).items()]
+    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label=f"mean, 95 % over {of}s")
     handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
     ax.figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols, fontsize=8)
