@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .formats import ntu_attributes
 from .names import class_names
 
 # %% ../../nbs/reference/04_data.benchmarks.ipynb #846b0ba3

@@ -20,7 +20,7 @@ import yaml
 
 from .formats import NTU_NAME, FormatError, Recording, parse_ntu, read_bytes, read_kinetics, read_nwucla
 from .pickles import load_arrays, own_array
-from ..skeleton import LAYOUTS, Layout, get_layout, hop_distance
+from ..skeleton import LAYOUTS, Layout, get_layout
 
 # %% ../../nbs/reference/03_data.poses.ipynb #b1554d4a
 def find_layout(

@@ -11,7 +11,6 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
