@@ -99,6 +99,22 @@ class Effect:
         "Whether both intervals exclude zero on the same side."
         return abs(self.mean) > self.half and self.clips_low * self.clips_high > 0 and self.clips_low * self.mean > 0
 
+    @property
+    def half_folds(self) -> float:
+        "Half the 95 % interval over the means of the folds, which share less than the trainings of one fold do; NaN for one fold."
+        return seed_interval(pd.Series(self.values).groupby(level=0).mean())[1]
+
+    def verdict(
+        self,
+        step: float | None = None,  # the published one, points
+    ) -> str:
+        "What is shown of the claim that the difference is above zero."
+        if self.shown:
+            return "shown" if self.mean > 0 else "the opposite is shown"
+        if step is None:
+            return "not shown"
+        return "not shown, smaller than published" if max(self.mean + self.half, self.clips_high) < step else "not shown, too uncertain to tell"
+
     def beyond(
         self,
         step: float,  # points
