@@ -191,10 +191,11 @@ def _found_on_real(root: Path) -> list[str]:
     lines = []
     for path in sorted((root / "results").glob("*/study/effects.csv")):
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-        own = rows[(rows.label == "M5") & (rows.modality == "joint") & (rows.percent == "100.0")]
+        own = rows[(rows.label == "M5") & (rows.percent == "100.0")]
         if len(own):
-            profile = path.parents[1].name
-            lines.append(f"- **{words(profile)}** ([study]({profile}/study/study.ipynb)): STF, joints: {own.said.iloc[0]}.")
+            profile, reads = path.parents[1].name, {"joint": "joints", "bone": "bones", "joint and bone": "joints and bones"}
+            said = "; ".join(f"{reads[r.modality]}: {r.said}" for r in own.itertuples())
+            lines.append(f"- **{words(profile)}** ([study]({profile}/study/study.ipynb)): STF, {said}.")
     return ["## What was found on real data", "", *lines, ""] if lines else []
 
 # %% ../../nbs/reference/59_report.front.ipynb #e658a5ef
