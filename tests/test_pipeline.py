@@ -327,6 +327,14 @@ def test_results_depend_on_every_module_their_notebook_imports(root):
             assert lacking(f"results_{group}", entry, root) == [], name
 
 
+def test_the_report_depends_on_everything_it_reads(root):
+    "Each study and each table that its parameters name."
+    stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["results_report"]["do"]
+    for name, given in yaml.safe_load((root / "params.yaml").read_text())["results"]["report"].items():
+        read = {*(f"results/{s}/study" for s in given["sets"]), *(f"results/${{profile}}/{t}" for t in given["tables"])}
+        assert given["sets"] and read <= {*stage["deps"]}, name
+
+
 def test_training_stages_list_the_modules_that_they_fingerprint(root):
     "DVC calls a training when a module changes that it may depend on; the trainer then looks closer."
     from stf_repro.training.fingerprint import _TRAINER
