@@ -47,6 +47,8 @@ def test_command_runs(command, clone):
     environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(clone)}
     result = subprocess.run(rehearse(command), shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
+    if command.startswith("dvc exp run"):
+        assert {word for word in command.split() if "@" in word} <= {*result.stdout.split()}  # the stages it names are there
     if "profile=sbu" in command:
         assert {"download@sbu", "train@M1", "train@M5", "results_study@study"} <= set(result.stdout.split())
 
