@@ -1,5 +1,6 @@
 "The study on real data: its tables are those of the committed scores, and its statistics are those of scipy and of a calculation by hand."
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from scipy import stats
 
 from stf_repro.evaluation.scores import Scores
-from stf_repro.report.tables.cells import read_published
+from stf_repro.report.tables.cells import read_published, with_half
 from stf_repro.report.tables.study import Row, by_class, collect, effect, published_steps, read_study, said, study_effects, study_long, with_fused, write_study
 from stf_repro.report.tables.runs import Run
 
@@ -88,3 +89,15 @@ def test_class_gains_and_published_steps(root):
     (line,) = by_class(first, second).itertuples()
     assert (line.label, line.clips, line.first, line.second, line.change, line.half) == (0, 4, 50, 75, 25, 0)
     assert published_steps(read_published(root, "table5_ablation")) == {"M2": 0.56, "M3": 1.15, "M4": 1.88, "M5": 2.57}
+
+
+def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
+    "The appendix is not executed by the tests, so its stored table is compared with the committed scores."
+    page = json.loads((root / "nbs/appendix/again.ipynb").read_text())
+    shown = "".join(text for cell in page["cells"] for out in cell.get("outputs", []) for text in out.get("data", {}).get("text/markdown", []))
+    lines = {tuple(word.strip() for word in line.strip("|").split("|")) for line in shown.splitlines()}
+    again = with_fused(read_study(root / "nbs/appendix/measured/nwucla-again.npz"))
+    first = with_fused(read_study(root / "results/nwucla/study/scores.npz"))
+    for when, rows in (("first", {row: first[row] for row in again}), ("again", again)):
+        for row, e in study_effects(rows).items():
+            assert (str(row), when, with_half(e.mean, e.half, "+.2f"), f"{e.clips_low:+z.2f} to {e.clips_high:+z.2f}", "yes" if e.shown else "") in lines
