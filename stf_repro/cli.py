@@ -326,10 +326,19 @@ def _run_lines() -> list[str]:
 
 # %% ../nbs/reference/60_cli.ipynb #219af821
 def render(root: Path, args) -> str:
-    "Execute a results notebook with the parameters of the profile."
-    from stf_repro.report.notebooks import render
+    "Execute results notebooks: one of the profile in params.yaml, or of another, or all that are in results/."
+    from stf_repro.report.notebooks import committed_pages, profile_params, render
 
-    return f"{render(root, _params(root), args.notebook)}: complete"
+    if not args.all:
+        if not args.notebook:
+            raise ValueError("which page? Name one, e.g. `stf render table5_ablation`, or say --all")
+        params = profile_params(root, args.profile) if args.profile else _params(root)
+        return f"{render(root, params, args.notebook)}: complete"
+    pages = [page for page in committed_pages(root) if args.profile in (None, page[0])]
+    params = {profile: profile_params(root, profile) for profile, _ in pages}
+    for i, (profile, name) in enumerate(pages, 1):
+        print(f"{i} of {len(pages)}: {render(root, params[profile], name)}", flush=True)
+    return f"{len(pages)} pages: complete"
 
 
 def pack(root: Path, args) -> str:
@@ -554,8 +563,10 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("--jobs", type=_positive, default=1, help="how many trainings go side by side (default: 1)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
-    p = commands.add(_PIPELINE, render, "execute nbs/results/NOTEBOOK.ipynb into results/", "stf render table5_ablation")
-    p.add_argument("notebook", help="e.g. table5_ablation")
+    p = commands.add(_PIPELINE, render, "execute nbs/results/NOTEBOOK.ipynb into results/: from finished runs, or, where there are none, from the files that were committed with the page", "stf render table5_ablation, or stf render --all")
+    p.add_argument("notebook", nargs="?", help="e.g. table5_ablation")
+    p.add_argument("--profile", help="another profile than that of params.yaml, e.g. sbu")
+    p.add_argument("--all", action="store_true", help="every page in results/, of all profiles or of the one named")
     p = commands.add(_PIPELINE, export, "write clips/SOURCE for other toolboxes", "stf export synth60 pyskl synth60.pkl")
     p.add_argument("source", help="a source that was preprocessed")
     p.add_argument("format", choices=("msg3d", "pyskl"), help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does")

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from ..evaluation.statistics import seed_interval
+from ..evaluation.statistics import Effect, seed_interval
 from .plots import PALETTE  # the colours of Okabe and Ito
 
 # %% ../../nbs/reference/57_report.charts.ipynb #ab7459e3
@@ -29,9 +29,8 @@ def seed_limits(
     return float(low - free), float(high + free)
 
 # %% ../../nbs/reference/57_report.charts.ipynb #8c967fb4
-def _interval(ax: Axes, y: float, values: np.ndarray, limits: tuple[float, float], within: tuple[float, float], colour: str) -> None:
+def _interval(ax: Axes, y: float, mean: float, half: float, limits: tuple[float, float], within: tuple[float, float], colour: str) -> None:
     "The mean, and its interval as far as the axis goes; arrowheads where it goes on."
-    mean, half = seed_interval(values)
     ax.plot([mean], [y], "|", color=colour, ms=11, mew=2, zorder=4)
     if np.isnan(half):
         return
@@ -50,8 +49,9 @@ def draw_seeds(
     limits: tuple[float, float] | None = None,  # of the axis; default: `seed_limits` of the points
     zero: bool = True,  # whether zero shall be seen, as a line
     within: tuple[float, float] = (-np.inf, np.inf),  # what values can be at all: an interval ends there
+    effects: dict[str, Effect] | None = None,  # by row, where the points are differences: draw the interval that decides, over trainings and clips
 ) -> None:
-    "Points of seeds, means, and 95 % intervals over seeds."
+    "Points of seeds, means, and 95 % intervals: over the points, or those of `effects`."
     colours = colours or {"": PALETTE["blue"]}
     points = points.assign(kind=points.kind if "kind" in points else "")
     limits = limits or seed_limits(points.value, zero)
@@ -62,7 +62,8 @@ def draw_seeds(
         ax.axvline(0, color=PALETTE["grey"], lw=0.8, zorder=1)
     for (row, kind), own in points.groupby(["row", "kind"], sort=False):
         shift = (list(colours).index(kind) - (len(colours) - 1) / 2) * 0.8 / len(colours)  # as seaborn does
-        _interval(ax, rows.index(row) + shift, own.value.to_numpy(float), limits, within, colours[kind])
+        mean, half = (effects[row].mean, effects[row].half) if effects else seed_interval(own.value)
+        _interval(ax, rows.index(row) + shift, mean, half, limits, within, colours[kind])
     ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=limits, ylim=(len(rows) - 0.5, -0.5), ylabel="")
 
 # %% ../../nbs/reference/57_report.charts.ipynb #5526973a
@@ -72,9 +73,10 @@ def seed_legend(
     more: Sequence = (),  # other handles
     ncols: int = 4,
     of: str = "seed",  # what a point is; its plural takes an s
+    over: str = "",  # what the interval is over; default: the points
 ) -> None:
     "What the marks mean, below the figure and over no curve."
     handles = [ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0] for kind, c in (colours or {"": PALETTE["blue"]}).items()]
-    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label=f"mean, 95 % over {of}s")
+    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label=f"mean, 95 % over {over or of + 's'}")
     handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
     ax.figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols, fontsize=8)

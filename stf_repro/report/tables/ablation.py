@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ...evaluation.statistics import Comparison, Summary, compare, summary
+from ...evaluation.statistics import Effect, Summary, effect, summary
 from .cells import NOT_RUN, cell, columns, step_cells
 from .runs import Run, arm, focus_benchmark, same_seeds, scores_of
 from ..words import words
@@ -31,8 +31,8 @@ class AblationRow:
     terms: dict[str, bool]  # loss term -> whether the row has it
     base: str | None  # the row that its step is taken from; None: the first row
     own: Summary | None
-    step: Comparison | None  # to the base
-    gain: Comparison | None  # to the first row
+    step: Effect | None  # to the base
+    gain: Effect | None  # to the first row
     best: float | str  # top-1 of the best epoch, mean over seeds; empty if not known
     paper: dict[str, str]  # as published: `FACTS`; empty in a row of ours
 
@@ -62,7 +62,7 @@ def ablation(
     scores = {model: scores_of(own) for model, own in arms.items()}
     for model, adds, terms, base, paper in outline:
         if model in arms:
-            step, gain = (compare(scores[other], scores[model]) if base else None for other in (base, outline[0][0]))
+            step, gain = (effect(scores[other], scores[model]) if base else None for other in (base, outline[0][0]))
             best = [run.metrics["top1_best"] for run in arms[model] if "top1_best" in run.metrics]
             rows.append(AblationRow(model, adds, terms, base, summary(scores[model]), step, gain, float(np.mean(best)) if best else "", paper))
     return rows, [run for own in arms.values() for run in own]
@@ -76,7 +76,7 @@ def ablation_long(
     out = []
     for r in rows:
         row = {"model": r.model, "measured_on": benchmark or NOT_RUN} | {name.split()[-1]: on for name, on in r.terms.items()}
-        row |= columns("ours", r.own, Summary) | columns("step", r.step, Comparison) | columns("gain", r.gain, Comparison)
+        row |= columns("ours", r.own, Summary) | columns("step", r.step, Effect) | columns("gain", r.gain, Effect)
         out.append(row | {"top1_best_epoch": r.best} | {f"published_{name}": value for name, value in r.paper.items()})
     return pd.DataFrame(out)
 

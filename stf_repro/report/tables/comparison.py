@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...evaluation.scores import Scores, fuse
-from ...evaluation.statistics import Comparison, Summary, compare, summary
+from ...evaluation.statistics import Effect, Summary, effect, summary
 from .cells import NOT_RUN, cell, columns, step_cells
 from .runs import Run, arm, counterpart, is_made, same_seeds, scores_of
 from ..words import words
@@ -74,7 +74,7 @@ class Row:
     paper: dict[str, str]  # label -> published figure
     msg3d: Summary | None
     stf: Summary | None
-    step: Comparison | None
+    step: Effect | None
 
 
 def comparison(
@@ -90,7 +90,7 @@ def comparison(
         for m in MODALITIES:
             paper = {label: known.get((name, d, p, m), "-") for label, name in names.items()}
             first, second = (stream(arms, label, benchmark, m) for label in names)
-            rows.append(Row(d, p, m, benchmark, paper, summary(first), summary(second), compare(first, second)))
+            rows.append(Row(d, p, m, benchmark, paper, summary(first), summary(second), effect(first, second)))
     return rows, [run for own in arms.values() for run in own]
 
 # %% ../../../nbs/reference/54_report.tables.comparison.ipynb #0c5bbe24
@@ -114,7 +114,7 @@ def comparison_long(rows: list[Row], published: pd.DataFrame) -> pd.DataFrame:
         for method, value, step in (("MS-G3D", r.msg3d, None), ("STF", r.stf, r.step)):
             row = {"kind": "ours", "method": method, "dataset": r.benchmark or "", "modality": r.modality}
             row |= {"stands_for": f"{r.dataset} {r.protocol}", "state": "run" if value else NOT_RUN}
-            ours.append(row | columns("ours", value, Summary) | columns("step", step, Comparison))
+            ours.append(row | columns("ours", value, Summary) | columns("step", step, Effect))
     return pd.concat([paper, pd.DataFrame(ours)], ignore_index=True).fillna("")
 
 

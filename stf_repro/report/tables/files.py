@@ -75,6 +75,7 @@ def write_made(
     runs: list[Run],
     missing: Iterable[str] = (),  # what was asked for and not found
     made: bool | None = None,  # whether the data are synthetic; default: what the runs say
+    footer: str = "",  # from `provenance`, kept for a page that is made again without the runs
 ) -> None:
     "Write down what a result was made from."
     changed = {r.record["uncommitted_changes"] for r in runs}
@@ -86,8 +87,9 @@ def write_made(
         "hardware": sorted({r.record["hardware"] for r in runs}),
         "commits": sorted({str(r.record["commit"]) for r in runs}),
         "uncommitted_changes": True if True in changed else None if None in changed else False,
-        "dates": sorted({r.record["date"] for r in runs if "date" in r.record}),
+        "dates": sorted({r.record["date"] for r in runs if "date" in r.record})[-1:],  # the newest
         "seconds": round(sum(r.record["seconds"] for r in runs), 1),
+        "provenance": footer,
     }
     write_json(Path(out) / "made.json", facts)
 

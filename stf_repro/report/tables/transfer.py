@@ -8,7 +8,7 @@ __all__ = ['PAIR', 'transfer', 'scarce']
 # %% ../../../nbs/reference/55_report.tables.transfer.ipynb #72f1093f
 import pandas as pd
 
-from ...evaluation.statistics import Comparison, Summary, compare, summary
+from ...evaluation.statistics import Effect, Summary, effect, summary
 from .cells import NOT_RUN, cell, columns, step_cells
 from .runs import Run, arm, counterpart, focus_benchmark, same_seeds, scores_of
 from ..words import words
@@ -27,7 +27,7 @@ def transfer(
     tuned = {"last": runs, "all": main}  # which layers
     arms = same_seeds({(label, layers): arm(of, label, benchmark) for label in ("M1", "M5") for layers, of in tuned.items()})
     scores = {key: scores_of(own) for key, own in arms.items()}
-    step, people, machine = compare(scores["M1", "last"], scores["M5", "last"]), [], []
+    step, people, machine = effect(scores["M1", "last"], scores["M5", "last"]), [], []
     for r in published.itertuples():
         label = PAIR[r.method]
         own, full = (summary(scores[label, layers]) for layers in tuned)
@@ -37,7 +37,7 @@ def transfer(
         paper = {f"published on {words(r.test_dataset)}: last layer": r.top1, "published gain": r.delta}
         people.append(row | (steps if label == "M5" else dict.fromkeys(steps, "")) | paper)
         paper = {f"published_{name}": getattr(r, name) for name in ("train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source")}
-        ours = columns("ours", own, Summary) | columns("full", full, Summary) | columns("step", gain, Comparison)
+        ours = columns("ours", own, Summary) | columns("full", full, Summary) | columns("step", gain, Effect)
         machine.append({"method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
     return pd.DataFrame(people), pd.DataFrame(machine), [run for own in arms.values() for run in own]
 
@@ -53,12 +53,12 @@ def scarce(
     scores = {key: scores_of(own) for key, own in arms.items()}
     for percent, of_percent in published.groupby("percent", sort=False):
         epochs = dict.fromkeys(str(run.config["optim"]["epochs"]) for label in ("M1", "M5") for run in arms[percent, label])
-        step, row = compare(scores[percent, "M1"], scores[percent, "M5"]), {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}
+        step, row = effect(scores[percent, "M1"], scores[percent, "M5"]), {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}
         for r in of_percent.itertuples():
             own, gain = summary(scores[percent, PAIR[r.method]]), step if PAIR[r.method] == "M5" else None
             row[f"ours on {words(benchmark or NOT_RUN)}: {words(PAIR[r.method])}"] = cell(own)
             paper = {f"published_{name}": getattr(r, name) for name in ("train_sequences", "dataset", "protocol", "modality", "top1", "gain", "source")}
-            ours = columns("ours", own, Summary) | columns("step", gain, Comparison)
+            ours = columns("ours", own, Summary) | columns("step", gain, Effect)
             machine.append({"percent": percent, "method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
         row |= step_cells("gain of STF", step)
         for r in of_percent.itertuples():
