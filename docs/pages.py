@@ -1,21 +1,19 @@
 """Lay out the pages of the site in `build/site`, as they lie in the repository, so that links between them stay as they are written.
 
-`make site` runs this, then Sphinx. No notebook is executed: the outputs are those that are stored. One picture is made: the moving one on the first page.
+`make site` runs this, then Sphinx. No notebook is executed: the outputs are those that are stored.
 """
 
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "site"
 NOTEBOOKS = ("nbs/book", "nbs/reference", "nbs/appendix", "nbs/benchmarks", "results/synthetic/*", "results/choices/*", "results/*/study", "results/search/*", "results/why/*")
-TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md", "conf/PROTOCOL.md", "results/README.md", "data/reference/README.md", "tests/fixtures/README.md")
+TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md", "docs/reproduce.md", "conf/PROTOCOL.md", "results/README.md", "data/README.md", "data/reference/README.md", "tests/fixtures/README.md")
 OURS = ("index.md", "source.md")  # written for the site, in this folder
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
@@ -124,7 +122,7 @@ def main() -> None:
     (OUT / "_static").mkdir()
     for file in (mathjax(), ROOT / "docs" / "style.css", ROOT / "docs" / "icon.svg"):
         shutil.copy(file, OUT / "_static")
-    subprocess.run([sys.executable, "-m", "stf_repro.cli", "focus", "example", "--out", str(OUT / "focus.gif")], check=True, cwd=ROOT)
+    shutil.copy(ROOT / "docs" / "focus.gif", OUT)
     print(f"{OUT}: {len(known)} pages")
 
 

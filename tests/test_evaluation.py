@@ -1,7 +1,6 @@
 "What the results are computed with, against brute force and closed forms."
 
 import io
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 from PIL import Image
+from scipy import stats
 
 from stf_repro.data.batches import Clips, replay
 from stf_repro.data.clips import ClipStore
@@ -22,17 +22,18 @@ from stf_repro.data.formats import read_ntu
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
-from stf_repro.evaluation.adjacency import ModuleAdjacency, between_share, class_adjacency, colour_limits
+from stf_repro.evaluation.adjacency import between_share, class_adjacency
 from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, ranks
 from stf_repro.evaluation.localisation import FORMS, KIND, MEASURES, THRESHOLD, by_kind, clip_focus, clip_truth, lay_truth, localisation, localisation_by_map, maps_of, measure, motion
 from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
 from stf_repro.evaluation.statistics import (
-    bootstrap,
+    Effect,
     class_gains,
-    compare,
-    mcnemar,
+    crossed,
+    effect,
     pair_rates,
+    pool,
     seed_interval,
     summary,
     wilson,
@@ -107,29 +108,6 @@ def test_wilson_by_its_formula():
         assert wilson(100 * p, n) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
 
 
-@pytest.mark.parametrize("b, c", [(0, 0), (3, 0), (5, 2), (4, 4), (1, 9)])
-def test_mcnemar_by_tossing_every_coin(b, c):
-    differences = np.repeat([1, -1, 0], [b, c, 6])
-    tosses = [sum(t) for t in itertools.product((0, 1), repeat=b + c)]
-    as_far = np.mean([abs(t - (b + c) / 2) >= abs(b - c) / 2 for t in tosses])
-    assert mcnemar(differences) == pytest.approx(as_far) == pytest.approx(mcnemar(-differences))
-
-
-def test_mcnemar_of_a_large_test_set():
-    "The normal approximation holds with thousands of clips."
-    z = (200 - 1) / math.sqrt(5000)
-    assert mcnemar(np.repeat([1, -1, 0], [2600, 2400, 45_000])) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.02)
-
-
-def test_bootstrap_by_all_resamples():
-    values = np.array([-1.0, 0, 0.5, 1, 1])
-    means = [np.mean(draw) for draw in itertools.product(values, repeat=5)]
-    expected = np.quantile(means, [0.025, 0.975])
-    np.testing.assert_allclose(bootstrap(values, 100_000), expected, atol=0.05)  # the steps of the mean are 0.1
-    assert bootstrap(values) == bootstrap(values) and bootstrap(np.ones(7)) == (1, 1)
-    assert all(map(math.isnan, bootstrap(np.ones(1))))
-
-
 def test_summary_by_hand():
     arm = {s: scores(s) for s in range(3)}
     tops = [top_k(s.logits, s.labels) for s in arm.values()]
@@ -145,30 +123,92 @@ def shifted(right, seed, n=100):
     return Scores(logits, np.zeros(n, int), np.arange(n).astype(str))
 
 
-def test_comparison_is_paired_seed_by_seed():
+def test_an_effect_is_paired_seed_by_seed():
     "Seeds that lie 20 points apart, and a second network that gains 2, 3 and 4 points on each: by hand."
     first = {0: shifted(60, 0), 1: shifted(70, 1), 2: shifted(80, 2)}
     second = {2: shifted(84, 2), 0: shifted(62, 0), 1: shifted(73, 1), 9: shifted(10, 9)}
-    step = compare(first, second)
-    assert step.seeds == (0, 1, 2) and step.values == pytest.approx((2, 3, 4)) and step.gain == pytest.approx(3)
-    assert step.seeds_half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # of the differences; unpaired it would be tens of points
-    assert step.p_values == pytest.approx((2 / 2**2, 2 / 2**3, 2 / 2**4)) and step.clips_low < 3 < step.clips_high and step.clear
-    back = compare(second, first)
-    assert back.gain == pytest.approx(-3) and back.seeds_half == pytest.approx(step.seeds_half) and back.p_values == step.p_values
-    assert math.isnan(compare({0: first[0]}, second).seeds_half) and not compare({0: first[0]}, second).clear
+    step = effect(first, second)
+    assert step.values == pytest.approx({0: 2, 1: 3, 2: 4}) and step.mean == pytest.approx(3)
+    assert step.trainings == pytest.approx(1 / math.sqrt(3))  # of the differences; unpaired it would be tens of points
+    back = effect(second, first)
+    assert back.mean == pytest.approx(-3) and back.half == pytest.approx(step.half) and back.p == pytest.approx(step.p) and back.side == -step.side
+    assert math.isnan(effect({0: first[0]}, second).half) and not effect({0: first[0]}, second).shown
 
 
-def test_a_difference_that_all_seeds_share_by_chance_is_not_clear():
+def test_an_effect_by_the_mean_squares_of_a_two_way_table():
+    "One fold: rows are trainings, columns clips, each cell 100, 0 or -100."
+    rng = np.random.default_rng(0)
+    names = np.arange(40).astype(str)
+    first, second = ({s: Scores(np.where(rng.random(40) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(40, int), names) for s in range(5)} for p in (0.6, 0.7))
+    d = 100 * np.stack([correct(second[s]).astype(float) - correct(first[s]) for s in range(5)])
+    rows, columns = 40 * d.mean(1).var(ddof=1), 5 * d.mean(0).var(ddof=1)
+    rest = ((d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()) ** 2).sum() / (4 * 39)
+    e = effect(first, second)
+    assert e.error**2 * 200 == pytest.approx(max(rows + columns - rest, rows, columns))
+    assert (e.trainings**2 * 200, e.clips**2 * 200) == pytest.approx((rows, columns))
+    parts = (rows / 200) ** 2 / 4 + (columns / 200) ** 2 / 39
+    assert e.half == pytest.approx(stats.t.ppf(0.975, e.error**4 / parts) * e.error)
+
+
+def test_a_clip_that_two_folds_test_stays_together():
+    "The same difference on the same clips in both folds is one observation per clip, not two."
+    rng = np.random.default_rng(1)
+    right = {s: rng.random((2, 50)) < [[0.5], [0.8]] for s in range(6)}
+    of = lambda k, names: {(fold, s): Scores(np.where(r[k], 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(50, int), names[fold]) for s, r in right.items() for fold in "ab"}
+    same, other = ({"a": np.arange(50).astype(str), "b": np.arange(shift, 50 + shift).astype(str)} for shift in (0, 50))
+    together, apart = (effect(of(0, names), of(1, names)) for names in (same, other))
+    assert together.mean == pytest.approx(apart.mean) and together.trainings == pytest.approx(apart.trainings)
+    assert together.clips == pytest.approx(math.sqrt(2) * apart.clips, rel=0.02) and together.half > apart.half
+
+
+def test_folds_are_fixed():
+    "Two folds on which networks differ by 0 and by 40 points: the distance of the folds is no uncertainty."
+    rng, of = np.random.default_rng(2), {}
+    for fold, better in (("a", 0.0), ("b", 0.4)):
+        for s in range(8):
+            names = np.array([f"{fold}{i}" for i in range(80)])
+            of[fold, s] = [Scores(np.where(rng.random(80) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(80, int), names) for p in (0.5, 0.5 + better)]
+    e = effect({place: own[0] for place, own in of.items()}, {place: own[1] for place, own in of.items()})
+    assert e.half < 6 < seed_interval(list(e.values.values()))[1]
+
+
+def test_a_difference_that_all_seeds_share_by_chance_is_not_shown():
     "One clip of a hundred, in each of three seeds: the spread over seeds is zero, that over clips is not."
-    step = compare({s: shifted(60, s) for s in range(3)}, {s: shifted(61, s) for s in range(3)})
-    assert step.seeds_half == pytest.approx(0, abs=1e-9) and step.clips_low == 0 and not step.clear
+    step = effect({s: shifted(60, s) for s in range(3)}, {s: shifted(61, s) for s in range(3)})
+    assert step.trainings == pytest.approx(0, abs=1e-9) and step.clips == pytest.approx(1, rel=0.01) and not step.shown
 
 
-def test_comparison_uses_shared_seeds_and_same_clips_only():
+@pytest.mark.parametrize("clips, seeds, folds, shared", [(176, 10, 3, 369), (56, 5, 5, 0), (252, 5, 1, 0)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(clips, seeds, folds, shared):
+    "Two equally good networks, whose trainings and clips differ: 95 % of the intervals hold zero, give or take three standard errors."
+    rng, held, chance = np.random.default_rng(4), [], lambda score: 1 / (1 + np.exp(-score))
+    for _ in range(300):
+        pool, differences, names = shared or folds * clips, {}, {}
+        hard, own = rng.normal(0, 2, pool), rng.normal(0, 0.6, (2, pool))
+        for f in range(folds):
+            names[str(f)] = i = rng.choice(pool, clips, replace=False) if shared else np.arange(f * clips, (f + 1) * clips)
+            a, b = (rng.random((seeds, clips)) < chance(1.5 + rng.normal(0, 0.3, (seeds, 1)) + hard[i] + own[k, i]) for k in (0, 1))
+            differences |= {(str(f), s): row for s, row in enumerate(b.astype(float) - a)}
+        e = crossed(differences, names)
+        held.append(e.low <= 0 <= e.high)
+    assert abs(np.mean(held) - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 300)
+
+
+def test_power_equivalence_and_pooling_by_hand():
+    e = Effect(0.5, 0.5, 1e9)
+    assert e.half == pytest.approx(0.98, abs=1e-3) and e.detectable() == pytest.approx(0.5 * (1.96 + 0.8416), abs=1e-3)
+    assert e.beyond(0.5) == pytest.approx(0.5) and e.p == pytest.approx(0.3173, abs=1e-4) and e.smaller(1.33) and not e.smaller(1.31)
+    fixed, drawn = pool([Effect(1.0, 1.0, 1e9), Effect(2.0, 0.5, 1e9)])
+    assert (fixed.mean, fixed.error) == pytest.approx(((1 + 4 * 2) / 5, 5**-0.5))
+    assert drawn.half >= fixed.half and drawn.freedom == 1
+    assert Effect(0.0, 0.0, 4.0).p == 1 and Effect(1.0, 0.0, 4.0).shown and not Effect(0.0, 0.0, 4.0).shown
+
+
+def test_an_effect_uses_shared_seeds_and_same_clips_only():
     first, second = {0: scores(0), 1: scores(1)}, {1: scores(1, push=2.0), 2: scores(2)}
-    assert compare(first, second).seeds == (1,) and compare(first, {5: scores(5)}) is None
+    assert list(effect(first, second).values) == [1] and effect(first, {5: scores(5)}) is None
     with pytest.raises(ValueError, match="other clips"):
-        compare(first, {0: replace(scores(0), names=np.array(["x"] * 60))})
+        effect(first, {0: replace(scores(0), names=np.array(["x"] * 60))})
     same_clips(first[0], second[2])
 
 
@@ -182,11 +222,11 @@ def test_intervals_over_seeds_hold_what_they_promise():
 
 def test_class_gains_add_up_to_the_gain():
     first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
-    gains, step = class_gains(first, second), compare(first, second)
+    gains, step = class_gains(first, second), effect(first, second)
     changes = [g.change for g in gains]
-    assert sorted(g.label for g in gains) == list(range(5)) and [c.gain for c in changes] == sorted((c.gain for c in changes), reverse=True)
-    np.testing.assert_allclose(np.mean([c.values for c in changes], 0), step.values)  # classes of equal size, seed by seed
-    assert all(g.change.gain == pytest.approx(g.second - g.first) and g.change.clips_low <= g.change.gain <= g.change.clips_high for g in gains)
+    assert sorted(g.label for g in gains) == list(range(5)) and [c.mean for c in changes] == sorted((c.mean for c in changes), reverse=True)
+    np.testing.assert_allclose(np.mean([[*c.values.values()] for c in changes], 0), [*step.values.values()])  # classes of equal size, seed by seed
+    assert all(g.change.mean == pytest.approx(g.second - g.first) for g in gains)
 
 
 def test_pair_rates_are_those_of_the_confusion():
@@ -198,7 +238,7 @@ def test_pair_rates_are_those_of_the_confusion():
             a, b = r.pair
             assert getattr(r, name) == pytest.approx([100 * (confusion(s)[a, b] + confusion(s)[b, a]) / 24 for s in arm.values()])
     most = [max(np.mean(r.first), np.mean(r.second)) for r in rates]
-    assert most == sorted(most, reverse=True) and all(r.change.values == pytest.approx(np.subtract(r.second, r.first)) for r in rates)
+    assert most == sorted(most, reverse=True) and all([*r.change.values.values()] == pytest.approx(np.subtract(r.second, r.first)) for r in rates)
 
 
 # localisation
@@ -517,13 +557,6 @@ def test_share_between_classes_is_that_of_an_analysis_of_variance():
     between = sum((labels == c).sum() * ((values[labels == c].mean(0) - grand) ** 2).sum() for c in range(4))
     within = sum(((values[labels == c] - values[labels == c].mean(0)) ** 2).sum() for c in range(4))
     assert between_share(values, labels) == pytest.approx(between / (between + within)) and between_share(np.ones((5, 2)), labels[:5]) == 0
-
-
-def test_all_modules_share_two_colour_scales():
-    "A module whose matrices are 1e-5 does not set the scale of any picture."
-    by_class = lambda size: np.stack([np.full((2, 2), size), np.full((2, 2), 3 * size), np.full((2, 2), np.nan)])
-    module = lambda size: ModuleAdjacency(np.full((2, 2), 2 * size), by_class(size), gate=0.1, size=size, deviation=0.0, fixed=1.0, residual=0.0, between=0.0, chance=0.0)
-    assert colour_limits({"gcn1": module(1e-5), "g3d1": module(-0.5)}, [0, 1]) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("join", ["add", "multiply", "replace_residual"])

@@ -1,4 +1,4 @@
-"Every snippet and command of the README and of CONTRIBUTING runs, and every link leads somewhere."
+"Every snippet and command of the README, of CONTRIBUTING and of the pages beside them runs, and every link leads somewhere."
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TEXT = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+TEXT = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md", "data/README.md")}
 
 
 def blocks(language: str) -> list[str]:
@@ -19,11 +19,11 @@ def blocks(language: str) -> list[str]:
 
 
 def test_python_snippets_run_one_after_the_other():
-    assert len(blocks("python")) >= 2
+    assert blocks("python")
     code = "import torch; torch.manual_seed(0)\n" + "\n".join(blocks("python"))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert result.returncode == 0, result.stderr
-    assert "coherence" in result.stdout and "torch.Size([8, 64, 25])" in result.stdout
+    assert "torch.Size([8, 64, 25])" in result.stdout
 
 
 COMPOSE = "from pathlib import Path; from dvc.utils.hydra import compose_and_dump as c; c(Path('params.yaml').absolute(), str(Path('conf').absolute()), None, 'config', '', {})"
@@ -39,9 +39,10 @@ def rehearse(command: str) -> str:
 
 COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
 BY_CI = {"make repro", "make test"}  # too long to nest: .ci/run executes them
+ELSEWHERE = ("nbdev_test", "git clone")  # run by `make test`; not reached from here
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in BY_CI and not c.startswith("nbdev_test")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in BY_CI and not c.startswith(ELSEWHERE)])
 def test_command_runs(command, clone):
     bin_ = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(clone)}
@@ -126,7 +127,8 @@ def is_still_to_be_made(target: str) -> bool:
 def test_links_and_pictures_exist():
     for name, text in TEXT.items():
         for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert target.startswith("https://") or (ROOT / target).exists() or is_still_to_be_made(target), f"{name} links to {target}"
+            place = os.path.normpath(Path(name).parent / target)
+            assert target.startswith("https://") or (ROOT / place).exists() or is_still_to_be_made(place), f"{name} links to {target}"
 
 
 def test_links_of_notebooks_lead_somewhere():
@@ -148,8 +150,18 @@ def test_no_figure_of_a_run_is_repeated():
     prose = {p.name: "\n".join("".join(c["source"]) for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "markdown") for p in pages}
     assert len(prose) > 20
     for name, text in (TEXT | prose).items():
+        text = re.sub(r"<!-- headline.*?end of headline -->", "", text, flags=re.S)  # written by `stf render`
         text = re.sub(r"```.*?```|`[^`]*`|\[(doi|arXiv):[^]]*\]|https://[^)\s]*", "", text, flags=re.S).replace("Apache-2.0", "").replace("84.80 stays 84.80", "")
         assert not re.search(r"\d\.\d|±\s*\d|\bp\s*[<=]\s*\d", re.sub(r"\b3\.1\d\b", "", text)), name
+
+
+def test_the_first_screen():
+    "What it is, whether it helps, a picture, the table and a command stand before anything else; the page is short."
+    text = TEXT["README.md"]
+    head = text[: text.index("\n## ")]
+    places = [head.index(part) for part in ("Does STF help?", "![", "<!-- headline", "git clone", "stf focus example", "01_the_idea")]
+    assert places == sorted(places) and len(text[: text.index("git clone")].split()) < 350
+    assert len(re.sub(r"```mermaid.*?```|<!-- headline.*?end of headline -->", "", text, flags=re.S).split()) < 1050
 
 
 def test_the_tables_of_the_paper_are_linked():

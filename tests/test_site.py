@@ -78,7 +78,7 @@ def test_a_link_of_the_repository_becomes_one_of_the_site(pages, page, link, goa
 def test_a_diagram_that_nothing_here_can_draw_is_left_out(root, pages):
     assert "```mermaid" in (root / "README.md").read_text()
     laid = pages.laid_out("README.md", {"README.md"}, set())
-    assert "mermaid" not in laid and "## Two commands" in laid and laid.count("```bash") == (root / "README.md").read_text().count("```bash")
+    assert "mermaid" not in laid and "## Reproduce" in laid and laid.count("```bash") == (root / "README.md").read_text().count("```bash")
 
 
 def code(source: str, *tags, outputs=()) -> dict:

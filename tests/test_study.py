@@ -1,4 +1,4 @@
-"The study on real data: its tables are those of the committed scores, and its statistics are those of scipy and of a calculation by hand."
+"The study on real data: its tables are those of the committed scores, and its statistics those of a calculation by hand."
 
 import json
 from pathlib import Path
@@ -9,31 +9,56 @@ import pytest
 from scipy import stats
 
 from stf_repro.evaluation.scores import Scores
+from stf_repro.evaluation.statistics import effect, odds, pool
+from stf_repro.report.front import BEGIN, END, answer, headline
+from stf_repro.report.page import open_page, read_trainings, write_trainings
 from stf_repro.report.tables.cells import read_published, with_half
-from stf_repro.report.tables.study import Row, by_class, collect, effect, published_steps, read_study, said, study_effects, study_long, with_fused, write_study
 from stf_repro.report.tables.runs import Run
+from stf_repro.report.tables.study import Row, against, by_class, collect, published_steps, said, study_long, with_fused
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(path.parents[1].name for path in ROOT.glob("results/*/study/scores.npz"))
+STUDIES = sorted(path.parents[1].name for path in ROOT.glob("results/*/study/trainings.npz"))
+
+
+def rows_of(profile):
+    return with_fused(collect(read_trainings(ROOT / "results" / profile / "study" / "trainings.npz")))
 
 
 @pytest.mark.parametrize("profile", STUDIES)
 def test_the_tables_of_a_study_are_made_of_its_committed_scores(root, profile):
-    folder = root / "results" / profile / "study"
-    rows = with_fused(read_study(folder / "scores.npz"))
+    folder, rows = root / "results" / profile / "study", rows_of(profile)
     pd.testing.assert_frame_equal(study_long(rows), pd.read_csv(folder / "table.csv"), check_dtype=False)
-    kept = pd.read_csv(folder / "effects.csv")
-    for (row, e), line in zip(study_effects(rows).items(), kept.itertuples(), strict=True):
+    kept, ratios = pd.read_csv(folder / "effects.csv"), against(rows, odds)
+    for (row, e), line in zip(against(rows).items(), kept.itertuples(), strict=True):
         assert (row.label, row.modality, row.percent, len(e.values)) == (line.label, line.modality, line.percent, line.pairs)
-        assert np.allclose([e.mean, e.half], [line.mean, line.half]) and said(e) == line.said
-    first, second = rows[Row("M1")], rows[Row("M5")]
-    places = sorted(set(first) & set(second))
-    hits = np.array([[100 * (s[p].logits.argmax(1) == s[p].labels).mean() for s in (first, second)] for p in places])  # without our own `correct`
-    test = stats.ttest_rel(hits[:, 1], hits[:, 0])
-    low, high = test.confidence_interval()
-    e = study_effects(rows)[Row("M5")]
-    assert np.allclose([e.mean - e.half, e.mean + e.half], [low, high], atol=0.2)  # a tie counts as wrong with us
-    assert len(places) == len(hits) and {seed for _, seed in places} == set(range(max(s for _, s in places) + 1))  # no seed is left out
+        assert np.allclose([e.mean, e.half, e.p, ratios[row].mean, ratios[row].half], [line.mean, line.half, line.p, line.odds_mean, line.odds_half]) and said(e) == line.said
+    places = sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
+    assert {seed for _, seed in places} == set(range(max(s for _, s in places) + 1))  # no seed is left out
+
+
+@pytest.mark.parametrize("profile", STUDIES)
+def test_the_interval_of_stf_by_a_second_path(profile):
+    "Without our own functions: one long table, group means of pandas, weights written out."
+    rows = rows_of(profile)
+    long = pd.DataFrame([
+        {"fold": fold, "seed": seed, "clip": name, "d": 100.0 * (int(b) - int(a))}
+        for fold, seed in sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
+        for one, two in [(rows[Row("M1")][fold, seed], rows[Row("M5")][fold, seed])]
+        for name, a, b in zip(one.names, one.logits.argmax(1) == one.labels, two.logits.argmax(1) == two.labels)
+    ])
+    each, N = long.groupby(["fold", "seed"]).d.mean(), long.groupby(["fold", "seed"]).ngroups
+    seeds, clips = long.groupby("fold").seed.nunique(), long.groupby("fold").clip.nunique()
+    of_fold, of_clip = long.groupby("fold").d.mean(), long.groupby(["fold", "clip"]).d.mean()
+    squares = ((each - of_fold.reindex(each.index.get_level_values("fold")).to_numpy()) ** 2).sum() / (N - len(seeds))
+    weight = (seeds / N / clips).reindex(of_clip.index.get_level_values("fold")).to_numpy()
+    u = (weight * (of_clip - of_fold.reindex(of_clip.index.get_level_values("fold")).to_numpy())).groupby(level="clip").sum()
+    joined = long.join(each.rename("s"), on=["fold", "seed"]).join(of_clip.rename("c"), on=["fold", "clip"]).join(of_fold.rename("m"), on="fold")
+    rest = ((joined.d - joined.s - joined.c + joined.m) ** 2).sum() / ((seeds - 1) * (clips - 1)).sum()
+    trainings, of_clips = squares / N, len(u) / (len(u) - 1) * (u**2).sum()
+    V = max(trainings + of_clips - rest * ((seeds / N) ** 2 / (seeds * clips)).sum(), trainings, of_clips)
+    half = stats.t.ppf(0.975, V**2 / (trainings**2 / (N - len(seeds)) + of_clips**2 / (len(u) - 1))) * V**0.5
+    e = against(rows)[Row("M5")]
+    assert (e.mean, e.half) == pytest.approx((each.mean(), half), abs=0.02)  # a tie counts as wrong with us
 
 
 def scores(hits, names=None) -> Scores:
@@ -47,17 +72,17 @@ def test_an_effect_is_paired_by_fold_and_seed():
     second = {("a", 0): scores([1, 1, 0, 0]), ("a", 1): scores([1, 1, 1, 1]), ("b", 0): scores([1, 0], ["x", "y"]), ("b", 7): scores([1, 1], ["x", "y"])}
     e = effect(first, second)
     assert e.values == {("a", 0): 25.0, ("a", 1): 50.0, ("b", 0): 50.0} and np.isclose(e.mean, 125 / 3)
-    assert np.isclose(e.half, stats.t.ppf(0.975, 2) * np.std([25, 50, 50], ddof=1) / 3**0.5)
-    assert np.isclose(e.beyond(e.mean), 0.5) and e.beyond(0) > 0.9 > 0.1 > e.beyond(100)
+    assert np.isclose(e.trainings, np.std([25, 50], ddof=1) / 3**0.5)  # folds are fixed: the spread within them
+    assert np.isclose(e.beyond(e.mean), 0.5) and e.beyond(-100) > 0.9 > 0.1 > e.beyond(200)
     assert effect(first, {("c", 0): scores([1])}) is None and said(None) == "not run"
     with pytest.raises(ValueError, match="other clips"):
         effect(first, {("a", 0): scores([1, 1, 0, 0], list("wxyz"))})
 
 
-def test_both_intervals_must_leave_out_zero():
+def test_luck_of_the_clips_counts():
     one_clip = {("a", s): scores([1, 0, 0, 0, 0, 0, 0, 0]) for s in range(3)}  # the same single clip in all seeds: sure over seeds, not over clips
     e = effect({place: scores([0] * 8) for place in one_clip}, one_clip)
-    assert e.half == 0 and e.clips_low == 0 and not e.shown
+    assert e.trainings == 0 and e.low < 0 and not e.shown
     every = {("a", s): scores([1] * 8) for s in range(3)}
     assert effect({place: scores([0] * 8) for place in every}, every).shown
 
@@ -66,12 +91,30 @@ def test_scores_are_kept_in_half_precision_without_changing_what_is_named(tmp_pa
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 30, (500, 10)).astype(np.float32)
     logits[:, 1] = logits[:, 0] + 1e-3  # close at a large value, where half precision is coarse
-    kept = {Row("M1"): {("sbu-1", 0): Scores(logits, rng.integers(10, size=500), np.arange(500).astype(str))}}
-    write_study(tmp_path / "scores.npz", kept)
-    again = read_study(tmp_path / "scores.npz")[Row("M1")]["sbu-1", 0]
-    assert (again.logits.argmax(1) == logits.argmax(1)).all()
-    write_study(tmp_path / "again.npz", read_study(tmp_path / "scores.npz"))
-    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "scores.npz").read_bytes()  # the same bytes each time
+    config = {"group": "study", "label": "M1", "benchmark": "sbu-1"}
+    write_trainings(tmp_path / "trainings.npz", [Run("M1", 0, tmp_path / "seed-0", config, {}, {}, Scores(logits, rng.integers(10, size=500), np.arange(500).astype(str)))])
+    (again,) = read_trainings(tmp_path / "trainings.npz")
+    assert (again.scores.logits.argmax(1) == logits.argmax(1)).all()
+    write_trainings(tmp_path / "again.npz", [again])
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "trainings.npz").read_bytes()  # the same bytes each time
+
+
+def test_a_page_prefers_runs_that_are_there(tmp_path):
+    kept = tmp_path / "results" / "p" / "study"
+    kept.mkdir(parents=True)
+    run = Run("M1", 0, tmp_path / "seed-0", {"group": "study"}, {}, {}, scores([1, 0]))
+    write_trainings(kept / "trainings.npz", [run])
+    page = open_page("p", "study", "study", out=tmp_path, root=tmp_path)
+    assert not page.fresh and [r.key for r in page.runs] == ["M1"]
+    folder = tmp_path / "runs" / "p" / "study" / "M5" / "seed-3"
+    folder.mkdir(parents=True)
+    np.savez(folder / "scores.npz", logits=np.eye(2, dtype=np.float32), labels=np.zeros(2, int), names=np.array(["a", "b"]))
+    for name, value in (("config", {"group": "study", "seed": 3, "benchmark": "x"}), ("record", {}), ("metrics", {})):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    page = open_page("p", "study", "study", out=tmp_path, root=tmp_path)
+    assert page.fresh and [(r.key, r.seed) for r in page.runs] == [("M5", 3)]
+    with pytest.raises(FileNotFoundError, match="terms.csv is not there"):
+        open_page("p", "study", "nothing", out=tmp_path, root=tmp_path).table("terms.csv", lambda: None)
 
 
 def test_a_training_that_is_there_twice_is_named(tmp_path):
@@ -87,8 +130,21 @@ def test_class_gains_and_published_steps(root):
     first = {("a", s): scores([1, 0, 0, 1]) for s in range(2)}
     second = {("a", s): scores([1, 1, 0, 1]) for s in range(2)}
     (line,) = by_class(first, second).itertuples()
-    assert (line.label, line.clips, line.first, line.second, line.change, line.half) == (0, 4, 50, 75, 25, 0)
+    assert (line.label, line.clips, line.first, line.second, line.change) == (0, 4, 50, 75, 25) and line.half > 25
     assert published_steps(read_published(root, "table5_ablation")) == {"M2": 0.56, "M3": 1.15, "M4": 1.88, "M5": 2.57}
+
+
+def test_the_headline_is_that_of_the_studies(root):
+    "Recomputed from the scores; the same table stands in both pages."
+    table = headline(root)
+    for text, row in (("joints", Row("M5")), ("bones", Row("M5", "bone")), ("joints and bones", Row("M5", "joint and bone"))):
+        effects = [against(rows_of(s))[row] for s in STUDIES]
+        (line,) = [line for line in table.splitlines() if line.startswith(f"| STF minus MS-G3D, {text} |")]
+        for e in (*effects, pool(effects)[0]):
+            assert with_half(e.mean, e.half, "+.2f") in line and (f"**{with_half(e.mean, e.half, '+.2f')}**" in line) == e.shown
+    readme, page = (root / "README.md").read_text(), (root / "results" / "README.md").read_text()
+    assert readme.count(table) == page.count(table) == 1 and readme.index(BEGIN) < readme.index(table) < readme.index(END)
+    assert page.startswith(f"# Results\n\n{answer(root)}")
 
 
 def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
@@ -96,8 +152,8 @@ def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
     page = json.loads((root / "nbs/appendix/again.ipynb").read_text())
     shown = "".join(text for cell in page["cells"] for out in cell.get("outputs", []) for text in out.get("data", {}).get("text/markdown", []))
     lines = {tuple(word.strip() for word in line.strip("|").split("|")) for line in shown.splitlines()}
-    again = with_fused(read_study(root / "nbs/appendix/measured/nwucla-again.npz"))
-    first = with_fused(read_study(root / "results/nwucla/study/scores.npz"))
-    for when, rows in (("first", {row: first[row] for row in again}), ("again", again)):
-        for row, e in study_effects(rows).items():
-            assert (str(row), when, with_half(e.mean, e.half, "+.2f"), f"{e.clips_low:+z.2f} to {e.clips_high:+z.2f}", "yes" if e.shown else "") in lines
+    again = with_fused(collect(read_trainings(root / "nbs/appendix/measured/nwucla-again.npz"), ()))
+    first = {row: rows_of("nwucla")[row] for row in again}
+    for when, rows in (("first", first), ("again", again)):
+        for row, e in against(rows).items():
+            assert (str(row), when, with_half(e.mean, e.half, "+.2f"), "yes" if e.shown else "") in lines

@@ -81,15 +81,19 @@ class Page:
             shutil.copyfile(self.kept / name, self.out / name)
         return self.out / name
 
+    def measures(self, name: str) -> bool:
+        "Whether a measure is made anew: the trainings are here, or there are none at all and nothing was kept."
+        return self.fresh or not (self.runs or (self.kept / name).exists())
+
     def table(
         self,
         name: str,  # of a CSV file
         measure: Callable[[], pd.DataFrame],
     ) -> pd.DataFrame:
         "A measure that needs networks: made where the trainings are, else as it was kept."
-        if self.fresh:
+        if new := self.measures(name):
             write_atomic(self.out / name, measure().to_csv(index=False, lineterminator="\n").encode())
-        return pd.read_csv(self.out / name if self.fresh else self.file(name), float_precision="round_trip")
+        return pd.read_csv(self.out / name if new else self.file(name))
 
     def arrays(
         self,
@@ -97,9 +101,9 @@ class Page:
         measure: Callable[[], dict[str, np.ndarray]],
     ) -> dict[str, np.ndarray]:
         "The same for what a picture is drawn from."
-        if self.fresh:
+        if new := self.measures(name):
             np.savez_compressed(self.out / name, **measure())
-        with np.load(self.out / name if self.fresh else self.file(name), allow_pickle=False) as z:
+        with np.load(self.out / name if new else self.file(name), allow_pickle=False) as z:
             return dict(z)
 
     @property
