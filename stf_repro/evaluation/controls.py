@@ -18,16 +18,23 @@ from ..training.config import InputConfig, RunConfig
 from ..training.epoch import build_model, make_batch
 
 # %% ../../nbs/reference/43_evaluation.controls.ipynb #cc9e9d2d
+@torch.no_grad()
 def untrained(
     folder,  # of a finished run
+    clips: Clips,
+    indices: Tensor,  # (n,) clips of the training part, for the statistics of batch norm
     device="cpu",
 ) -> tuple[nn.Module, RunConfig]:  # in evaluation mode, and its configuration
     "The network of a run before its first step."
     _, config = load_run(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config, get_benchmark(config.benchmark))
-    return model.eval().to(device), config
+        model = build_model(config, get_benchmark(config.benchmark)).to(device)
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)):
+        norm.momentum = None  # the plain mean over batches
+    for part in indices.split(64):
+        model(make_batch(clips, part, config.input)[0])
+    return model.eval(), config
 
 # %% ../../nbs/reference/43_evaluation.controls.ipynb #1d828872
 def mean_pose(

@@ -107,11 +107,11 @@ def answer(
     found = {name.removeprefix("STF minus MS-G3D, "): together for name, (_, together) in pooled_rows(root).items() if together}
     if not found:
         return ""
-    kinds = {1: "more accurate on", 0: "not shown to differ on", -1: "less accurate on"}
+    kinds = {1: "more accurate than MS-G3D on", 0: "not shown to differ from MS-G3D on", -1: "less accurate than MS-G3D on"}
     own = {name: e for name, e in found.items() if not name.startswith("STF")}
-    said = "; ".join(f"{kinds[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}" for side in kinds if any(e.side == side for e in own.values()))
+    said = ", and ".join(f"{kinds[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}" for side in kinds if any(e.side == side for e in own.values()))
     return (
-        f"**Does STF help? Not as we read it so far.** In small networks on {len(studies(root))} sets of real recordings, taken together, STF against MS-G3D is {said}.\n"
+        f"**Does STF help? Not as we read it so far.** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}.\n"
         "Not tried yet: the reading that fits the poster's words best (the focus at a module's input, terms as large as the cross-entropy), and the paper's own data.\n"
     )
 
