@@ -16,7 +16,7 @@ import pandas as pd
 
 from ...evaluation.scores import Scores, correct, fuse
 from ...evaluation.statistics import Effect, crossed, effect, odds, pool, shared_places
-from .cells import NOT_RUN, with_half
+from .cells import NOT_RUN, probability, with_half
 from .runs import Run
 
 # %% ../../../nbs/reference/56_report.tables.study.ipynb #f0b7c276
@@ -105,7 +105,7 @@ def study_table(
         line |= {"top-1 (%)": f"{np.mean(tops):.2f}", "from .. to": f"{min(tops):.1f} .. {max(tops):.1f}"}
         line |= {"minus MS-G3D (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "", "verdict": e.verdict(step) if e else ""}
         line |= {"shown four times in five from": f"{e.detectable():.1f}" if e else "", "published on NTU 60": f"{step:+.2f}" if e and step else ""}
-        line |= {"probability of more": f"{e.beyond(step):.3f}" if e and step else ""}
+        line |= {"probability of more": probability(e.beyond(step)) if e and step else ""}
         table.append(line)
     return pd.DataFrame(table)
 
@@ -142,7 +142,7 @@ def pooled_table(
     interval = lambda e: f"{math.exp(e.mean):.2f} [{math.exp(e.low):.2f}, {math.exp(e.high):.2f}]"
     return pd.DataFrame([
         {"row": str(row._replace(label=names.get(row.label, row.label))), "sets": len(p.sets)}
-        | {"points, fixed effect": f"{p.fixed.mean:+.2f} [{p.fixed.low:+z.2f}, {p.fixed.high:+z.2f}]", "verdict": p.fixed.verdict(), "p": f"{p.fixed.p:.4f}"}
+        | {"points, fixed effect": f"{p.fixed.mean:+.2f} [{p.fixed.low:+z.2f}, {p.fixed.high:+z.2f}]", "verdict": p.fixed.verdict(), "p": probability(p.fixed.p)}
         | {"points, sets drawn": f"{p.drawn.mean:+.2f} [{p.drawn.low:+z.2f}, {p.drawn.high:+z.2f}]"}
         | {"odds ratio, fixed": interval(p.ratio), "odds ratio, sets drawn": interval(p.ratio_drawn)}
         for row, p in rows.items()
