@@ -73,9 +73,10 @@ def check_size(
 
 def read_bytes(
     path,  # a file
+    most: int = _LARGEST,  # bytes: a format may have a limit of its own
 ) -> bytes:
     "The content of a file. Raises `FormatError` if it is far too large."
-    check_size(path, Path(path).stat().st_size)
+    check_size(path, Path(path).stat().st_size, most)
     return Path(path).read_bytes()
 
 
