@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['JHMDB_CLASSES', 'MOST_BODIES', 'read_pickle', 'read_jhmdb', 'image_size', 'pyskl_recording', 'pyskl_annotations',
-           'read_pyskl', 'write_pyskl', 'plain_array', 'in_field_order', 'own_array', 'load_arrays', 'read_array']
+           'read_pyskl', 'write_pyskl', 'plain_array', 'in_field_order', 'shape_hint', 'own_array', 'load_arrays',
+           'read_array']
 
 # %% ../../nbs/reference/03_data.pickles.ipynb #a57c0c78
 import os
@@ -407,7 +408,10 @@ def _flat(shape: tuple[int, ...], V: int) -> str:
     return ""
 
 
-def _hint(shape: tuple[int, ...], layout: Layout) -> str:
+def shape_hint(
+    shape: tuple[int, ...],
+    layout: Layout,
+) -> str:  # the end of a sentence, perhaps empty
     "What an array of another shape may be."
     if len(shape) == 5:
         return "; five axes are a stack of clips: save each as an array of its own, in one .npz"
@@ -441,7 +445,7 @@ def own_array(
     bodies = array[None] if array.ndim == 3 else array
     if bodies.ndim != 4 or bodies.shape[2] != len(layout) or bodies.shape[3] not in (2, 3) or 0 in bodies.shape:
         wanted = f"expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3"
-        raise FormatError(path, None, f"{name} has shape {array.shape}; {wanted}{_hint(array.shape, layout)}")
+        raise FormatError(path, None, f"{name} has shape {array.shape}; {wanted}{shape_hint(array.shape, layout)}")
     if len(bodies) > MOST_BODIES:
         raise FormatError(path, None, f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz")
     with np.errstate(over="ignore"):
