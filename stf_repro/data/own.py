@@ -483,7 +483,7 @@ def _place(path: Path, row: Row, cell: str, known: dict[str, Path]) -> Path:
     name = plain_name(cell).replace("\\", "/").removeprefix("./").rstrip("/")
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, [name for name, place in known.items() if place.is_file()], 1)
     raise FormatError(path, row.line, f"{name} is not there" + (f"; did you mean {near[0]}?" if near else f", below {path.parent}"))
 
 

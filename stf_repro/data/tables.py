@@ -189,8 +189,8 @@ def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     else:
         v, axis = missing[0]
         raise FormatError(path, head.line, f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as {joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns frame, joint, {', '.join('xyz'[:needed])}")
-    if twice := next((i for place, i in found if dict(found)[place] != i), None):
-        raise FormatError(path, head.line, f"the column {head.cells[twice]!r} is there twice; several bodies need a row each, and a column `body`")
+    if twice := [i for place, i in found if dict(found)[place] != i]:
+        raise FormatError(path, head.line, f"the column {head.cells[twice[0]]!r} is there twice; several bodies need a row each, and a column `body`")
     (times, T), bodies = _times(path, head.cells, rows), _bodies(head.cells, rows)
     if times is None and max(bodies) > 0:
         raise FormatError(path, head.line, "several bodies, and no column `frame` or `time` that says which rows belong together")
