@@ -137,10 +137,12 @@ def test_a_second_body_in_a_long_table_is_a_body(tmp_path, pair):
 @pytest.mark.parametrize("moment", ["frame", "time"])
 def test_a_second_body_in_a_wide_table_is_a_body(tmp_path, pair, moment):
     rows = [[t / (1 if moment == "frame" else 30), m, *pair[m, t].ravel()] for t in range(6) for m in range(2) if (m, t) != (1, 3)]
+    rows.append([7, "", *[""] * 75])  # nobody is seen
     (tmp_path / "k.csv").write_text(table(rows, [moment, "person_id", *columns()]))
     r = read_kinect(tmp_path / "k.csv")
-    assert r.present.tolist() == [[True] * 6, [True] * 3 + [False] + [True] * 2]
-    np.testing.assert_allclose(r.bodies[0], pair[0], atol=1e-6)
+    gap = [False] * (1 + (moment == "frame"))
+    assert r.present.tolist() == [[True] * 6 + gap, [True] * 3 + [False] + [True] * 2 + gap]
+    np.testing.assert_allclose(r.bodies[0, :6], pair[0], atol=1e-6)
     for head, said in (([moment, "what"], "the same frame and body as in line 2"), (["what", "person_id"], "no column `frame` or `time`")):
         (tmp_path / "k.csv").write_text(table(rows, [*head, *columns()]))
         with pytest.raises(FormatError, match=said):
@@ -378,12 +380,16 @@ def test_classes_of_params_are_names(tmp_path, classes, names):
     ({"classes": ["a", "a "]}, "expected different names"),
     ({"classes": "ab"}, "expected a list of names"),
     ({"split": {"subject": [True]}}, "a value of 'subject' is True"),
-    ({"split": {"subject": None}}, "expected a list of those that test"),
+    ({"split": {"subject": None}}, "the split by 'subject' is None; expected a list"),
     ({"split": ["clip-0000", 3]}, "the split names '3', and no clip has that name"),
     ({"split": [["clip-0000"]]}, "a clip of the split is"),
     ({"labels": ["a", " "] * 4}, "labels: that of clip 1 is empty"),
     ({"labels": np.ma.masked_equal([0, 1] * 4, 1)}, "labels: the value of clip 1 is masked"),
     ({"names": ["a", "b"] * 4}, "2 different names for 8 clips"),
+    ({"names": 3}, "3 different names|1 different names"),
+    ({"attributes": {1: ["p", "q"] * 4}}, "expected a dictionary by name"),
+    ({"seed": [1]}, "seed is .1.; expected a whole number"),
+    ({"layout": {"joints": 3}}, "no layout"),
 ])  # fmt: skip
 def test_names_that_cannot_be_meant_are_one_sentence(tmp_path, given, said):
     with pytest.raises(ValueError, match=said) as error:
@@ -545,6 +551,10 @@ def test_results_of_estimators_are_read(tmp_path, V, layout):
     ([{"image_id": "a.jpg", "keypoints": [1, 2, 0.5] * 17}, {"image_id": "b.jpg", "keypoints": [1, 2, 0.5] * 17}], "expected a number in each name"),
     ([{"image_id": 1, "keypoints": [1, 2, 0.5] * 17, "idx": 1}] * 2, "one person is there twice in a frame"),
     ([{"instances": 3}], "expected `instances`"),
+    ([{"frame_id": [1], "instances": []}], "its frame_id is .1.; expected a whole number"),
+    ([{"image_id": {}, "keypoints": [1, 2, 0.5] * 17}], "expected detections with `image_id`"),
+    ([{"frame_id": 1, "instances": [{"keypoints": [[1, 2]], "keypoint_scores": [{}]}]}], "expected `keypoints` with x, y, score"),
+    ({"annotations": [], "images": 3}, "nobody was found"),
     ([{"frame_id": 0, "instances": []}], "nobody was found"),
     ({"a": 1}, "expected what AlphaPose, MMPose"),
     ([1, 2], "expected what AlphaPose, MMPose"),

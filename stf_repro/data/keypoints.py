@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .formats import FormatError
+from .pickles import image_size
 from .tables import frame_places
 
 # %% ../../nbs/reference/03_data.keypoints.ipynb #993cc5ab
@@ -31,7 +32,8 @@ def _points(path, entry: dict, seen: bool = False) -> np.ndarray:  # (V, 3)
     "Joints of a person. `seen`: the third number is COCO's visibility. Raises `FormatError`."
     try:
         points, scores = np.array(entry["keypoints"], np.float64), entry.get("keypoint_scores")
-        joints = points.reshape(-1, 3) if points.ndim == 1 else np.concatenate([points, np.reshape(scores, (-1, 1))], 1) if scores is not None else points
+        scores = None if scores is None else np.array(scores, np.float64).reshape(-1, 1)
+        joints = points.reshape(-1, 3) if points.ndim == 1 else points if scores is None else np.concatenate([points, scores], 1)
         if joints.ndim != 2 or joints.shape[1] != 3:
             raise ValueError(joints.shape)
     except (TypeError, ValueError, KeyError):
@@ -48,10 +50,10 @@ def _track(entry: dict):
 def _coco(path, entries: list, images: dict, seen: bool) -> Iterator[_Found]:
     "Detections, or annotations."
     for entry in entries:
-        if not isinstance(entry, dict) or "image_id" not in entry:
+        image = entry.get("image_id") if isinstance(entry, dict) else None
+        if type(image) not in (str, int):
             raise FormatError(path, None, f"expected detections with `image_id` and `keypoints`, found {str(entry)[:60]}")
-        image = images.get(entry["image_id"], {})
-        yield _Found(image.get("file_name", entry["image_id"]), _points(path, entry, seen), _track(entry))
+        yield _Found(str(images[image]["file_name"]) if "file_name" in images.get(image, ()) else image, _points(path, entry, seen), _track(entry))
 
 
 def _mmpose(path, frames: list) -> Iterator[_Found]:
@@ -61,15 +63,19 @@ def _mmpose(path, frames: list) -> Iterator[_Found]:
         if not isinstance(people, list) or not all(isinstance(entry, dict) for entry in people):
             raise FormatError(path, None, f"frame {t}: expected `instances`, a list of people, found {str(frame)[:60]}")
         number = frame.get("frame_id", t)
+        if type(number) is not int:
+            raise FormatError(path, None, f"frame {t}: its frame_id is {number!r}; expected a whole number")
         yield from (_Found(number, _points(path, entry), _track(entry)) for entry in people)
 
 # %% ../../nbs/reference/03_data.keypoints.ipynb #1a505f02
 def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
     "Everybody in a file, and height and width of the images if it says so."
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        images = {image.get("id"): image for image in content.get("images") or [] if isinstance(image, dict)}
-        sizes = {(image.get("height"), image.get("width")) for image in images.values()}
-        return list(_coco(path, content["annotations"], images, seen=True)), sizes.pop() if len(sizes) == 1 and None not in min(sizes, key=str) else None
+        listed = content.get("images") if isinstance(content.get("images"), list) else []
+        images = {image["id"]: image for image in listed if isinstance(image, dict) and type(image.get("id")) in (str, int)}
+        sizes = [[image.get("height"), image.get("width")] for image in images.values()]
+        known = sizes and all(size == sizes[0] for size in sizes) and None not in sizes[0]
+        return list(_coco(path, content["annotations"], images, seen=True)), image_size(sizes[0], f"{path}: the size of its images") if known else None
     entries = content.get("instance_info") if isinstance(content, dict) else content
     first = entries[0] if isinstance(entries, list) and entries else None
     if isinstance(first, dict) and "instances" in first:
@@ -123,8 +129,8 @@ def stack_keypoints(
     found, size = _found(path, content)
     if not found:
         raise FormatError(path, None, "nobody was found in any frame")
-    if other := next((len(person.joints) for person in found if len(person.joints) != joints), None):
-        raise FormatError(path, None, f"the number of joints per person is {other}; expected {joints}: take the layout that the file was made with, or write a YAML of your own")
+    if other := {len(person.joints) for person in found} - {joints}:
+        raise FormatError(path, None, f"the number of joints per person is {min(other)}; expected {joints}: take the layout that the file was made with, or write a YAML of your own")
     (places, T), slots = _places(path, [person.frame for person in found]), _slots(path, found)
     if (M := max(slots) + 1) * T * joints > _MOST:
         raise FormatError(path, None, f"{M} people in {T} frames are more than one recording can hold; cut it, or follow people with fewer breaks")

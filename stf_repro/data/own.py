@@ -48,6 +48,14 @@ def _stack(clips: np.ndarray, labels: int, layout: Layout) -> list[np.ndarray]:
     raise ValueError(f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C){shape_hint(clips.shape, layout)}")
 
 
+def _several(what: str, values) -> list:
+    "A value, or a list of some. Raises `ValueError`."
+    values = [values] if isinstance(values, str | int) else values
+    if isinstance(values, dict) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} is {values!r}; expected a list")
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
 def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout, image_shape) -> list[Recording]:
     "All clips as recordings with different names. Raises `ValueError`."
     if isinstance(clips, str | Path):
@@ -59,6 +67,7 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
     clips = _stack(clips, labels, layout) if isinstance(clips, np.ndarray) else list(clips)
     if len(clips) != labels or not clips:
         raise ValueError(f"{labels} labels for {len(clips)} clips; expected one label per clip")
+    names = None if names is None else [as_name("the name of a clip", name) for name in _several("names", names)]
     if names is not None and (len(names) != len(clips) or len(set(names)) < len(names)):
         raise ValueError(f"{len(set(names))} different names for {len(clips)} clips; expected a name of its own per clip")
     named = lambda i: names[i] if names is not None else f"clip-{i:04d}"
@@ -117,7 +126,7 @@ def _alike(classes: tuple[str, ...]) -> list[str]:
 
 def _classes(labels: list, classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
     "Numbers from 0, and their names. Raises `ValueError`."
-    classes = None if classes is None or len(classes) == 0 else _class_names(classes)
+    classes = None if classes is None else _class_names(classes)
     if all(isinstance(label, str) for label in labels):
         classes = classes or tuple(_in_order(set(labels)))
         if unknown := sorted(set(labels) - set(classes)):
@@ -173,8 +182,8 @@ def _column(name: str, values: Sequence, count: int) -> _Column:
 
 def _columns(attributes, count: int) -> dict[str, _Column]:
     "All attributes. Raises `ValueError`."
-    if not isinstance(attributes, dict | None):
-        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary, such as {{'subject': [...]}} with one value per clip")
+    if not isinstance(attributes, dict | None) or not all(isinstance(key, str) for key in attributes or ()):
+        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': [...]}} with one value per clip")
     return {key: _column(key, values, count) for key, values in (attributes or {}).items()}
 
 # %% ../../nbs/reference/13_data.own.ipynb #37fca7d5
@@ -203,14 +212,6 @@ def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
         raise ValueError(f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out")
 
 # %% ../../nbs/reference/13_data.own.ipynb #84df5016
-def _several(what: str, values) -> list:
-    "A value, or a list of some. Raises `ValueError`."
-    values = [values] if isinstance(values, str | int) else values
-    if isinstance(values, dict) or not isinstance(values, Iterable):
-        raise ValueError(f"{what} is {values!r}; expected a list of those that test")
-    return [v.item() if isinstance(v, np.generic) else v for v in values]
-
-
 def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]) -> list[Rule]:
     "The rules of a split; a column that they need is added. Raises `ValueError`."
     if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
@@ -398,6 +399,9 @@ def own_data(
 ) -> ClipStore:  # which carries its benchmarks
     "Write a clip store of your own. Raises `ValueError`; warns if joints or units seem to be others than those of the layout."
     name, layout = check_name(Path(folder).absolute().name), find_layout(layout)
+    split = split.tolist() if isinstance(split, np.ndarray | np.generic) else split
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; expected a whole number from 0 up")
     labels, image_shape = _per_clip("labels", labels), None if image_shape is None else image_size(image_shape)
     recordings = _recordings(clips, names, len(labels), layout, image_shape)
     numbers, classes = _classes(labels, classes)

@@ -251,7 +251,8 @@ def image_size(
     what: str = "image_shape",  # its name, for the message
 ) -> tuple[int, int]:
     "Height and width in pixels. Raises `ValueError` for anything else."
-    values = list(shape) if isinstance(shape, tuple | list | np.ndarray) else []
+    shape = shape.tolist() if isinstance(shape, np.ndarray) else shape
+    values = shape if isinstance(shape, tuple | list) else []
     if len(values) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and 0 < n < 100_000 for n in values):
         raise ValueError(f"{what} is {shape!r}; expected height and width in pixels, such as (480, 640)")
     return int(values[0]), int(values[1])

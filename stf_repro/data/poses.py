@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from .folders import is_companion
-from .formats import NTU_NAME, FormatError, Recording, parse_ntu, read_bytes, read_kinetics
+from .formats import NTU_NAME, FormatError, Recording, parse_json, parse_ntu, read_bytes, read_kinetics
 from .keypoints import stack_keypoints
 from .pickles import image_size, load_arrays, own_array, plain_array
 from .plain import load_yaml
@@ -31,7 +31,7 @@ def find_layout(
     layout: Layout | str,  # a layout, or the name of one of `LAYOUTS`
 ) -> Layout:
     "The layout. Raises `ValueError` for an unknown name, with the nearest."
-    if isinstance(layout, Layout) or layout in LAYOUTS:
+    if isinstance(layout, Layout) or (isinstance(layout, str) and layout in LAYOUTS):
         return get_layout(layout)
     near = difflib.get_close_matches(str(layout), LAYOUTS, 1, 0)[0]
     raise ValueError(f"no layout {layout!r}; did you mean {near!r}? Known: {', '.join(LAYOUTS)}, or a Layout of your own")
@@ -98,12 +98,7 @@ def _people(path: Path) -> list[np.ndarray]:  # of (V, 3)
 
 def _json(path):
     "What a JSON file holds."
-    try:
-        return json.loads(read_bytes(path, LARGEST))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(path, None, f"no JSON: {error}") from None
+    return parse_json(path, read_bytes(path, LARGEST), LARGEST)
 
 # %% ../../nbs/reference/03_data.poses.ipynb #734de804
 def _frame_files(folder: Path) -> dict[int, Path]:

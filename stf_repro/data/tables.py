@@ -147,8 +147,8 @@ def _bodies(head: list[str], rows: list[Row]) -> list[int]:
     if (column := _column(head, _BODY_COLUMNS)) is None:
         return [0] * len(rows)
     names = [row.cells[column].strip() for row in rows]
-    place = {name: m for m, (name, _) in enumerate(Counter(names).most_common())}
-    return [place[name] for name in names]
+    place = {name: m for m, (name, _) in enumerate(Counter(filter(None, names)).most_common())}
+    return [place.get(name, 0) for name in names]  # without a name: a frame in which nobody is seen
 
 # %% ../../nbs/reference/02_data.tables.ipynb #53694e83
 def _filled(
