@@ -15,8 +15,8 @@ from stf_repro.data.formats import FormatError, Recording, format_ntu
 from stf_repro.data.own import own_data, preprocess_own, read_own
 from stf_repro.data.pickles import pyskl_annotations, read_array
 from stf_repro.data.plain import as_name, load_yaml, plain_name
-from stf_repro.data.poses import KINECT_JOINTS, MEDIAPIPE_JOINTS, array_poses, image_poses, make_layout, mediapipe_poses, read_kinect, read_mediapipe, read_openpose, read_poses
-from stf_repro.data.tables import frame_places, read_table
+from stf_repro.data.poses import KINECT_JOINTS, array_poses, image_poses, make_layout, mediapipe_poses, read_kinect, read_mediapipe, read_openpose, read_poses
+from stf_repro.data.tables import frame_places
 from stf_repro.evaluation.pretrained import example_clip
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.own import new_project
@@ -193,6 +193,7 @@ def test_a_table_that_contradicts_itself_is_named(tmp_path, kick):
         (table([[*row, 1]], [*head, "SpineBase_X"]), "'SpineBase_X' is there twice"),
         (table([[0.5, *row]], ["frame", *head]), "the frame is '0.5'; expected a whole number"),
         (table([], head), "without rows of numbers"),
+        (table([[0, v, 1, 2, 3] for v in range(1, 25)], ["frame", "joint", "x", "y", "z"]), "numbered from 1 to 24; expected 0 to 24 or 1 to 25"),
         ("PK\0\0", "holds zero bytes"),
         (table([[0, *row], [10**7, *row]], ["frame", *head]), "expected those of one recording"),
     ):

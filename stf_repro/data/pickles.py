@@ -295,7 +295,7 @@ def pyskl_annotations(
         parts[name] = {protocol: -1 for protocol in protocols} | parts.get(name, {})
     return content["annotations"], parts
 
-
+# %% ../../nbs/reference/03_data.pickles.ipynb #53e7cb3f
 def _parts(path, split: dict, known: set[str]) -> dict[str, dict[str, int]]:
     "Name -> protocol -> 0 train, 1 val or test. Raises `FormatError` for lists that contradict each other or the annotations."
     parts: dict[str, dict[str, int]] = {}

@@ -198,6 +198,14 @@ def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     return _filled(path, rows, list(zip(bodies, times)), (max(bodies) + 1, T, len(joints)), dict(found))
 
 # %% ../../nbs/reference/02_data.tables.ipynb #8dfaebfa
+def _base(path, names: set[str], V: int) -> int:
+    "Whether numbers of joints begin at 0 or at 1. Raises `FormatError` if they might be either."
+    numbers = {int(name) for name in names if name.isdecimal()}
+    if numbers and 0 not in numbers and V not in numbers:
+        raise FormatError(path, None, f"joints are numbered from {min(numbers)} to {max(numbers)}; expected 0 to {V - 1} or 1 to {V}, so that it is clear which is the first")
+    return int(bool(numbers) and 0 not in numbers)
+
+
 def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int) -> np.ndarray | None:  # (M, T, V, 4); None: not of this form
     "A row per joint and frame."
     where = _column(head.cells, _JOINT_COLUMNS)
@@ -207,7 +215,7 @@ def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     times, T = _times(path, head.cells, rows)
     if times is None:
         return None
-    known, numbers = _names(joints, int("0" not in {row.cells[where].strip() for row in rows})), []
+    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows}, len(joints))), []
     for row in rows:
         if (v := known.get(_PLAIN(row.cells[where]))) is None:
             raise FormatError(path, row.line, f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}")
@@ -245,7 +253,7 @@ def _bare(path, rows: list[Row], V: int, widths: dict[int, tuple[int, ...]]) -> 
     table[..., axes] = values
     return table
 
-
+# %% ../../nbs/reference/02_data.tables.ipynb #0bf05b26
 SPACE, IMAGE = {3: (0, 1, 2), 4: (0, 1, 2, 3)}, {2: (0, 1), 3: (0, 1, 3)}  # how many numbers a joint may have in a table without names -> which axes they are
 
 
