@@ -149,7 +149,7 @@ def test_a_second_body_in_a_wide_table_is_a_body(tmp_path, pair, moment):
             read_kinect(tmp_path / "k.csv")
 
 
-@pytest.mark.parametrize("numbers,present", [([1, 2, 5], [1, 1, 0, 0, 1]), ([10, 9, 11], [1, 1, 1]), ([0, 3, 9], [1, 1, 0, 1]), ([7], [1])])
+@pytest.mark.parametrize("numbers,present", [([1, 2, 5], [1, 1, 0, 0, 1]), ([10, 9, 11], [1, 1, 1]), ([0, 3, 12, 6, 15], [1, 1, 1, 0, 1, 1]), ([1, 3, 7], [1, 0, 1, 0, 0, 0, 1]), ([7], [1])])
 @pytest.mark.parametrize("wide", [True, False])
 def test_numbers_of_frames_are_their_places(tmp_path, kick, numbers, present, wide):
     "Gaps, any order, numbers that sort otherwise as text, and a step."
@@ -203,7 +203,7 @@ def test_a_table_that_contradicts_itself_is_named(tmp_path, kick):
 
 
 def test_places_of_frames():
-    assert frame_places("a", [5]) == ({5: 0}, 1) and frame_places("a", [4, 8]) == ({4: 0, 8: 4}, 5) and frame_places("a", [4, 8, 16]) == ({4: 0, 8: 1, 16: 3}, 4)
+    assert frame_places("a", [5]) == ({5: 0}, 1) and frame_places("a", [4, 8]) == ({4: 0, 8: 4}, 5) and frame_places("a", [4, 8, 16])[1] == 13 and frame_places("a", [4, 8, 12, 20, 24]) == ({4: 0, 8: 1, 12: 2, 20: 4, 24: 5}, 6)
 
 
 def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
@@ -528,7 +528,7 @@ def test_results_of_estimators_are_read(tmp_path, V, layout):
     "AlphaPose, COCO's results and annotations, MMPose: the same two people, lost in frame 3, named by a number."
     rng = np.random.default_rng(0)
     xys = {(t, who): np.concatenate([rng.uniform(0, [640, 480], (V, 2)), rng.uniform(0.3, 1, (V, 1))], 1) for t, who in ((1, 8), (2, 8), (2, 3), (4, 8))}
-    flat = [{"image_id": f"frame_{t}.jpg", "category_id": 1, "keypoints": k.ravel().tolist(), "score": 2.9, "idx": who} for (t, who), k in xys.items()]
+    flat = [{"image_id": f"frame_{t}.jpg", "category_id": 1, "keypoints": k.ravel().tolist(), "score": 2.9, "idx": [who]} for (t, who), k in xys.items()]
     coco = [{"image_id": t, "keypoints": k.ravel().tolist(), "track_id": who} for (t, who), k in xys.items()]
     frames = [{"frame_id": t, "instances": [{"keypoints": k[:, :2].tolist(), "keypoint_scores": k[:, 2].tolist(), "instance_id": who} for (s, who), k in xys.items() if s == t]} for t in (1, 2, 3, 4)]
     for content in (flat, coco, frames, {"meta_info": {}, "instance_info": frames}):
@@ -603,11 +603,14 @@ def test_runs_follow_the_split_of_their_clips(tmp_path):
     assert folds() == [f"gym-{k}" for k in range(1, 6)]
     params["sources"]["gym"]["split"] = 3
     assert folds() == ["gym-1", "gym-2", "gym-3"]
+    for split in (-1, 0, None, True):  # the clips will say that it is none
+        params["sources"]["gym"]["split"] = split
+        assert folds() == [None]
     params["sources"]["gym"]["split"] = {"subject": ["anna"]}
     assert folds() == [None] and find_run(params, "stf")[1]["benchmark"] == "gym"
     assert trace(folder, params, "stf")[("benchmark",)] == ("gym", "sources", "params.yaml")
     params["base"]["benchmark"] = ["gym-1", "gym-2"]  # as older projects have it
-    with pytest.raises(ConfigError, match="base|runs.stf.benchmark names 'gym-1'.* leave `benchmark` out"):
+    with pytest.raises(ConfigError, match="runs.stf.benchmark names 'gym-1'.* leave `benchmark` out"):
         find_run(params, "stf")
 
 

@@ -44,6 +44,7 @@ def _points(path, entry: dict, seen: bool = False) -> np.ndarray:  # (V, 3)
 def _track(entry: dict):
     "Who it is, if the tool says so."
     track = next((entry[key] for key in ("idx", "track_id", "instance_id") if entry.get(key) is not None), None)
+    track = track[0] if isinstance(track, list) and len(track) == 1 else track
     return track if isinstance(track, int | float | str | None) else None
 
 

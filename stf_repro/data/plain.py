@@ -66,4 +66,4 @@ def fold_names(
     split,  # its split: a number of folds, or any other
 ) -> list[str]:
     "The names of the benchmarks that a split makes."
-    return [f"{source}-{k}" for k in range(1, split + 1)] if type(split) is int else [source]
+    return [f"{source}-{k}" for k in range(1, split + 1)] if type(split) is int and split > 0 else [source]

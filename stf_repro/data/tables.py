@@ -104,7 +104,7 @@ def frame_places(
     "Where each frame stands in time. Raises `FormatError`."
     known = sorted(set(numbers))
     first, steps = known[0], [b - a for a, b in zip(known, known[1:])]
-    step = math.gcd(*steps) if len(steps) > 1 else 1
+    step = math.gcd(*steps) if len(steps) >= 4 and Counter(steps).most_common(1)[0][0] == math.gcd(*steps) else 1  # of a few numbers, a common factor says nothing
     T = (known[-1] - first) // step + 1
     if T > 100_000:
         raise FormatError(path, None, f"frames {first} to {known[-1]}: expected those of one recording, 100000 at most")
