@@ -72,6 +72,11 @@ def test_what_msg3d_export_writes_is_not_three_bodies(tmp_path):
     assert len(own_data(tmp_path / "again", joints.transpose(0, 4, 2, 3, 1), ["a", "b"] * 2, STICK, split=2)) == 4
 
 
+def test_frames_before_bodies_are_told():
+    with pytest.raises(FormatError, match=r"30 bodies.*\(T, M, V, C\), frames first, array.swapaxes\(0, 1\)"):
+        array_poses("a", np.ones((30, 2, 25, 3)), "ntu25")
+
+
 def test_two_bodies_in_the_plane_are_read_as_such():
     r = array_poses("a", np.random.default_rng(0).uniform(0.1, 0.9, (2, 9, 15, 2)), "jhmdb15")
     assert r.bodies.shape == (2, 9, 15, 2) and r.present.all()
@@ -172,6 +177,8 @@ def test_times_are_put_in_order(tmp_path, kick):
     lambda rows: table(rows, None, ";").replace(".", ","),
     lambda rows: table(rows, columns(), "\t"),
     lambda rows: table(rows, None, " "),
+    lambda rows: "# recorded at home\n" + table(rows),
+    lambda rows: table([[*row, ""] for row in rows]),
 ])  # fmt: skip
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_tables_are_read_as_spreadsheets_save_them(tmp_path, kick, text, encoding):
@@ -191,6 +198,7 @@ def test_a_table_that_contradicts_itself_is_named(tmp_path, kick):
     head, row = columns(), kick[0].ravel().tolist()
     for text, said in (
         (table([[*row, 1]], [*head, "SpineBase_X"]), "'SpineBase_X' is there twice"),
+        (table([[*row, 1]], [*head, "SpineBase_X.1"]), "'SpineBase_X.1' is there twice"),  # as pandas calls the second of two
         (table([[0.5, *row]], ["frame", *head]), "the frame is '0.5'; expected a whole number"),
         (table([], head), "without rows of numbers"),
         (table([[0, v, 1, 2, 3] for v in range(1, 25)], ["frame", "joint", "x", "y", "z"]), "numbered from 1 to 24; expected 0 to 24 or 1 to 25"),
@@ -320,6 +328,14 @@ def test_a_size_that_is_none_is_one_sentence(tmp_path, shape):
     for read in (lambda: image_poses("a", pixels, "coco17", shape), lambda: own_data(tmp_path / "own", [pixels] * 4, ["a", "b"] * 2, "coco17", image_shape=shape)):
         with pytest.raises(ValueError, match="image_shape is .*; expected height and width in pixels"):
             read()
+
+
+def test_height_and_width_the_wrong_way_round():
+    pixels = np.random.default_rng(0).uniform([0, 0], [1900, 1000], (9, 17, 2))
+    assert array_poses("a", pixels, "coco17", (1080, 1920)).bodies.max() < 1
+    with pytest.raises(FormatError, match=r"the image is said to be 1080 wide; image_shape is height, then width: is it \(1080, 1920\)"):
+        array_poses("a", pixels, "coco17", (1920, 1080))
+    array_poses("a", pixels + [300, 0], "coco17", (1080, 1920))  # a little outside
 
 
 def test_a_layout_of_your_own_in_pixels(tmp_path):
@@ -579,7 +595,8 @@ def test_tables_and_lists_of_any_layout(tmp_path):
     (tmp_path / "a.csv").write_text(table(clip.reshape(20, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in "xyz"]))
     (tmp_path / "b.csv").write_text(table(clip.reshape(20, -1)))
     (tmp_path / "c.json").write_text(json.dumps({"skeletons": clip.tolist()}))
-    for name in ("a.csv", "b.csv", "c.json"):
+    (tmp_path / "h.tsv").write_text(table(clip.reshape(20, -1), mark="\t"))
+    for name in ("a.csv", "b.csv", "c.json", "h.tsv"):
         np.testing.assert_allclose(read_poses(tmp_path / name, STICK)[0].bodies[0], clip, atol=1e-6)
     (tmp_path / "d.csv").write_text(table(clip[..., :2].reshape(20, -1)))
     np.testing.assert_allclose(read_poses(tmp_path / "d.csv", STICK)[0].bodies[0], clip[..., :2], atol=1e-6)

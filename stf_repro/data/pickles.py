@@ -448,7 +448,8 @@ def own_array(
         wanted = f"expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3"
         raise FormatError(path, None, f"{name} has shape {array.shape}; {wanted}{shape_hint(array.shape, layout)}")
     if len(bodies) > MOST_BODIES:
-        raise FormatError(path, None, f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz")
+        frames = "; if its axes are (T, M, V, C), frames first, array.swapaxes(0, 1)" if bodies.shape[1] <= MOST_BODIES else ""
+        raise FormatError(path, None, f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz{frames}")
     with np.errstate(over="ignore"):
         bodies = bodies.astype(np.float32)
     fine = np.abs(bodies) < 1e6  # NaN is not smaller either

@@ -63,6 +63,8 @@ def image_poses(
     height, width = (1, 1) if image_shape is None else image_size(image_shape)
     score = _scores(name, np.where((keypoints[..., :2] == -1).all(-1), 0, keypoints[..., 2]), layout)  # (M, T, V)
     xy = np.where((score > 0)[..., None], keypoints[..., :2] / [width, height], 0)
+    if (xy[..., 0] > 1.3).mean() > 0.1 and (xy * [width, height] < [1.1 * height, 1.1 * width]).all():
+        raise FormatError(name, None, f"x runs up to {xy[..., 0].max() * width:.0f}, and the image is said to be {width} wide; image_shape is height, then width: is it {(width, height)}?")
     far = float(np.abs(xy).max(initial=0))
     if not far < 4:  # NaN is not smaller either
         ask = "give the image's height and width" if image_shape is None else f"the image is said to have height and width {tuple(image_shape)}"
@@ -259,13 +261,14 @@ def _landmark_frames(path, image: bool) -> np.ndarray:  # (M, T, 33, 4)
 
 
 def read_mediapipe(
-    path,  # .npy, .json or .csv
+    path,  # .npy, .json, .csv or .tsv
     image: bool = False,  # pose_landmarks, not pose_world_landmarks
     image_shape: tuple[int, int] | None = None,  # height and width, where x and y are pixels
 ) -> Recording:  # layout mediapipe33, or mediapipe33-image
     "Read landmarks of MediaPipe Pose. Raises `FormatError`."
     path = Path(path)
-    readers = {".json": lambda: _landmark_frames(path, image), ".csv": lambda: read_table(path, MEDIAPIPE_JOINTS), ".npy": lambda: _load(path)}
+    table = lambda: read_table(path, MEDIAPIPE_JOINTS)
+    readers = {".json": lambda: _landmark_frames(path, image), ".csv": table, ".tsv": table, ".npy": lambda: _load(path)}
     if path.suffix.lower() not in readers:
         raise FormatError(path, None, f"expected {', '.join(readers)}")
     return replace(mediapipe_poses(str(path), readers[path.suffix.lower()](), image, image_shape), name=path.stem)
@@ -430,7 +433,7 @@ def _from_json(path: Path, layout: Layout, image_shape) -> Recording:
     return replace(image_poses(str(path), keypoints, layout, image_shape or size), name=path.stem)
 
 
-_READERS: dict[str, Callable] = {".csv": _from_table, ".json": _from_json}
+_READERS: dict[str, Callable] = {".csv": _from_table, ".tsv": _from_table, ".json": _from_json}
 
 # %% ../../nbs/reference/03_data.poses.ipynb #c8d4ca54
 def read_poses(

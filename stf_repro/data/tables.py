@@ -51,6 +51,7 @@ def split_rows(
 ) -> list[Row]:  # without empty lines; a row of empty cells is a row
     "The cells of a table with commas, semicolons or tabs, or with spaces if there is none of these."
     lines, said = text.splitlines(), None
+    lines = ["" if line.startswith("#") and not any(mark in line for mark in ";\t,") else line for line in lines]  # remarks
     if lines and (said := re.fullmatch(r"sep=(.)", lines[0].strip(" \"\ufeff"))):  # as Excel writes it
         lines[0] = ""
     head = next((line for line in lines if line.strip()), "")
@@ -189,7 +190,8 @@ def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     else:
         v, axis = missing[0]
         raise FormatError(path, head.line, f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as {joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns frame, joint, {', '.join('xyz'[:needed])}")
-    if twice := [i for place, i in found if dict(found)[place] != i]:
+    again = [i for i, cell in enumerate(head.cells) if _PLAIN(cell) not in known and _PLAIN(re.sub(r"\.\d+$", "", cell)) in known]  # as pandas renames the second of two
+    if twice := [i for place, i in found if dict(found)[place] != i] + again:
         raise FormatError(path, head.line, f"the column {head.cells[twice[0]]!r} is there twice; several bodies need a row each, and a column `body`")
     (times, T), bodies = _times(path, head.cells, rows), _bodies(head.cells, rows)
     if times is None and max(bodies) > 0:
@@ -243,6 +245,8 @@ def _head(rows: list[Row]) -> tuple[Row | None, list[Row]]:
 
 def _bare(path, rows: list[Row], V: int, widths: dict[int, tuple[int, ...]]) -> np.ndarray:  # (1, T, V, 4)
     "A row per frame, without names."
+    if len(rows[0].cells) not in {V * n for n in widths} and not any(row.cells[-1].strip() for row in rows):  # each row ends with a comma
+        rows = [Row(row.line, row.cells[:-1]) for row in rows]
     width, numbered = len(rows[0].cells), len(rows) > 2 and _is_count([row.cells[0] for row in rows])
     skip = int(width not in {V * n for n in widths} and numbered and width - 1 in {V * n for n in widths})
     axes = next((axes for n, axes in widths.items() if width - skip == V * n), None)
