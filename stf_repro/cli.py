@@ -544,7 +544,7 @@ def _data_commands(commands: _Commands) -> None:
     "From raw files to clips."
     p = commands.add(_OWN, new, "write a project folder for clips of your own", "stf new gym --layout coco17", project=False)
     p.add_argument("folder", metavar="DIR", help="the folder to write; its name becomes that of the data set")
-    p.add_argument("--layout", required=True, metavar="NAME|FILE", help="ntu25, coco17, openpose18, body25, mediapipe33, kinect20, sbu15, jhmdb15; or a YAML file with joints and bones")
+    p.add_argument("--layout", required=True, metavar="NAME|FILE", help="ntu25, coco17, openpose18, body25, halpe26, mediapipe33, mediapipe33-image, kinect20, sbu15, jhmdb15; or a YAML file with joints and bones")
     p.add_argument("--clips", type=_positive, default=250, metavar="N", help="about how many clips you have: sizes suit their number (default: 250)")
     p = commands.add(_PIPELINE, download, "make or fetch raw files into raw/SOURCE", "stf download nwucla")
     p.add_argument("source", help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first")

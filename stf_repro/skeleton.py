@@ -7,7 +7,7 @@ __all__ = ['LAYOUTS', 'Layout', 'hop_distance', 'layout_dict', 'read_layout', 'g
            'window_adjacency']
 
 # %% ../nbs/reference/00_skeleton.ipynb #d872a983
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import index
 
 import numpy as np
@@ -171,8 +171,18 @@ _OF_ESTIMATORS = (
         + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
         root=0,
     ),
+    _layout(
+        "halpe26",
+        "nose, left eye, right eye, left ear, right ear, left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist, "
+        "left hip, right hip, left knee, right knee, left ankle, right ankle, head, neck, middle of hips, "
+        "left big toe, right big toe, left small toe, right small toe, left heel, right heel",
+        [(0, 18), (1, 0), (2, 0), (3, 1), (4, 2), (17, 18), (5, 18), (6, 18), (7, 5), (9, 7), (8, 6), (10, 8), (19, 18)]
+        + [(11, 19), (12, 19), (13, 11), (15, 13), (14, 12), (16, 14), (20, 24), (22, 24), (24, 15), (21, 25), (23, 25), (25, 16)],
+        root=18,
+    ),
 )
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (*_OF_DATA_SETS, *_OF_ESTIMATORS)}
+_IN_IMAGE = tuple(replace(layout, name="mediapipe33-image") for layout in _OF_ESTIMATORS if layout.name == "mediapipe33")  # the same joints, as parts of the image
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (*_OF_DATA_SETS, *_OF_ESTIMATORS, *_IN_IMAGE)}
 
 # %% ../nbs/reference/00_skeleton.ipynb #3c6267cc
 def layout_dict(

@@ -26,6 +26,7 @@ from stf_repro.evaluation.ask import ask, cut, open_network, read_for, track
 from stf_repro.evaluation.overview import find_trained, overview
 from stf_repro.evaluation.pretrained import example_clip, load_pretrained
 from stf_repro.skeleton import LAYOUTS, Layout
+from stf_repro.training.params import find_run
 from stf_repro.training.own import SHARES, new_project, recipe, suggest, train_own, training_time
 
 STICK = Layout("stick", ("hip", "chest", "head", "left hand", "right hand", "foot"), ((0, 1), (2, 1), (3, 1), (4, 1), (5, 0)), root=1)
@@ -636,7 +637,7 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
 
     folder = new_project(tmp_path / "gym", "coco17", 250)
     readme, params = (folder / "README.md").read_text(), yaml.safe_load((folder / "params.yaml").read_text())
-    assert len(readme.splitlines()) <= 30 and set(params["runs"]) == {"stf", "msg3d"} and params["base"]["benchmark"][4] == "gym-5"
+    assert len(readme.splitlines()) <= 30 and set(params["runs"]) == {"stf", "msg3d"} and find_run(params, "stf")[1]["benchmark"][4] == "gym-5"
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
     assert all(name in commands["new"].format_help() for name in LAYOUTS)

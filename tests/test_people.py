@@ -134,7 +134,7 @@ def write(folder, name: str, content):
     ("a.npy", b"no array", "a.npy: not an array written by np.save"),
     ("a.skeleton", "3\nmany\n", "line 2: expected the number of bodies"),
     ("a.bvh", "", "no reader for .bvh in the layout ntu25; known: .npy"),
-    ("a.json", "{}", "no reader for .json in the layout ntu25"),
+    ("a.json", "{}", "expected nested lists of numbers (T, V, C)"),
     ("a.csv", "x,y\n1,2\n", "no column for x of joint 0 (SpineBase)"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_sentence(here, capsys, name, content, reason):
@@ -415,7 +415,7 @@ def test_bones_are_those_that_the_tools_draw():
     assert own - pairs(mediapipe) == pairs([(0, 9), (0, 10), (0, 11), (0, 12)])
 
 
-@pytest.mark.parametrize("layout", ["body25", "mediapipe33", "coco17", "openpose18"])
+@pytest.mark.parametrize("layout", ["body25", "halpe26", "mediapipe33", "coco17", "openpose18"])
 def test_left_and_right_are_mirror_images(layout):
     joints = LAYOUTS[layout].joints
     other = {name: name.replace("left", "LEFT").replace("right", "left").replace("LEFT", "right") for name in joints}
@@ -431,8 +431,8 @@ def test_both_lists_of_names_say_what_the_layout_says():
 
 @pytest.fixture
 def landmarks():
-    "Five frames of 33 landmarks with visibility; nobody in the fourth."
-    values = np.random.default_rng(1).uniform(0.1, 0.9, (5, 33, 4)).round(4)
+    "Five frames of 33 landmarks around the middle of the hips, with visibility; nobody in the fourth."
+    values = np.random.default_rng(1).uniform([-0.9, -0.9, -0.9, 0.1], 0.9, (5, 33, 4)).round(4)
     values[3] = 0
     return values
 
@@ -474,8 +474,10 @@ def test_landmarks_of_mediapipe_are_the_same_in_every_form(tmp_path, landmarks, 
 
 
 def test_landmarks_in_the_image_keep_their_visibility(tmp_path, landmarks):
+    landmarks = abs(landmarks)
     np.save(tmp_path / "a.npy", np.stack([landmarks, landmarks]))  # two people
     recording = read_mediapipe(tmp_path / "a.npy", image=True)
+    assert recording.layout.name == "mediapipe33-image"
     assert recording.bodies.shape == (2, 5, 33, 2) and np.allclose(recording.bodies[1], landmarks[..., :2]) and np.allclose(recording.confidence[0], landmarks[..., 3])
 
 
@@ -510,7 +512,7 @@ def test_millimetres_are_noticed(tmp_path, kick):
 @pytest.mark.parametrize("text,reason", [
     ("1,2\n1\n", "row 2 has 1 cells, the first one 2"),
     ("", "an empty table"),
-    ("1,2,3\n", "3 columns without names; expected 75"),
+    ("1,2,4\n", "3 columns without names; expected 75"),
     ("frame,joint,x,y,z\n0,Tail,1,2,3\n", "line 2: there is no joint 'Tail'"),
     ("frame,joint,x,y,z\n0,Head,1,2,far\n", "line 2: expected a number, found 'far'"),
 ])  # fmt: skip

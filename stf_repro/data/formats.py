@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ZIP_ERRORS', 'NTU_NAME', 'NWUCLA_ACTIONS', 'FormatError', 'Recording', 'check_size', 'read_bytes', 'read_member',
-           'ntu_attributes', 'parse_ntu', 'read_ntu', 'format_ntu', 'write_ntu', 'parse_kinetics', 'format_kinetics',
-           'write_kinetics', 'parse_kinetics_labels', 'read_kinetics', 'parse_nwucla', 'read_nwucla', 'parse_sbu',
-           'read_sbu']
+           'ntu_attributes', 'parse_ntu', 'read_ntu', 'format_ntu', 'write_ntu', 'parse_json', 'parse_kinetics',
+           'format_kinetics', 'write_kinetics', 'parse_kinetics_labels', 'read_kinetics', 'parse_nwucla', 'read_nwucla',
+           'parse_sbu', 'read_sbu']
 
 # %% ../../nbs/reference/02_data.formats.ipynb #547a8f7c
 import json
@@ -73,9 +73,10 @@ def check_size(
 
 def read_bytes(
     path,  # a file
+    most: int = _LARGEST,  # bytes: a format may have a limit of its own
 ) -> bytes:
     "The content of a file. Raises `FormatError` if it is far too large."
-    check_size(path, Path(path).stat().st_size)
+    check_size(path, Path(path).stat().st_size, most)
     return Path(path).read_bytes()
 
 
@@ -340,9 +341,13 @@ def _once(pairs: list[tuple]) -> dict:
     return content
 
 
-def _json(path, text: bytes):
-    "What a JSON text holds."
-    check_size(path, len(text), _LARGEST_JSON)
+def parse_json(
+    path,  # for messages
+    text: bytes,
+    most: int = _LARGEST_JSON,  # bytes
+):
+    "What a JSON text holds. Raises `FormatError`."
+    check_size(path, len(text), most)
     try:
         return json.loads(text, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
@@ -387,7 +392,7 @@ def parse_kinetics(
     attributes: dict[str, int] | None = None,  # e.g. {"part": 0}: 0 train, 1 val
 ) -> Recording:  # layout openpose18, with confidence in float64: its sums decide who is kept
     "Read the text of a Kinetics-Skeleton video. Raises `FormatError`."
-    path, video = path or name, _json(path or name, text)
+    path, video = path or name, parse_json(path or name, text)
     if not isinstance(video, dict) or not isinstance(video.get("data"), list):
         raise FormatError(path, None, "expected a JSON object with a list `data` of frames")
     own = video.get("label_index")
@@ -457,7 +462,7 @@ def parse_kinetics_labels(
     path="",  # for messages
 ) -> dict[str, int]:  # name -> class, without the videos that have no skeleton
     "Read the text of a label file. Raises `FormatError`."
-    content, labels = _json(path, text), {}
+    content, labels = parse_json(path, text), {}
     try:
         for name, entry in content.items():
             if type(entry["has_skeleton"]) is not bool:
@@ -494,7 +499,7 @@ def parse_nwucla(
     if not match or int(match[1]) not in NWUCLA_ACTIONS:
         raise FormatError(path, None, "not an NW-UCLA name such as a01_s02_e03_v01 with an action of " + str(NWUCLA_ACTIONS))
     attributes = dict(zip(("action", "subject", "replication", "camera"), map(int, match.groups())))
-    content = _json(path, text)
+    content = parse_json(path, text)
     if not isinstance(content, dict) or "skeletons" not in content:
         raise FormatError(path, None, "expected a JSON object with `skeletons`")
     xyz = _numbers(path, "skeletons", content["skeletons"], -1, 20, 3).astype(np.float32)

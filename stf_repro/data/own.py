@@ -7,10 +7,11 @@ __all__ = ['LONGEST', 'CHANGE', 'FEW', 'EXCHANGED', 'UNEQUAL', 'FAR', 'UNITS', '
            'check_units', 'check_joints', 'own_data', 'check_name', 'OwnClips', 'read_own', 'preprocess_own', 'stale']
 
 # %% ../../nbs/reference/13_data.own.ipynb #89304d35
-import csv
+import difflib
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,26 +22,38 @@ import yaml
 from .benchmarks import Benchmark, Rule
 from .clips import ClipStore, write_store
 from .folders import walk
-from .formats import FormatError, Recording
-from .pickles import load_arrays
-from .poses import IN_IMAGES, array_poses, find_layout, read_layout_file, read_poses
+from .formats import FormatError, Recording, read_bytes
+from .pickles import image_size, in_field_order, load_arrays, shape_hint
+from .plain import as_name, fold_names, plain_name
+from .poses import IN_IMAGES, array_poses, find_layout, is_openpose, read_layout_file, read_poses
 from .preprocess import clip_of
 from .sources import SOURCES
+from .tables import Row, decode, split_rows
 from ..skeleton import LAYOUTS, Layout
 
 # %% ../../nbs/reference/13_data.own.ipynb #85a090f4
-def _stack(clips: np.ndarray, labels: int) -> list[np.ndarray]:
+def _stack(clips: np.ndarray, labels: int, layout: Layout) -> list[np.ndarray]:
     "The clips of a stack. Raises `ValueError` if it may be something else."
     if clips.dtype == object and clips.ndim == 1:  # how numpy holds arrays of different lengths
         return list(clips)
     if clips.dtype.kind not in "fiu":
         raise ValueError(f"clips is one array of {clips.dtype}; expected numbers, or a list of arrays (T, V, C)")
+    said = f"clips is one array of shape {clips.shape}"
+    if clips.ndim == 5 and in_field_order(clips, len(layout)):
+        raise ValueError(f"{said}, which looks like (N, C, T, V, M), coordinates first and bodies last; expected (N, M, T, V, C): clips.transpose(0, 4, 2, 3, 1)")
     if clips.ndim == 5 or (clips.ndim == 4 and len(clips) == labels):
         return list(clips)
-    said = f"clips is one array of shape {clips.shape}"
     if clips.ndim == 4:
         raise ValueError(f"{said}: as a stack (N, T, V, C) it holds {len(clips)} clips, and there are {labels} labels; give a label for each, or, if it is one clip of {len(clips)} bodies, a list: [array]")
-    raise ValueError(f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C)")
+    raise ValueError(f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C){shape_hint(clips.shape, layout)}")
+
+
+def _several(what: str, values) -> list:
+    "A value, or a list of some. Raises `ValueError`."
+    values = [values] if isinstance(values, str | int) else values
+    if isinstance(values, dict) or not isinstance(values, Iterable):
+        raise ValueError(f"{what} is {values!r}; expected a list")
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
 
 
 def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout, image_shape) -> list[Recording]:
@@ -51,9 +64,10 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
         raise ValueError(f"clips is {clips!r}; expected a list of arrays (T, V, C), a stack (N, T, V, C), or a dictionary by name")
     if isinstance(clips, dict):
         names, clips = list(clips), list(clips.values())
-    clips = _stack(clips, labels) if isinstance(clips, np.ndarray) else list(clips)
+    clips = _stack(clips, labels, layout) if isinstance(clips, np.ndarray) else list(clips)
     if len(clips) != labels or not clips:
         raise ValueError(f"{labels} labels for {len(clips)} clips; expected one label per clip")
+    names = None if names is None else [as_name("the name of a clip", name) for name in _several("names", names)]
     if names is not None and (len(names) != len(clips) or len(set(names)) < len(names)):
         raise ValueError(f"{len(set(names))} different names for {len(clips)} clips; expected a name of its own per clip")
     named = lambda i: names[i] if names is not None else f"clip-{i:04d}"
@@ -66,6 +80,8 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
         if clip.layout != layout:
             raise ValueError(f"{clip.name} has the layout {clip.layout.name!r} with {len(clip.layout)} joints; expected {layout.name!r} with {len(layout)}")
         found.append(clip)
+    if twice := next((name for name, n in Counter(r.name for r in found).items() if n > 1), None):
+        raise ValueError(f"two clips are called {twice!r}; expected a name of its own per clip")
     return found
 
 # %% ../../nbs/reference/13_data.own.ipynb #38c40c62
@@ -73,18 +89,46 @@ def _per_clip(what: str, values) -> list:
     "One value per clip, all text or all not. Raises `ValueError`."
     if isinstance(values, str | dict) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise ValueError(f"{what}: found {values!r}; expected a list with one value per clip")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what}: the value of clip {int(np.flatnonzero(np.ma.getmaskarray(values))[0])} is masked; expected one value per clip")
     values = np.asarray(values).tolist() if hasattr(values, "__array__") else [v.item() if isinstance(v, np.generic) else v for v in values]
     text = [v for v in values if isinstance(v, str)]
     if text and len(text) < len(values):
         other = next(v for v in values if not isinstance(v, str))
         raise ValueError(f"{what} mix text such as {text[0]!r} and {other!r}; expected all of them as text, or all as whole numbers")
+    values = [plain_name(v) if isinstance(v, str) else v for v in values]
+    if "" in values:
+        raise ValueError(f"{what}: that of clip {values.index('')} is empty; expected one value per clip")
     return values
+
+# %% ../../nbs/reference/13_data.own.ipynb #8880cc84
+def _in_order(names: set[str]) -> list[str]:
+    "Names sorted; by value, if all are numbers."
+    return sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
+
+
+def _class_names(classes) -> tuple[str, ...]:
+    "Different names. Raises `ValueError`."
+    if isinstance(classes, str | dict) or not isinstance(classes, Iterable):
+        raise ValueError(f"classes is {classes!r}; expected a list of names")
+    classes = tuple(as_name("a class", v.item() if isinstance(v, np.generic) else v) for v in classes)
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"the classes are {', '.join(classes)}; expected different names")
+    return classes
+
+
+def _alike(classes: tuple[str, ...]) -> list[str]:
+    "A sentence about classes that differ in capitals only."
+    first: dict[str, str] = {}
+    pairs = [(first[key], name) for name in classes if first.setdefault(key := name.casefold(), name) != name]
+    return [f"the classes {a!r} and {b!r} differ in capitals only: are they one?" for a, b in pairs[:1]]
 
 
 def _classes(labels: list, classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
     "Numbers from 0, and their names. Raises `ValueError`."
+    classes = None if classes is None else _class_names(classes)
     if all(isinstance(label, str) for label in labels):
-        classes = tuple(classes or sorted(set(labels)))
+        classes = classes or tuple(_in_order(set(labels)))
         if unknown := sorted(set(labels) - set(classes)):
             raise ValueError(f"the label {unknown[0]!r} is not among the classes {', '.join(classes)}")
         labels = [classes.index(label) for label in labels]
@@ -111,9 +155,16 @@ class _Column:
 
     def code(self, name: str, value) -> int:
         "The number of a value. Raises `ValueError` for one that no clip has."
-        if value not in self.values:
-            raise ValueError(f"no clip has {name} {value!r}; known: {', '.join(map(str, sorted(set(self.values))))}")
-        return self.numbers[self.values.index(value)]
+        wanted, known = as_name(f"a value of {name!r}", value), dict(zip(self.values, self.numbers))
+        alike = [v for v in known if str(v) == wanted] or [v for v in known if _whole(v) == _whole(wanted) is not None]  # 7, "7"; or "007"
+        if len(alike) != 1:
+            raise ValueError(f"no clip has {name} {value!r}; known: {', '.join(map(str, sorted(known)))}")
+        return known[alike[0]]
+
+
+def _whole(value) -> int | None:
+    "A whole number, or a text that is one."
+    return int(value) if re.fullmatch(r"\d{1,18}", str(value), re.ASCII) else None
 
 
 def _column(name: str, values: Sequence, count: int) -> _Column:
@@ -131,8 +182,8 @@ def _column(name: str, values: Sequence, count: int) -> _Column:
 
 def _columns(attributes, count: int) -> dict[str, _Column]:
     "All attributes. Raises `ValueError`."
-    if not isinstance(attributes, dict | None):
-        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary, such as {{'subject': [...]}} with one value per clip")
+    if not isinstance(attributes, dict | None) or not all(isinstance(key, str) for key in attributes or ()):
+        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': [...]}} with one value per clip")
     return {key: _column(key, values, count) for key, values in (attributes or {}).items()}
 
 # %% ../../nbs/reference/13_data.own.ipynb #37fca7d5
@@ -160,7 +211,7 @@ def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
     if fewest < k:
         raise ValueError(f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out")
 
-
+# %% ../../nbs/reference/13_data.own.ipynb #84df5016
 def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]) -> list[Rule]:
     "The rules of a split; a column that they need is added. Raises `ValueError`."
     if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
@@ -173,12 +224,13 @@ def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Colu
         ((by, test),) = split.items()
         if by not in columns:
             raise ValueError(f"the split is by {by!r}, which is no attribute of the clips; known: {', '.join(columns) or 'none'}")
-        test = frozenset(columns[by].code(by, value) for value in ([test] if isinstance(test, (str, int)) else test))
+        test = frozenset(columns[by].code(by, value) for value in _several(f"the split by {by!r}", test))
         return [Rule(by, frozenset(columns[by].numbers) - test, test)]
     if isinstance(split, (list, tuple, set, frozenset)):
-        if unknown := sorted(set(split) - set(names)):
+        listed, known = [as_name("a clip of the split", name) for name in split], list(map(plain_name, names))
+        if unknown := sorted(set(listed) - set(known)):
             raise ValueError(f"the split names {unknown[0]!r}, and no clip has that name; the first is {names[0]!r}")
-        columns["part"] = _column("part", [int(name in set(split)) for name in names], len(names))
+        columns["part"] = _column("part", [int(name in set(listed)) for name in known], len(names))
         return [Rule("part", frozenset({0}), frozenset({1}))]
     raise ValueError(f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list of the clips that test")
 
@@ -347,15 +399,19 @@ def own_data(
 ) -> ClipStore:  # which carries its benchmarks
     "Write a clip store of your own. Raises `ValueError`; warns if joints or units seem to be others than those of the layout."
     name, layout = check_name(Path(folder).absolute().name), find_layout(layout)
-    labels = _per_clip("labels", labels)
+    split = split.tolist() if isinstance(split, np.ndarray | np.generic) else split
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; expected a whole number from 0 up")
+    labels, image_shape = _per_clip("labels", labels), None if image_shape is None else image_size(image_shape)
     recordings = _recordings(clips, names, len(labels), layout, image_shape)
     numbers, classes = _classes(labels, classes)
     columns = _columns(attributes, len(recordings))
     rules = _rules(split, numbers, [r.name for r in recordings], columns, seed, classes)
-    keys = [name] if len(rules) == 1 else [f"{name}-{f + 1}" for f in range(len(rules))]
+    keys = fold_names(name, split)
     for key, rule in zip(keys, rules):
         _check_parts(key, rule, columns[rule.attribute], numbers, classes)
-    for sentence in [*check_joints(recordings), *_empty(recordings)]:
+    unused = [f"image_shape is not used: joints of the layout {layout.name!r} are in metres"] if image_shape and recordings[0].confidence is None else []
+    for sentence in [*check_joints(recordings), *_empty(recordings), *_alike(classes), *unused]:
         warnings.warn(sentence, stacklevel=2)
     known = lambda i: {key: column.numbers[i] for key, column in columns.items()}
     made = [clip_of(replace(r, label=numbers[i], attributes=known(i))) for i, r in enumerate(recordings)]
@@ -385,27 +441,16 @@ class OwnClips:
 
 
 def _plain(values: list[str]) -> list:
-    "Whole numbers, if all are."
-    return [int(v) for v in values] if all(re.fullmatch(r"-?\d{1,9}", v, re.ASCII) for v in values) else values
+    "Whole numbers, if all are and nothing of the text is lost."
+    return [int(v) for v in values] if all(re.fullmatch(r"0|-?[1-9]\d{0,8}", v, re.ASCII) for v in values) else values
 
 
-def _listed(folder: Path) -> list[tuple[Path, dict[str, str]]]:
-    "The files of labels.csv, with their columns. Raises `FormatError`."
-    path = folder / "labels.csv"
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "label"} <= set(rows[0]):
-        raise FormatError(path, 1, "expected a table with the columns file and label, and a row per clip")
-    for i, row in enumerate(rows):
-        if None in row or None in row.values() or not row["label"].strip():
-            raise FormatError(path, i + 2, "a cell is missing or too many")
-        if not (folder / row["file"]).exists():
-            raise FormatError(path, i + 2, f"{row['file']} is not there")
-    listed = {folder / row["file"] for row in rows}
-    _warn_left_out(folder, [p for p in walk(folder) if p != path and not listed & {p, *p.parents}], "labels.csv does not list", "add a row for each, or remove them")
-    return [(folder / row.pop("file"), {key.strip(): value.strip() for key, value in row.items()}) for row in rows]
+def _labels(values: list[str]) -> list:
+    "Numbers of classes, if they are from 0 up; else names."
+    plain = _plain(values)
+    return values if type(plain[0]) is int and min(plain) > 0 else plain
 
-
+# %% ../../nbs/reference/13_data.own.ipynb #a63a3b5b
 def _warn_left_out(folder: Path, paths: Iterable[Path], why: str, todo: str) -> None:
     "A warning about files that are not read."
     if names := sorted(path.relative_to(folder).as_posix() for path in paths):
@@ -413,9 +458,59 @@ def _warn_left_out(folder: Path, paths: Iterable[Path], why: str, todo: str) -> 
         warnings.warn(f"{folder}: left out {count} that {why}{', the first' if len(names) > 1 else ''}: {names[0]}; {todo}", stacklevel=4)
 
 
+def _cells(path: Path) -> list[Row]:
+    "The rows of labels.csv that are not empty, all as long as the first. Raises `FormatError`."
+    text, encoding = decode(path, read_bytes(path))
+    if encoding == "cp1252":
+        warnings.warn(f"{path} is not in UTF-8: read as Windows writes Western languages; look at the names of the classes", stacklevel=4)
+    rows = [row for row in split_rows(text) if any(cell.strip() for cell in row.cells)] or [Row(1, [""])]
+    width = len(rows[0].cells)
+    if long := next((row for row in rows if any(cell.strip() for cell in row.cells[width:])), None):
+        raise FormatError(path, long.line, f"{len(long.cells)} cells, and {width} in the first row")
+    return [Row(row.line, (row.cells + [""] * width)[:width]) for row in rows]
+
+
+def _columns_of(path: Path, head: Row, rows: list[Row]) -> dict[str, int]:
+    "Where each column of labels.csv is. Raises `FormatError`."
+    names = [plain_name(cell) for cell in head.cells]
+    names = [name.lower() if name.lower() in ("file", "label") else name for name in names]
+    columns = {name: i for i, name in enumerate(names) if name}
+    if not rows or not {"file", "label"} <= set(columns):
+        raise FormatError(path, 1, "expected a table with the columns file and label, and a row per clip")
+    if len(columns) < sum(map(bool, names)) or any(row.cells[i].strip() for i, name in enumerate(names) if not name for row in rows):
+        raise FormatError(path, head.line, "a column has no name of its own")
+    return columns
+
+# %% ../../nbs/reference/13_data.own.ipynb #9d526fce
+def _place(path: Path, row: Row, cell: str, known: dict[str, Path]) -> Path:
+    "The file that a row of labels.csv names. Raises `FormatError`."
+    name = plain_name(cell).replace("\\", "/").removeprefix("./").rstrip("/")
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, [name for name, place in known.items() if place.is_file()], 1)
+    raise FormatError(path, row.line, f"{name} is not there" + (f"; did you mean {near[0]}?" if near else f", below {path.parent}"))
+
+
+def _listed(path: Path) -> list[tuple[Path, dict[str, str]]]:
+    "The files of labels.csv, with their columns. Raises `FormatError`."
+    folder, (head, *rows) = path.parent, _cells(path)
+    columns, there = _columns_of(path, head, rows), [p for p in walk(folder) if p != path]
+    known = {plain_name(p.relative_to(folder).as_posix()): p for file in there for p in (file, *file.parents) if folder in p.parents}
+    found: dict[Path, dict[str, str]] = {}
+    for row in rows:
+        values = {name: plain_name(row.cells[i]) for name, i in columns.items()}
+        if empty := next((name for name, value in values.items() if not value), None):
+            raise FormatError(path, row.line, f"a cell is missing: no {empty}")
+        if (file := _place(path, row, values.pop("file"), known)) in found:
+            raise FormatError(path, row.line, f"{file.relative_to(folder).as_posix()} is listed twice")
+        found[file] = values
+    _warn_left_out(folder, [p for p in there if not set(found) & {p, *p.parents}], "labels.csv does not list", "add a row for each, or remove them")
+    return list(found.items())
+
+# %% ../../nbs/reference/13_data.own.ipynb #688ddd57
 def _sorted_into_folders(folder: Path) -> list[tuple[Path, dict[str, str]]]:
     "All files below, with class and subject from the names of their folders. Raises `FormatError`."
-    paths = sorted({path.parent if path.name.endswith("_keypoints.json") else path for path in walk(folder) if path.parent != folder})
+    paths = sorted({path.parent if is_openpose(path) else path for path in walk(folder) if path.parent != folder})
     if not paths and not any(walk(folder)):
         raise FormatError(folder, None, "no files: put the clips into it, a folder per class")
     depths = [len(path.relative_to(folder).parts) for path in paths]
@@ -443,14 +538,23 @@ def read_own(
         return OwnClips(clips, values.pop("labels").tolist(), {key: column.tolist() for key, column in values.items()})
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not there: put the clips into it, a folder per class")
-    found = _listed(path) if (path / "labels.csv").is_file() else _sorted_into_folders(path)
+    table = next((file for file in sorted(path.iterdir()) if file.name.lower() == "labels.csv"), None)
+    found = _listed(table) if table else _sorted_into_folders(path)
     clips, rows = [], []
-    for file, row in found:
-        name, read = file.relative_to(path).with_suffix("").as_posix(), read_poses(file, layout, image_shape)
+    for name, (file, row) in zip(_clip_names(path, [file for file, _ in found]), found):
+        read = read_poses(file, layout, image_shape)
         clips += [replace(r, name=name if len(read) == 1 else f"{name}/{r.name}") for r in read]
         rows += [row] * len(read)
-    columns = {key: _plain([row[key] for row in rows]) for key in rows[0]}
-    return OwnClips(clips, columns.pop("label"), columns)
+    labels, attributes = _labels([plain_name(row["label"]) for row in rows]), [key for key in rows[0] if key != "label"]
+    return OwnClips(clips, labels, {key: _plain([plain_name(row[key]) for row in rows]) for key in attributes})
+
+
+def _clip_names(folder: Path, files: list[Path]) -> list[str]:
+    "Names of clips: paths without the endings of files, unless two would be called the same."
+    whole = [plain_name(file.relative_to(folder).as_posix()) for file in files]
+    short = [name if file.is_dir() else str(Path(name).with_suffix("").as_posix()) for file, name in zip(files, whole)]
+    count = Counter(short)
+    return [name if count[name] == 1 else full for name, full in zip(short, whole)]
 
 # %% ../../nbs/reference/13_data.own.ipynb #50e4c9b4
 _OPTIONS = {"layout": str, "split": (int, dict, list), "classes": list, "image_shape": list, "seed": int}
@@ -471,7 +575,7 @@ def preprocess_own(
 ) -> ClipStore:
     "Make the clip store of a data set of your own. Raises `ValueError`."
     for key, value in section.items():
-        if key not in _OPTIONS or not isinstance(value, _OPTIONS[key]):
+        if key not in _OPTIONS or not isinstance(value, _OPTIONS[key]) or isinstance(value, bool):
             raise ValueError(f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in [480, 640] for image_shape (height and width)")
     options, root = dict(section), Path(root)
     layout = options.pop("layout")

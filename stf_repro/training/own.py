@@ -193,7 +193,7 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
    draws where it looks; `stf predict ... --window 60` follows a long recording.
 
 Everything is set in params.yaml. To test on people that no training has seen, write there
-`split: {{subject: [anna, ben]}}` in place of `split: 5`, and `benchmark: {name}` in place of the list.
+`split: {{subject: [anna, ben]}}` in place of `split: 5`; the runs follow.
 Joints in pixels need `image_shape: [480, 640]`, height and width. `stf show stf` prints all settings.
 After a change of files, labels, layout or split run `stf preprocess {name}` again, then train.
 
@@ -207,7 +207,6 @@ sources:
 base:
   group: own
   source: {name}
-  benchmark: [{folds}]
   seeds: [0]
   model: {model}
   input: {input}
@@ -237,8 +236,7 @@ def new_project(
     if layout not in LAYOUTS:
         shutil.copyfile(layout, folder / "layout.yaml")
         layout = "layout.yaml"
-    folds = ", ".join(f"{name}-{k}" for k in range(1, 6))
-    (folder / "params.yaml").write_text(_PARAMS.format(name=name, layout=layout, folds=folds, model=model, input=input, optim=optim, objective=objective))
+    (folder / "params.yaml").write_text(_PARAMS.format(name=name, layout=layout, model=model, input=input, optim=optim, objective=objective))
     order = textwrap.fill(", ".join(f"{v} {joint}" for v, joint in enumerate(own.joints)), 100, break_on_hyphens=False)
     (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own), order=order))
     (folder / "dvc.yaml").write_text("stages: {} # this file marks the folder of a project\n")

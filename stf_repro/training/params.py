@@ -16,6 +16,8 @@ from pathlib import Path
 
 import yaml
 
+from ..data.plain import as_name, fold_names, load_yaml
+
 # %% ../../nbs/reference/28_training.params.ipynb #29e7b504
 class ConfigError(ValueError):
     "A configuration that cannot be used, and why."
@@ -29,6 +31,16 @@ def _check_name(what: str, name) -> None:
     "A name that becomes a folder."
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise ConfigError(f"{what} is {name!r}; expected a name of letters, digits, `-`, `_` and `.`")
+
+
+def _named(path: Path, params: dict) -> dict:
+    "The sections with names that are text. Raises `ConfigError`."
+    try:
+        text = lambda section: {as_name("the key of an entry", key): value for key, value in section.items()}
+        named = {name: text(section) for name, section in params.items() if name in MAPPINGS and isinstance(section, dict)}
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return params | named
 
 
 def _check_sections(path: Path, params) -> None:
@@ -52,13 +64,14 @@ def read_params(
     "Read the composed parameters. Raises `ConfigError`."
     path = Path(path)
     try:
-        params = yaml.safe_load(path.read_bytes())
+        params = load_yaml(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"{path} is not there; run this from the project's root") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    params = _named(path, params) if isinstance(params, dict) else params
     _check_sections(path, params)
     return params
 
@@ -100,6 +113,21 @@ def merge(
     return first | second | both
 
 
+def _with_benchmarks(params: dict, name: str, section: dict) -> dict:
+    "A run on clips of your own, with the benchmarks that their split makes. Raises `ConfigError`."
+    source = section.get("source")
+    own = (params.get("sources") or {}).get(source) if isinstance(source, str) else None
+    if not isinstance(own, dict) or "layout" not in own:
+        return section
+    split, given = own.get("split", 5), section.get("benchmark")
+    folds = fold_names(source, split)
+    if given is None:
+        return section | {"benchmark": folds if len(folds) > 1 else folds[0]}
+    if unknown := [key for key in (given if isinstance(given, list) else [given]) if key not in folds]:
+        raise ConfigError(f"{name}.benchmark names {unknown[0]!r}, and `split` of sources.{source} in params.yaml, {split}, makes {', '.join(folds)}: leave `benchmark` out, then it follows the split")
+    return section
+
+
 def find_run(
     params: dict,  # from `read_params`
     key: str,  # name of a run
@@ -110,8 +138,7 @@ def find_run(
         section = merge(section, part)
     _check_name(f"the key of {parts[-1][0]} in params.yaml", key)
     _check_name(f"{parts[-1][0]}.group in params.yaml", section.get("group"))
-    return parts[-1][0], section
-
+    return parts[-1][0], _with_benchmarks(params, parts[-1][0], section)
 
 # %% ../../nbs/reference/28_training.params.ipynb #da84c375
 @dataclass(frozen=True)
@@ -198,7 +225,7 @@ def lookup(
 
 def _composed(root: Path, name: str) -> Iterator[tuple[str, dict]]:
     "A file of conf/ and those that it is composed of, in the order in which the later overrules."
-    content = yaml.safe_load((root / "conf" / name).read_bytes()) or {}
+    content = load_yaml((root / "conf" / name).read_bytes()) or {}
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             yield from _composed(root, f"{entry.lstrip('/')}.yaml")
@@ -218,7 +245,10 @@ def trace(
         files = []
     parts = run_parts(params, key)
     for path, value in leaves(find_run(params, key)[1]):
-        part = next(name for name, content in reversed(parts) if lookup(content, path, missing) is not missing)
+        part = next((name for name, content in reversed(parts) if lookup(content, path, missing) is not missing), None)
+        if part is None:  # follows from the split of clips of your own
+            found[path] = value, "sources", "params.yaml"
+            continue
         written = [(file, there) for file, content in files if (there := lookup(content, (*part.split(".", 1), *path), missing)) is not missing]
         kept = written and (written[-1][1] == value or "${" in str(written[-1][1]))  # or named by its place elsewhere in conf/
         found[path] = value, part, written[-1][0] if kept else "params.yaml"
