@@ -200,6 +200,8 @@ def test_power_equivalence_and_pooling_by_hand():
     assert e.beyond(0.5) == pytest.approx(0.5) and e.p == pytest.approx(0.3173, abs=1e-4) and e.smaller(1.33) and not e.smaller(1.31)
     fixed, drawn = pool([Effect(1.0, 1.0, 1e9), Effect(2.0, 0.5, 1e9)])
     assert (fixed.mean, fixed.error) == pytest.approx(((1 + 4 * 2) / 5, 5**-0.5))
+    assert pool([Effect(1.0, 1.0, 5.0)] * 2)[0].error == pytest.approx(((1 + 4 * 2 * 0.25 / 5) / 2) ** 0.5)  # Meier's factor
+    assert math.isnan(pool([Effect(1.0, 0.0, 5.0), Effect(1.0, 1.0, 5.0)])[0].p) and math.isnan(Effect(0.0, math.nan, math.nan).p)
     assert drawn.half >= fixed.half and drawn.freedom == 1
     assert Effect(0.0, 0.0, 4.0).p == 1 and Effect(1.0, 0.0, 4.0).shown and not Effect(0.0, 0.0, 4.0).shown
 

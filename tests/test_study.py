@@ -10,7 +10,7 @@ from scipy import stats
 
 from stf_repro.evaluation.scores import Scores
 from stf_repro.evaluation.statistics import effect, odds, pool
-from stf_repro.report.front import BEGIN, END, answer, headline
+from stf_repro.report.front import MARKS, answer, caveat, headline
 from stf_repro.report.page import open_page, read_trainings, write_trainings
 from stf_repro.report.tables.cells import read_published, with_half
 from stf_repro.report.tables.runs import Run
@@ -51,12 +51,13 @@ def test_the_interval_of_stf_by_a_second_path(profile):
     of_fold, of_clip = long.groupby("fold").d.mean(), long.groupby(["fold", "clip"]).d.mean()
     squares = ((each - of_fold.reindex(each.index.get_level_values("fold")).to_numpy()) ** 2).sum() / (N - len(seeds))
     weight = (seeds / N / clips).reindex(of_clip.index.get_level_values("fold")).to_numpy()
-    u = (weight * (of_clip - of_fold.reindex(of_clip.index.get_level_values("fold")).to_numpy())).groupby(level="clip").sum()
+    unbiased = (clips / (clips - 1)).reindex(of_clip.index.get_level_values("fold")).to_numpy() ** 0.5
+    u = (weight * unbiased * (of_clip - of_fold.reindex(of_clip.index.get_level_values("fold")).to_numpy())).groupby(level="clip").sum()
     joined = long.join(each.rename("s"), on=["fold", "seed"]).join(of_clip.rename("c"), on=["fold", "clip"]).join(of_fold.rename("m"), on="fold")
     rest = ((joined.d - joined.s - joined.c + joined.m) ** 2).sum() / ((seeds - 1) * (clips - 1)).sum()
-    trainings, of_clips = squares / N, len(u) / (len(u) - 1) * (u**2).sum()
+    trainings, of_clips = squares / N, (u**2).sum()
     V = max(trainings + of_clips - rest * ((seeds / N) ** 2 / (seeds * clips)).sum(), trainings, of_clips)
-    half = stats.t.ppf(0.975, V**2 / (trainings**2 / (N - len(seeds)) + of_clips**2 / (len(u) - 1))) * V**0.5
+    half = stats.t.ppf(0.975, V**2 / (trainings**2 / (N - len(seeds)) + of_clips**2 / (len(u) - len(seeds)))) * V**0.5
     e = against(rows)[Row("M5")]
     assert (e.mean, e.half) == pytest.approx((each.mean(), half), abs=0.02)  # a tie counts as wrong with us
 
@@ -83,8 +84,10 @@ def test_luck_of_the_clips_counts():
     one_clip = {("a", s): scores([1, 0, 0, 0, 0, 0, 0, 0]) for s in range(3)}  # the same single clip in all seeds: sure over seeds, not over clips
     e = effect({place: scores([0] * 8) for place in one_clip}, one_clip)
     assert e.trainings == 0 and e.low < 0 and not e.shown
-    every = {("a", s): scores([1] * 8) for s in range(3)}
-    assert effect({place: scores([0] * 8) for place in every}, every).shown
+    every = {("a", s): scores([1] * 8) for s in range(3)}  # where nothing varies, nothing is known of the error
+    assert np.isnan(effect({place: scores([0] * 8) for place in every}, every).half) and effect(every, every).p == 1
+    few = {(fold, s): scores([1], [fold]) for fold in "ab" for s in range(3)}  # one clip per fold
+    assert np.isnan(effect({place: scores([0], [place[0]]) for place in few}, few).half)
 
 
 def test_scores_are_kept_in_half_precision_without_changing_what_is_named(tmp_path):
@@ -143,7 +146,9 @@ def test_the_headline_is_that_of_the_studies(root):
         for e in (*effects, pool(effects)[0]):
             assert with_half(e.mean, e.half, "+.2f") in line and (f"**{with_half(e.mean, e.half, '+.2f')}**" in line) == e.shown
     readme, page = (root / "README.md").read_text(), (root / "results" / "README.md").read_text()
-    assert readme.count(table) == page.count(table) == 1 and readme.index(BEGIN) < readme.index(table) < readme.index(END)
+    for name, content in (("answer", answer(root)), ("headline", f"{table}\n{caveat(root)}")):
+        assert readme.split(MARKS[name][0])[1].split(MARKS[name][1])[0].strip() == content.strip()
+    assert page.count(table) == page.count(caveat(root)) == 1
     assert page.startswith(f"# Results\n\n{answer(root)}")
 
 

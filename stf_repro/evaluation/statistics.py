@@ -8,7 +8,7 @@ __all__ = ['seed_interval', 'wilson', 'Summary', 'summary', 'Effect', 'fold_of',
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #a1753c3f
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -101,19 +101,20 @@ class Effect:
         self,
         step: float,
     ) -> float:  # in [0, 1]; NaN where the error is not known
-        "The probability that the true difference is larger than a step, if nothing was known before."
+        "The probability that the true difference is larger than a step, with a flat prior: if nothing was known before."
         return float(self.mean > step) if self.error == 0 else float(stats.t.sf((step - self.mean) / self.error, self.freedom))
 
     @property
     def p(self) -> float:
-        "Two-sided p value of no difference."
-        return 1.0 if self.mean == 0 else 2 * min(self.beyond(0), 1 - self.beyond(0))
+        "Two-sided p value of no difference; NaN where the error is not known."
+        above = self.beyond(0)
+        return 1.0 if self.mean == self.error == 0 else 2 * min(above, 1 - above) if above == above else math.nan
 
     def smaller(
         self,
         step: float,
     ) -> bool:
-        "Whether the difference is shown to be smaller than a step: an equivalence test, one-sided at 5 %."
+        "Whether the difference is shown to be smaller than a step: the upper side of an equivalence test, at 5 %."
         return self.beyond(step) < 0.05
 
     def detectable(
@@ -144,30 +145,32 @@ def fold_of(
 
 def crossed(
     differences: Mapping,  # by training: (n,) one value per test clip of its fold
-    names: Mapping[str, Sequence],  # by fold: the clips; the same name in two folds is the same clip
+    names: Mapping[str, Sequence],  # by fold: the clips; the same name in two folds, or twice in one, is one draw
 ) -> Effect:
     "The mean of a table of trainings by clips, with trainings and clips both drawn, folds fixed."
     folds: dict[str, list] = {}
     for place, of_clips in differences.items():
         folds.setdefault(fold_of(place), []).append(of_clips)
     N, of_clip = len(differences), {}
-    squares, freedom, rest, rest_freedom, cells = 0.0, 0, 0.0, 0, 0.0
+    squares, freedom, interaction = 0.0, 0, 0.0
     for fold, rows in folds.items():
         d = np.stack(rows).astype(float)  # (S, n)
-        (S, n), of_training, share = d.shape, d.mean(1), len(rows) / N
-        left = d - of_training[:, None] - d.mean(0) + d.mean()  # the interaction
+        (S, n), of_training = d.shape, d.mean(1)
+        drawn, place_of = np.unique(names[fold], return_inverse=True)
+        total = lambda rows: np.stack([np.bincount(place_of, row, len(drawn)) for row in rows]) / n  # (..., n) -> (..., k)
+        weight, unbiased = S / N, len(drawn) / max(len(drawn) - 1, 1)
         squares, freedom = squares + ((of_training - d.mean()) ** 2).sum(), freedom + S - 1
-        rest, rest_freedom, cells = rest + (left**2).sum(), rest_freedom + (S - 1) * (n - 1), cells + share**2 / (S * n)
-        for name, deviation in zip(names[fold], d.mean(0) - d.mean(), strict=True):
-            of_clip[name] = of_clip.get(name, 0.0) + share * deviation / n
+        left = total(d - of_training[:, None] - d.mean(0) + d.mean())
+        interaction += weight**2 * (left**2).sum() / (S * max(S - 1, 1)) * unbiased
+        for name, deviation in zip(drawn.tolist(), total([d.mean(0) - d.mean()])[0]):
+            of_clip[name] = of_clip.get(name, 0.0) + weight * deviation * math.sqrt(unbiased)
     values = {place: float(np.mean(d)) for place, d in differences.items()}
-    mean, k = float(np.mean(list(values.values()))), len(of_clip)
-    if freedom == 0 or k < 2:
+    mean, unknown = float(np.mean(list(values.values()))), min(len(set(own)) for own in names.values()) < 2
+    of_trainings, of_clips = squares / max(freedom, 1) / N, sum(u**2 for u in of_clip.values())
+    V = max(of_trainings + of_clips - interaction, of_trainings, of_clips)
+    if freedom == 0 or unknown or (V == 0 and mean):
         return Effect(mean, math.nan, math.nan, values=values)
-    of_trainings, of_clips = squares / freedom / N, k / (k - 1) * sum(u**2 for u in of_clip.values())
-    both = of_trainings + of_clips - (rest / rest_freedom * cells if rest_freedom else 0.0)
-    V = max(both, of_trainings, of_clips)
-    satterthwaite = V**2 / (of_trainings**2 / freedom + of_clips**2 / (k - 1)) if V else float(freedom)
+    satterthwaite = V**2 / (of_trainings**2 / freedom + of_clips**2 / max(len(of_clip) - len(folds), 1)) if V else float(freedom)
     return Effect(mean, math.sqrt(V), satterthwaite, math.sqrt(of_trainings), math.sqrt(of_clips), values)
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #b6168c67
@@ -183,19 +186,20 @@ def shared_places(
     return places
 
 
-def _points(first: Mapping, second: Mapping, value) -> tuple[dict, dict]:  # differences, names
-    "What `crossed` wants: `value` of the hits of the second network, and of those of the first."
+def _points(first: Mapping, second: Mapping, value, cluster: Callable = str) -> tuple[dict, dict]:  # differences, names
+    "What `crossed` wants: `value` of the hits of the first network, and of those of the second."
     places = shared_places(first, second)
-    names = {fold_of(place): first[place].names.tolist() for place in places}
+    names = {fold_of(place): [cluster(name) for name in first[place].names.tolist()] for place in places}
     return {place: value(correct(first[place]).astype(float), correct(second[place]).astype(float)) for place in places}, names
 
 
 def effect(
     first: Mapping,  # Scores by seed, or by (fold, seed)
     second: Mapping,
+    cluster: Callable[[str], str] = str,  # of a clip's name: what counts as one draw, e.g. its actor; default: the clip
 ) -> Effect | None:  # points of top-1; None: no training in common
     "The difference of two networks in accuracy."
-    differences, names = _points(first, second, lambda a, b: 100 * (b - a))
+    differences, names = _points(first, second, lambda a, b: 100 * (b - a), cluster)
     return crossed(differences, names) if differences else None
 
 
@@ -234,20 +238,23 @@ def odds(
 
 
 def pool(
-    effects: Sequence[Effect],  # of independent data sets
-) -> tuple[Effect, Effect]:  # with one effect for all sets; with sets drawn from many
+    effects: Sequence[Effect],  # of independent data sets, at least one
+) -> tuple[Effect, Effect]:  # with one effect for all sets; with sets drawn from many. NaN where an error is not known, or zero
     "The mean of several effects, weighted by precision."
     mean, error, freedom = np.array([(e.mean, e.error, e.freedom) for e in effects]).T
+    if not (error > 0).all():
+        return (Effect(float(mean.mean()), math.nan, math.nan),) * 2
     weight, k = error**-2.0, len(mean)
     share = weight / weight.sum()
-    fixed = Effect(float(share @ mean), float(weight.sum() ** -0.5), float(1 / (share**2 / freedom).sum()))
+    meier = 1 + 4 * (share * (1 - share) / freedom).sum()
+    fixed = Effect(float(share @ mean), math.sqrt(meier / weight.sum()), float(1 / (share**2 / freedom).sum()))
     Q = (weight * (mean - fixed.mean) ** 2).sum()
     between = max(0.0, (Q - (k - 1)) / (weight.sum() - (weight**2).sum() / weight.sum())) if k > 1 else 0.0
     weight = 1 / (error**2 + between)
     share = weight / weight.sum()
     centre = float(share @ mean)
     knapp = (share * (mean - centre) ** 2).sum() / (k - 1) if k > 1 else 0.0
-    return fixed, Effect(centre, math.sqrt(max(knapp, 1 / weight.sum())), float(max(k - 1, 1)))
+    return fixed, Effect(centre, math.sqrt(max(knapp, fixed.error**2, 1 / weight.sum())), float(max(k - 1, 1)))
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #d7b83e3a
 @dataclass(frozen=True)

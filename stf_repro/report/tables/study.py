@@ -104,8 +104,8 @@ def study_table(
         line = {"row": str(row._replace(label=names.get(row.label, row.label))), "trainings": len(own)}
         line |= {"top-1 (%)": f"{np.mean(tops):.2f}", "from .. to": f"{min(tops):.1f} .. {max(tops):.1f}"}
         line |= {"minus MS-G3D (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "", "verdict": e.verdict(step) if e else ""}
-        line |= {"shown four times in five from": f"{e.detectable():.1f}" if e else "", "published on NTU 60": f"{step:+.2f}" if e and step else ""}
-        line |= {"probability of more": probability(e.beyond(step)) if e and step else ""}
+        line |= {"shown four times in five from": f"{e.detectable():.1f}" if e and e.error == e.error else "", "published on NTU 60": f"{step:+.2f}" if e and step else ""}
+        line |= {"probability of more": probability(e.beyond(step)) if e and step and e.error == e.error else ""}
         table.append(line)
     return pd.DataFrame(table)
 
@@ -155,7 +155,7 @@ def said(
     "What is shown of a difference to MS-G3D."
     if e is None:
         return NOT_RUN
-    numbers = f"{with_half(e.mean, e.half, '+.2f')} points over {len(e.values)} trainings"
+    numbers = f"{with_half(e.mean, e.half, '+.2f')} points over {len(e.values)} training{'s' * (len(e.values) != 1)}"
     if e.shown:
         return f"{'more' if e.mean > 0 else 'less'} accurate than MS-G3D ({numbers})"
     return f"no difference to MS-G3D is shown ({numbers})"
