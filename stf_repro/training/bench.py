@@ -14,7 +14,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from ..data.batches import Clips
 from ..data.benchmarks import BENCHMARKS, get_benchmark, ntu_samples
 from ..data.clips import Clip, ClipStore, write_store
 from ..data.formats import ntu_attributes
-from ..model.fast.passes import accelerate, reference_path
+from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..model.weights import load_msg3d_weights, msg3d_name
 from ..skeleton import LAYOUTS
@@ -122,9 +121,9 @@ def parity(
 ) -> dict[str, float]:  # largest error of the logits, relative; error of the loss; median and largest of the gradients' norms
     "How far a training step is from the original's."
     model, x, labels = original_network(fixture)
-    model = accelerate(model).to(device).train()
-    with arithmetic(precision), nullcontext() if fast else reference_path(model):
-        logits = in_precision(model, precision)(x.to(device))
+    model.to(device).train()
+    with arithmetic(precision):
+        logits = in_precision(accelerate(model) if fast else model, precision)(x.to(device))
         loss = F.cross_entropy(logits, labels.to(device))
         loss.backward()
     norms = dict(model.named_parameters())

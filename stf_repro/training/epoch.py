@@ -35,7 +35,7 @@ from .precision import in_precision
 def build_model(
     config: RunConfig,
     benchmark: Benchmark,
-) -> nn.Module:  # MSG3D or its subclass STF, on the fast path; or the baseline
+) -> nn.Module:  # MSG3D, its subclass STF, or the baseline: a plain network
     "The network that a run trains, with random weights from torch's global generator."
     m, layout, classes = config.model, LAYOUTS[benchmark.layout], len(benchmark.classes)
     size = dict(width=m.width, num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
@@ -43,7 +43,7 @@ def build_model(
         return TemporalConvNet(classes, layout, **size)
     size |= dict(num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
     parts = arguments(config.choices).get("stf", {})
-    return accelerate(STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size))
+    return STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size)
 
 
 def build_objective(
@@ -219,7 +219,7 @@ def predict(
     group: Group = Group(),
 ) -> Tensor:  # logits (n, classes) float32, on the CPU
     "Score clips. Raises `TrainingError` naming clips whose score is not finite."
-    network = in_precision(model, precision).eval()
+    network = in_precision(accelerate(model), precision).eval()
     indices = indices.to(clips.device)
     logits = torch.zeros(len(indices), model.head.out_features, device=clips.device)
     for places in torch.arange(group.rank, len(indices), group.size, device=clips.device).split(batch_size):

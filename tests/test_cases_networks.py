@@ -1,0 +1,319 @@
+"What people do with a network that they were handed, and what they meet on the command line: each case was met by a user of this or another project."
+
+import copy
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from stf_repro.evaluation.ask import open_network
+from stf_repro.evaluation.pretrained import example_clip, load_pretrained
+from stf_repro.model.convolution import TemporalConvNet
+from stf_repro.model.fast.passes import Fast, accelerate, is_fast
+from stf_repro.model.msg3d import MSG3D
+from stf_repro.model.objective import Objective
+from stf_repro.model.stf import STF
+from stf_repro.skeleton import LAYOUTS
+
+SIZE = dict(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))
+NTU = LAYOUTS["ntu25"]
+NETWORKS = {
+    "msg3d": lambda **more: MSG3D(5, NTU, **{**SIZE, **more}),
+    "stf": lambda **more: STF(5, NTU, 8, **{**SIZE, **more}),
+    "convolution": lambda **more: TemporalConvNet(5, NTU, width=6),
+}
+
+
+@pytest.fixture
+def kick():
+    "The network that is asked by default, and what it reads of the clip that ships with the package."
+    net = load_pretrained("stf-synth60")
+    return net, *example_clip().batch(net.config.input)
+
+
+def clips(n: int = 3, bodies: int = 2) -> torch.Tensor:
+    "Random clips; the first is of one person."
+    x = torch.randn(n, 3, 8, 25, bodies, generator=torch.Generator().manual_seed(0))
+    x[0, ..., 1:] = 0
+    return x
+
+
+# --- networks that are handed out are plain modules -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["stf-synth60", "msg3d-synth60"])
+def test_a_network_that_is_handed_out_is_of_its_own_class(name):
+    for net in (load_pretrained(name), open_network(name)):
+        assert type(net.network) in (MSG3D, STF) and not any(isinstance(m, Fast) for m in net.network.modules())
+
+
+def test_every_inner_module_is_called(kick):
+    "What captum, torchinfo and the like rest on: each module with weights answers to a hook, forward and backward."
+    net, x, _ = kick
+    units = [m for m in net.network.modules() if not list(m.children()) and any(True for _ in m.parameters(recurse=False))]
+    called, reached = set(), set()
+    for m in units:
+        m.register_forward_hook(lambda m, args, out: called.add(m))
+        m.register_full_backward_hook(lambda m, before, after: reached.add(m))
+    net.network(x.requires_grad_()).amax().backward()
+    assert called == reached == set(units)
+
+
+def test_a_grad_cam_by_hooks_is_the_focus(kick):
+    "captum's LayerGradCam, by hand, on the end of the first pathway."
+    net, x, present = kick
+    kept = {}
+    hook = net.network.blocks[0].gcn_tcn[1].register_forward_hook(lambda m, args, out: kept.update(X=out))
+    logits = net.network(x)
+    gradient = torch.autograd.grad(logits.amax(), kept["X"])[0]
+    hook.remove()
+    out = net.network.run(x, present)
+    expected = torch.autograd.grad(out.logits.amax(), out.maps["gcn1"])[0]
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_networks_are_copied_pickled_and_saved_whole(kind):
+    model = NETWORKS[kind]().eval()
+    x = clips()
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(buffer, weights_only=False)):
+        assert type(twin) is type(model) and list(twin.state_dict()) == list(model.state_dict())
+        assert torch.equal(twin(x), model(x))
+    quick = accelerate(model)
+    assert torch.equal(pickle.loads(pickle.dumps(quick))(x), quick(x))
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporters warn about packages that they could also use
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize("taken", [lambda model: model, accelerate])
+def test_both_onnx_exporters_write_the_network(kick, dynamo, taken, tmp_path):
+    import onnxruntime
+
+    net, x, _ = kick
+    x = torch.cat([x, x.flip(2)])
+    torch.onnx.export(taken(net.network), (x,), tmp_path / "net.onnx", dynamo=dynamo, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    logits = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.as_tensor(logits), net.network(x), rtol=1e-4, atol=1e-4)  # fp32, another order of summation
+
+
+# --- the fast path is taken by asking for it, and steps aside -------------------------------------------------------
+
+
+def swap(unit, place, new):
+    parent, _, name = place.rpartition(".")
+    setattr(unit.get_submodule(parent), name, new) if not name.isdigit() else unit.get_submodule(parent).__setitem__(int(name), new)
+
+
+class Wrapped(nn.Module):
+    "As an adapter of low rank wraps a layer."
+
+    def __init__(self, layer, more):
+        super().__init__()
+        self.layer, self.more = layer, more
+
+    def forward(self, *args):
+        return self.layer(*args) + self.more
+
+
+class OtherBlock(type(MSG3D(5, NTU, **SIZE).blocks[0])):
+    def forward(self, x, *G):
+        out, gcn, g3d = super().forward(x, *G)
+        return 2 * out, gcn, g3d
+
+
+def _patched(module, name):
+    plain = getattr(module, name)
+    setattr(module, name, lambda *args: plain(*args) * 1.5)
+
+
+def _parametrised(model):
+    nn.utils.parametrizations.weight_norm(model.blocks[0].gcn.mix)
+
+
+CHANGES = {
+    "another norm": lambda m: swap(m.blocks[0].gcn, "norm", nn.GroupNorm(1, 6)),
+    "instance norm": lambda m: swap(m.blocks[1].tcn.branches[0], "1", nn.InstanceNorm2d(2, affine=True, track_running_stats=True)),
+    "norm without averages": lambda m: swap(m.blocks[0].gcn, "norm", nn.BatchNorm2d(6, track_running_stats=False)),
+    "norm without weights": lambda m: swap(m.blocks[0].g3d[0], "norm", nn.BatchNorm2d(6, affine=False)),
+    "another epsilon": lambda m: setattr(m.blocks[0].gcn.norm, "eps", 0.1),
+    "a frozen norm": lambda m: m.blocks[0].tcn.branches[0][1].eval(),
+    "a wrapped convolution": lambda m: swap(m.blocks[1].gcn, "mix", Wrapped(m.blocks[1].gcn.mix, 0.5)),
+    "a wrapped unit": lambda m: swap(m.blocks[1], "tcn", Wrapped(m.blocks[1].tcn, 0.5)),
+    "a wrapped block": lambda m: setattr(m.blocks[1], "__class__", OtherBlock),
+    "a wrapped head": lambda m: swap(m, "head", Wrapped(m.head, 0.5)),
+    "another activation": lambda m: swap(m.blocks[0].tcn.branches[0], "2", nn.GELU()),
+    "another dilation": lambda m: swap(m.blocks[0].tcn.branches[3], "3", copy.deepcopy(m.blocks[0].tcn.branches[0][3])),
+    "another pool": lambda m: swap(m.blocks[0].tcn.branches[4], "3", nn.AvgPool2d((3, 1), 1, (1, 0))),
+    "no bias": lambda m: swap(m.blocks[0].gcn, "mix", nn.Conv2d(6, 6, 1, bias=False)),
+    "another padding": lambda m: setattr(m.blocks[0].tcn.branches[0][3].conv, "padding_mode", "circular") or setattr(m.blocks[0].tcn.branches[0][3].conv, "_reversed_padding_repeated_twice", [0, 0, 1, 1]),
+    "weight norm": _parametrised,
+    "pruned": lambda m: prune.random_unstructured(m.blocks[0].tcn.branches[0][0], "weight", 0.5),
+    "a patched forward": lambda m: _patched(m.blocks[0].gcn, "forward"),
+    "a patched fold": lambda m: _patched(m, "fold"),
+    "one branch less": lambda m: swap(m.blocks[0], "tcn", nn.Sequential(m.blocks[0].tcn.branches[0], nn.Conv2d(1, 6, 1))),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_was_changed_computes_what_it_says(change, training):
+    "Asked to be fast, it is right: whatever was replaced, wrapped or patched, before or after it was asked."
+    torch.manual_seed(0)
+    model, x = MSG3D(5, NTU, **SIZE).train(training), clips()
+    quick = accelerate(model)
+    assert is_fast(quick)
+    CHANGES[change](model)
+    if change == "a frozen norm" and not training:
+        return
+    assert not is_fast(quick)
+    assert torch.equal(quick(x), model(x))
+
+
+class Halved(MSG3D):
+    def pool(self, x):
+        return super().pool(x) / 2
+
+
+class MixesBodies(nn.Module):
+    "A predictor of the focus that normalises over the batch."
+
+    def __init__(self, channels):
+        super().__init__()
+        self.read = nn.Sequential(nn.Conv2d(channels, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, x):
+        return self.read(x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Halved(5, NTU, **SIZE),
+        lambda: TemporalConvNet(5, NTU, width=6),
+        lambda: nn.SyncBatchNorm.convert_sync_batchnorm(MSG3D(5, NTU, **SIZE)).eval(),
+        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, beta=MixesBodies),
+        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, beta=lambda C: MixesBodies(C).read),
+        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, squash=lambda G: G / G.norm()),
+        lambda: MSG3D(5, NTU, **SIZE).half().float().to(torch.bfloat16),
+    ],
+)
+def test_other_networks_stay_on_their_own_path(make):
+    torch.manual_seed(0)
+    model = make()
+    before = type(model)
+    quick, x = accelerate(model), clips().to(next(model.parameters()).dtype)
+    assert type(model) is before and not is_fast(quick)
+    assert torch.equal(quick(x), model(x))
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_hook_anywhere_is_heard_and_its_removal_gives_the_speed_back(kind):
+    model = NETWORKS["stf"]()
+    quick, x = accelerate(model), clips().requires_grad_()
+    for module in model.modules():
+        heard = []
+        hook = getattr(module, kind)(lambda *args: heard.append(1) and None)
+        assert not is_fast(quick)
+        hook.remove()
+    module = model.blocks[0].tcn.branches[0][1]
+    hook = getattr(module, kind)(lambda *args: heard.append(1) and None)
+    quick(x).sum().backward()
+    hook.remove()
+    assert heard and is_fast(quick)
+
+
+def test_a_hook_on_all_modules_is_heard():
+    model, heard = NETWORKS["msg3d"](), set()
+    hook = nn.modules.module.register_module_forward_hook(lambda m, args, out: heard.add(m))
+    try:
+        accelerate(model)(clips())
+    finally:
+        hook.remove()
+    assert set(model.blocks[0].gcn.children()) <= heard
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_default_dtype_is_followed(kind):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = NETWORKS[kind]().eval()
+        x = clips().double()
+        assert {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} == {torch.float64}
+        torch.testing.assert_close(accelerate(model)(x), model(x))
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_shapes_can_be_had_without_computing(kind):
+    model = accelerate(NETWORKS[kind]()).to("meta")
+    assert model(clips().to("meta")).shape == (3, 5)
+
+
+def test_training_and_scoring_ask_for_the_fast_path(monkeypatch, kick):
+    "And leave no trace on the network."
+    from stf_repro.evaluation.ask import ask, look
+    from stf_repro.evaluation.faithfulness import faithfulness
+    from stf_repro.model.fast import passes
+    from stf_repro.training.distributed import Step
+
+    net, x, present = kick
+    taken, whole = [], passes.fast_pass
+    monkeypatch.setattr(passes, "fast_pass", lambda *args: taken.append(1) or whole(*args))
+    before, state = dict(vars(net.network)), list(net.network.state_dict())
+    example = example_clip()
+    for use in (
+        lambda: ask(net, [example.recording]),
+        lambda: look(net, example.recording),
+        lambda: faithfulness(net.network, example.clips, torch.tensor([0]), net.config.input, steps=2),
+        lambda: Step(net.network, Objective())(x, torch.tensor([0]), present),
+    ):
+        taken.clear()
+        use()
+        assert taken and vars(net.network) == before and list(net.network.state_dict()) == state
+    taken.clear()
+    net.network(x)
+    net.network.run(x, present)
+    assert not taken
+
+
+# --- the code is edited while a training runs -----------------------------------------------------------------------
+
+EDITED = """
+import sys
+from pathlib import Path
+from stf_repro.training import trainer
+from stf_repro.training.config import run_configs
+from stf_repro.training.params import read_params
+
+config = next(iter(run_configs(read_params("params.yaml"), "M1").values()))
+whole, file, more = trainer.save_checkpoint, Path(trainer.__file__).with_name("epoch.py"), sys.argv[1]
+print(trainer.identify(config, trainer.ClipStore.open("clips/synth60"), trainer.find_device("cpu"))[0]["fingerprint"])
+trainer.save_checkpoint = lambda *args: (whole(*args), file.write_text(file.read_text() + more))
+trainer.train(config, "clips/synth60", "out", "cpu", progress=False)
+"""
+
+
+@pytest.mark.parametrize("more", ["\n\nPEAK = 0.9\n", "\n\ndef half(written:\n"])
+def test_code_that_is_edited_while_a_training_runs_costs_no_result(project, root, more):
+    "The result is written under the fingerprint that the training began with, with a line that says so."
+    shutil.copytree(root / "stf_repro", project / "stf_repro", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run([sys.executable, "-c", EDITED, more], cwd=project, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((project / "out" / "record.json").read_text())["fingerprint"] == result.stdout.split()[0]
+    assert "changed since this training began" in result.stderr and (project / "out" / "scores.npz").exists()
