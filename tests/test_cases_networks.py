@@ -8,9 +8,11 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
@@ -18,9 +20,10 @@ from stf_repro.evaluation.ask import open_network
 from stf_repro.evaluation.pretrained import example_clip, load_pretrained
 from stf_repro.model.convolution import TemporalConvNet
 from stf_repro.model.fast.passes import Fast, accelerate, is_fast
-from stf_repro.model.msg3d import MSG3D
+from stf_repro.model.msg3d import MSG3D, Output
 from stf_repro.model.objective import Objective
 from stf_repro.model.stf import STF
+from stf_repro.model.variants import every
 from stf_repro.skeleton import LAYOUTS
 
 SIZE = dict(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))
@@ -317,3 +320,71 @@ def test_code_that_is_edited_while_a_training_runs_costs_no_result(project, root
     assert result.returncode == 0, result.stderr
     assert json.loads((project / "out" / "record.json").read_text())["fingerprint"] == result.stdout.split()[0]
     assert "changed since this training began" in result.stderr and (project / "out" / "scores.npz").exists()
+
+
+# --- terms on networks of other kinds -------------------------------------------------------------------------------
+
+
+class Foreign(nn.Module):
+    "Joints as tokens; what it hands out is made by `form`."
+
+    def __init__(self, form=None, attention=False, norm=None):
+        super().__init__()
+        self.read, self.norm, self.head = nn.Conv2d(3, 8, 1), norm or nn.Identity(), nn.Linear(8, 5)
+        self.form, self.attention = form or (lambda X, Y: Output(None, {"a": X, "b": Y})), attention
+
+    def run(self, x, present=None):
+        X = self.norm(self.read(x.permute(0, 4, 1, 2, 3).flatten(0, 1))).tanh()  # (N*M, C, T, V)
+        tokens = X.flatten(2).transpose(1, 2)
+        tokens = F.scaled_dot_product_attention(tokens, tokens, tokens) if self.attention else tokens
+        Y = tokens.transpose(1, 2).view_as(X).sin()
+        out = self.form(X, Y)
+        return replace(out, logits=self.head(Y.mean((2, 3))).unflatten(0, (len(x), -1)).mean(1)) if isinstance(out, Output) else out
+
+
+def step(model, *names, n=3):
+    objective = Objective(dict.fromkeys(names, 0.1), warmup=0.0, choices={"exploration": {"counted": every}})
+    losses = objective(model, clips(n), torch.arange(n) % 5, torch.ones(n, 2, dtype=torch.bool), names)
+    losses.total.backward()
+    return losses
+
+
+def test_a_network_with_attention_trains_with_the_terms():
+    "Its fused kernel has no second derivative, so that a step with terms takes the plain one."
+    model = Foreign(attention=True)
+    assert set(step(model, "exploration", "divergence", "coherence").terms) == {"cross_entropy", "exploration", "divergence", "coherence"}
+    assert model.read.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "form,said",
+    [
+        (lambda X, Y: Output(None, [X, Y]), "dictionary.*list"),
+        (lambda X, Y: Output(None, {"a": X.flatten(2), "b": Y}), r"four axes.*'a' is \(6, 8, 200\)"),
+        (lambda X, Y: Output(None, {"a": (X,), "b": Y}), "four axes.*'a' is tuple"),
+        (lambda X, Y: Output(None, {"a": X, "b": F.avg_pool2d(Y, (1, 5))}), "'b' has 5 joints and the clips have 25"),
+        (lambda X, Y: Output(None, {"a": X[:2], "b": Y}), "'a' has 2 rows, and there are 3 clips"),
+    ],
+)
+def test_maps_of_another_form_are_told_in_a_sentence(form, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        step(Foreign(form), "exploration", "coherence")
+
+
+def test_any_network_that_predicts_its_focus_can_have_the_adjacency_term():
+    with pytest.raises(ValueError, match=r"Output\(logits, maps, beta\)"):
+        step(Foreign(), "adjacency")
+    assert "adjacency" in step(Foreign(lambda X, Y: Output(None, {"a": X, "b": Y}, {"a": X.mean(1).sigmoid()})), "adjacency").terms
+    for beta in ({"a": torch.zeros(6, 1, 8, 25)}, {"c": torch.zeros(6, 8, 25)}, {"a": torch.zeros(6, 8, 5)}):
+        with pytest.raises(ValueError, match="expected .B, T, V. with the rows and the joints"):
+            step(Foreign(lambda X, Y, beta=beta: Output(None, {"a": X, "b": Y}, beta)), "adjacency")
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.InstanceNorm2d])
+def test_the_masked_pass_moves_no_running_average(kind):
+    norm = kind(8, track_running_stats=True)
+    model, twin = (Foreign(norm=copy.deepcopy(norm)) for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    step(model, "exploration")
+    step(twin)
+    assert torch.equal(model.norm.running_mean, twin.norm.running_mean) and torch.equal(model.norm.running_var, twin.norm.running_var)
