@@ -35,7 +35,7 @@ from .distributed import Group, Step, distribute, join_group, split_batch
 from .epoch import TrainingError, build_model, build_objective, learning_rate, make_optimiser, predict, score_figures, train_epoch
 from .fingerprint import code_hash, fingerprint
 from .precision import arithmetic
-from .record import finished, origin, write_results
+from .record import commit, finished, origin, write_results
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #3f1971f6
 def find_device(
@@ -302,6 +302,7 @@ def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device,
             print(f"{config.label} (seed {config.seed}): was trained before, nothing to do", flush=True)
             clear_checkpoints(out)  # a kill may have left them
         return done["metrics"]
+    origins = origins | commit()
     job = prepare(config, store, device, weights, group)
     try:
         split_batch(config.optim.batch_size, config.optim.accumulate, group)
@@ -338,12 +339,20 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
         (out / file).unlink(missing_ok=True)  # of an earlier configuration
 
 
+def _edited(config: RunConfig, code: str) -> bool:
+    "Whether the files no longer say what they said when a training began; one that cannot be read has been edited, too."
+    try:
+        return code_hash(config) != code
+    except (OSError, SyntaxError, ValueError, KeyError):
+        return True
+
+
 def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: dict) -> dict:
     "Write the results; every process returns them."
-    if code_hash(job.config) != origins["code"]:
-        raise TrainingError("the source of stf_repro changed while this run was training, so its result cannot be told from either version: train again")
     test, metrics = job.parts["test"], None
     if job.group.rank == 0:
+        if _edited(job.config, origins["code"]):
+            print(f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this training began. Its result is kept as one of the code that it began with; if the change concerns it, the next `stf train` trains it again", file=sys.stderr, flush=True)
         store, n = job.clips.store, len(job.parts["train"])
         scores = {"logits": logits.numpy(), "labels": store.labels[test.numpy()], "names": np.array([store.names[i] for i in test.tolist()])}
         per_epoch = n // job.config.optim.batch_size * job.config.optim.batch_size
