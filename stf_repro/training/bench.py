@@ -21,7 +21,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from ..data.batches import Clips
@@ -253,15 +254,28 @@ def parts(
 LEAST = {"cross-entropy": 3, "exploration": 6, "other terms": 4}  # forward passes' worth of operations
 
 
+class _Counter(TorchDispatchMode):
+    "Adds up operations by PyTorch's formulas. Its own counter hooks every module, and a network with hooks leaves the fast path."
+
+    def __init__(self):
+        super().__init__()
+        product = lambda _, a, b, **__: 2 * math.prod(a.shape) * b.shape[-1]
+        self.total, self.formulas = 0, flop_registry | dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if formula := self.formulas.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def operations(
     job: Callable[[], object],
 ) -> int:
     "Floating-point operations of products and convolutions; a multiplication and an addition are two."
-    aten = torch.ops.aten
-    product, products = (lambda _, a, b, **__: 2 * math.prod(a) * b[-1]), (aten.addmm_, aten.baddbmm_)  # the counter does not know these in place
-    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(products, product)) as counter:
+    with _Counter() as counter:
         job()
-    return counter.get_total_flops()
+    return counter.total
 
 
 def count_steps(rig: Rig) -> list[dict]:
