@@ -10,6 +10,7 @@ __all__ = ['JHMDB_CLASSES', 'MOST_BODIES', 'read_pickle', 'read_jhmdb', 'pyskl_r
 import os
 import pickle
 import pickletools
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -286,12 +287,22 @@ def pyskl_annotations(
     return content["annotations"], parts
 
 
+_PART = re.compile(r"(?:(.+)_)?(train|val|test)[a-z]*_?(\d*)")  # xsub_train, val, train1, test_2
+
+
+def _protocol(key: str) -> tuple[str, int]:  # its name; 0 train, 1 val or test
+    "The protocol of a split: xsub of xsub_train, and 1 of train1."
+    if found := _PART.fullmatch(key):
+        before, part, number = found.groups()
+        return "_".join(filter(None, (before, number))) or "split", int(part != "train")
+    return key.rpartition("_")[0] or "split", 1
+
+
 def _parts(path, split: dict, known: set[str]) -> dict[str, dict[str, int]]:
     "Name -> protocol -> 0 train, 1 val or test. Raises `FormatError` for lists that contradict each other or the annotations."
     parts: dict[str, dict[str, int]] = {}
     for key, names in split.items():
-        protocol, _, part = str(key).rpartition("_")
-        protocol, value = protocol or "split", int(not part.startswith("train"))
+        protocol, value = _protocol(str(key))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise FormatError(path, None, f"split {key!r} is no list of names")
         if twice := _repeated(names):
