@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+import yaml
 from torch.nn.utils import prune
 
+from stf_repro.cli import main
 from stf_repro.evaluation.ask import open_network
 from stf_repro.evaluation.pretrained import example_clip, load_pretrained
 from stf_repro.model.convolution import TemporalConvNet
@@ -388,3 +392,209 @@ def test_the_masked_pass_moves_no_running_average(kind):
     step(model, "exploration")
     step(twin)
     assert torch.equal(model.norm.running_mean, twin.norm.running_mean) and torch.equal(model.norm.running_var, twin.norm.running_var)
+
+
+# --- annotation files of pyskl --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names,protocols",
+    [
+        (("train1", "test1", "train2", "test2"), {"1", "2"}),
+        (("hmdb_train1", "hmdb_test1"), {"hmdb_1"}),
+        (("train_1", "test_1"), {"1"}),
+        (("xsub_train", "xsub_val"), {"xsub"}),
+        (("train", "test"), {"split"}),
+    ],
+)
+def test_splits_are_protocols_however_pyskl_names_them(names, protocols, tmp_path):
+    "UCF101 and HMDB51 have train1, test1, train2 and so on; a clip may train in one and test in another."
+    from stf_repro.data.pickles import pyskl_annotations, write_pyskl
+
+    recording = example_clip().recording
+    clips_ = [replace(recording, name=name, label=0) for name in ("a", "b")]
+    split = {name: ["ab"[(i + i // 2) % 2]] for i, name in enumerate(names)}
+    write_pyskl(tmp_path / "x.pkl", clips_, split)
+    _, parts = pyskl_annotations(tmp_path / "x.pkl")
+    assert set(parts["a"]) == protocols
+    for name, (clip,) in split.items():
+        protocol = next(p for p in protocols if p in (name[-1], f"hmdb_{name[-1]}") or name.startswith(p) or len(protocols) == 1)
+        assert parts[clip][protocol] == int("train" not in name)
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> dict:
+    "Files of the shipped clip, and of others, in a folder of their own."
+    monkeypatch.chdir(tmp_path)
+    body = example_clip().recording.bodies
+    rng = np.random.default_rng(0)
+    made = {
+        "kick": body,
+        "long": np.tile(body, (1, 10, 1, 1))[:, :560],
+        "down": body * [1, -1, 1],
+        "mirrored": body * [-1, 1, 1],
+        "noise": rng.normal(size=body.shape),
+        "numbers": rng.integers(0, 100, body.shape),
+        "one": body[:, :1],
+    }
+    for name, array in made.items():
+        np.save(f"{name}.npy", array.astype(np.float32))
+    Path("bad.npy").write_text("no array")
+    return made
+
+
+def test_a_network_says_which_frames_it_read(files, capsys):
+    assert main(["predict", "long.npy"]) == 0
+    said = capsys.readouterr()
+    assert "frames 0 to 59 of 560" in said.out and "--window 60" in said.err
+    assert main(["predict", "long.npy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"][0]["frames_read"] == [0, 59]
+    assert main(["predict", "long.npy", "--window", "60"]) == 0 and "--window" not in capsys.readouterr().err
+    assert main(["predict", "long.npy", "--window", "100"]) == 0 and "first 60 of 100" in capsys.readouterr().err
+    assert main(["focus", "long.npy", "-o", "f.csv"]) == 0 and "first 60 of 560" in capsys.readouterr().err
+    assert main(["predict", "kick.npy"]) == 0 and "first" not in capsys.readouterr().err
+
+
+def test_one_bad_file_costs_no_other(files, capsys):
+    assert main(["predict", "kick.npy", "bad.npy", "nowhere.npy", "long.npy"]) == 1
+    said = capsys.readouterr()
+    assert "kick.npy" in said.out and "long.npy" in said.out and "bad.npy: not an array" in said.err and "nowhere.npy: No such file" in said.err
+    assert main(["predict", "bad.npy", "nowhere.npy"]) == 1 and "none of the 2 files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name,said", [("noise", "unlike all clips"), ("numbers", "unlike all clips"), ("one", "nothing moves"), ("down", "does y point down"), ("mirrored", "left is on its right")])
+def test_a_clip_that_is_unlike_all_training_clips_is_told(files, capsys, name, said):
+    assert main(["predict", f"{name}.npy"]) == 0 and said in capsys.readouterr().err
+    assert main(["predict", "kick.npy"]) == 0 and said not in capsys.readouterr().err
+
+
+def test_a_clip_is_drawn_without_a_network(files, capsys, monkeypatch):
+    assert main(["draw", "example"]) == 0 and Path("example.png").read_bytes()[:4] == b"\x89PNG"
+    assert "59 frames, 1 body, 25 joints of ntu25" in capsys.readouterr().out
+    assert main(["draw", "down.npy", "--layout", "ntu25", "-o", "down.gif"]) == 0 and Path("down.gif").read_bytes()[:3] == b"GIF"
+    assert "does y point down" in capsys.readouterr().err
+    for argv, text in ((["kick.npy"], "--layout ntu25"), (["nowhere.npy"], "No such file"), (["kick.npy", "--layout", "ntu"], "did you mean"), (["example", "-o", "a.mp4"], ".png or .gif")):
+        assert main(["draw", *argv]) == 1 and text in capsys.readouterr().err
+    np.save("image.npy", np.random.default_rng(0).random((20, 17, 3)).astype(np.float32))
+    assert main(["draw", "image.npy"]) == 0 and "17 joints of coco17" in capsys.readouterr().out
+
+
+def test_what_draws_writes_files_whatever_the_backend_is(tmp_path):
+    "As in a shell of a notebook, whose backend this environment may not have."
+    environment = {**os.environ, "MPLBACKEND": "module://not_installed.backend"}
+    for argv in (["focus", "example", "-o", "f.png"], ["draw", "example"]):
+        subprocess.run([sys.executable, "-m", "stf_repro.cli", *argv], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["example.png", "f.png"]
+
+
+def test_too_little_memory_is_a_sentence(project, capsys, monkeypatch):
+    from stf_repro.training import trainer
+
+    def fail(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(trainer, "run_epoch", fail)
+    assert main(["train", "M1", "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert "not enough memory" in said and "optim.accumulate" in said and "optim.batch_size" in said
+
+
+def test_evaluate_says_that_a_run_is_of_another_configuration(project, small_params, capsys, monkeypatch):
+    monkeypatch.chdir(project)
+    assert main(["train", "M1", "--device", "cpu"]) == 0 and main(["evaluate", "M1"]) == 0
+    assert "before params.yaml was changed" not in capsys.readouterr().out
+    small_params["runs"]["M1"]["optim"] = small_params["runs"]["M1"]["optim"] | {"epochs": 1}
+    Path("params.yaml").write_text(yaml.safe_dump(small_params))
+    assert main(["evaluate", "M1"]) == 0
+    assert "optim.epochs 3, now 1" in capsys.readouterr().out
+    assert main(["train", "M1", "--device", "cpu"]) == 0 and "replaces a finished training" in capsys.readouterr().out
+
+
+def test_a_network_on_no_device_is_a_sentence():
+    from stf_repro.evaluation.ask import ask, look
+
+    net, kick = open_network(device="meta"), example_clip().recording
+    for use in (ask, lambda net, clips_: look(net, clips_[0])):
+        with pytest.raises(ValueError, match="'meta', which holds shapes"):
+            use(net, [kick])
+
+
+def test_clips_follow_the_network(monkeypatch):
+    from stf_repro.evaluation import ask as room
+
+    seen, whole = [], room.clips_of
+    monkeypatch.setattr(room, "_device", lambda net: torch.device("cpu", 0))
+    monkeypatch.setattr(room, "clips_of", lambda recordings, device="cpu", bodies=2: seen.append(device) or whole(recordings, device, bodies))
+    net, kick = open_network(), example_clip().recording
+    room.ask(net, [kick])
+    room.look(net, kick, of="punch")
+    room.track(net, kick, 30)
+    assert set(seen) == {torch.device("cpu", 0)} and len(seen) == 3
+
+
+def test_a_network_in_double_precision_answers(kick):
+    from stf_repro.evaluation.ask import ask, look
+
+    net, _, _ = kick
+    before = ask(net, [example_clip().recording])[0].classes
+    net.network.double()
+    after = ask(net, [example_clip().recording])[0].classes
+    assert [name for name, _ in after] == [name for name, _ in before] and abs(after[0][1] - before[0][1]) < 1e-4
+    assert look(net, example_clip().recording).said == "kick"
+
+
+def test_doctor_asks_for_what_a_project_needs(tmp_path, monkeypatch):
+    from stf_repro.report import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("dvc", "papermill") else "1.0")
+    for text, state in (("stages: {}\n", "ok"), ("stages: {train: {cmd: stf train M1}}\n", "missing")):
+        (tmp_path / "dvc.yaml").write_text(text)
+        assert [f.state for f in doctor.machine(tmp_path) if f.what == "pipeline"] == [state]
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert any(f.state == "missing" and "WSL" in f.said for f in doctor.machine(tmp_path))
+
+
+def test_a_command_without_fcntl_is_a_sentence(tmp_path):
+    "As on Windows."
+    code = "import sys; sys.modules['fcntl'] = None\nfrom stf_repro.cli import main\nsys.exit(main(['predict', 'example']))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1 and "use WSL" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_benchmark_that_is_given_is_the_one_that_is_suggested(made_data):
+    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.clips import ClipStore
+    from stf_repro.training.own import suggest
+
+    store = ClipStore.open(made_data / "clips" / "synth60")
+    first, second = BENCHMARKS["synth60-xsub"], BENCHMARKS["synth60-xview"]
+    for given in ([first], [second], [second, first]):
+        assert suggest(store, benchmarks=given).benchmark == given[0].key
+
+
+def test_an_estimate_counts_what_a_training_does(made_data, monkeypatch):
+    "As many batches of each kind as there are, whatever the schedule is; and the shortest of several times."
+    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.clips import ClipStore
+    from stf_repro.training import own
+
+    store, given = ClipStore.open(made_data / "clips" / "synth60"), [BENCHMARKS["synth60-xsub"]]
+    monkeypatch.setattr(own, "_batch_time", lambda job, plan: 1.0 + 10 * sum(map(len, plan)))
+    monkeypatch.setattr(own, "_shortest", lambda do, repeats: 0.0)
+    config = own.suggest(store, benchmarks=given, epochs=10)
+    steps = 10 * (len(given[0].indices(store, "train")) // config.optim.batch_size)
+    plain = round(0.3 * steps)
+    estimate = own.training_time(config, store, "cpu", given)
+    assert abs(estimate - (plain * 1 + (steps - plain) * (11 + 31) / 2)) < 45  # a step more or less
+
+
+def test_operations_of_the_fast_path_are_counted_on_it():
+    "PyTorch's own counter hooks every module, and a network with hooks takes its own path."
+    from stf_repro.training.bench import operations
+
+    quick, seen = accelerate(NETWORKS["msg3d"]()), []
+    assert operations(lambda: seen.append(is_fast(quick)) or quick(clips())) > 0 and seen == [True]

@@ -119,6 +119,7 @@ def clip_focus(
 ) -> View:
     "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that does not exist."
     x, present = make_batch(clips, indices, config)
+    x = x.to(next(model.parameters()).dtype)
     with recorded_from(model, module), torch.enable_grad():
         out = accelerate(model).run(x, present)
         scores, top = top_scores(out.logits, 1)
