@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from .norm import Averages, Bodies, batch_normed, collapsed, dilated, folded, side_by_side
 from .order import graph_conv, inner, outer
 from ..msg3d import MSG3D, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, TemporalConv, WindowGraphConv, add
-from ..stf import STF
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #cbb99b36
 def distinct(
@@ -273,19 +272,23 @@ def _is_untouched(modules: list[nn.Module]) -> bool:
     return not hooked and not any(own[a] or own[b] or own[c] or own[d] or "forward" in own for own in map(vars, modules))
 
 
+def _package(thing: type | Callable) -> str:
+    "The package that a class or a function is from. A method of Tensor names none."
+    return (getattr(thing, "__module__", None) or "torch").split(".")[0]
+
+
 def _is_by_row(part: nn.Module | Callable) -> bool:
     "Whether a part of an STF module is one of ours or of torch's that treats each row of a batch alone."
     kind = part if hasattr(part, "__qualname__") else type(part)
-    ours = (getattr(kind, "__module__", None) or "torch").split(".")[0] in ("torch", __name__.split(".")[0])  # a method of Tensor names no module
-    return ours and not isinstance(part, _MIXING)
+    return _package(kind) in ("torch", _package(MSG3D)) and not isinstance(part, _MIXING)
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #0ab6a1fd
 def is_known(
     model: nn.Module,
 ) -> bool:
     "Whether `fast_pass` computes what `model.run` does, and nobody would miss the calls of its units."
-    if type(model) not in (MSG3D, STF) or any(name in vars(model) for name in _METHODS):
-        return False
+    if not isinstance(model, MSG3D) or _package(type(model)) != _package(MSG3D) or any(name in vars(model) for name in _METHODS):
+        return False  # of our classes only own_adjacency differs
     modules, stf = _modules(model), getattr(model, "stf", {}).values()
     dtypes = {p.dtype for m in modules for p in m._parameters.values() if p is not None}
     if not _is_untouched(modules) or dtypes not in ({torch.float32}, {torch.float64}) or not isinstance(model.head, nn.Linear):
@@ -329,7 +332,7 @@ def accelerate(
     model: nn.Module,
 ) -> nn.Module:  # `Fast`, which holds the network; a network of another class itself
     "The same function of the same weights in the cheaper order, where that is possible."
-    return Fast(model) if type(model) in (MSG3D, STF) else model
+    return Fast(model) if isinstance(model, MSG3D) else model
 
 
 def is_fast(model: nn.Module) -> bool:
