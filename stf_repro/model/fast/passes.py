@@ -213,7 +213,8 @@ def _is_conv(layer: nn.Module, kernel: int = 1, stride: int = 1, dilation: int =
 
 def _is_norm(layer: nn.Module) -> bool:
     "Whether a layer is a batch norm with weights and running averages."
-    return type(layer) is nn.BatchNorm2d and layer.eps == _EPS and None not in (layer.weight, layer.bias, layer.running_mean)
+    known = type(layer) is nn.BatchNorm2d and layer.eps == _EPS
+    return known and layer.weight is not None and layer.bias is not None and layer.running_mean is not None
 
 
 def _is_temporal_conv(layer: nn.Module, *sizes: int) -> bool:
@@ -290,7 +291,7 @@ def is_known(
     if not isinstance(model, MSG3D) or _package(type(model)) != _package(MSG3D) or any(name in vars(model) for name in _METHODS):
         return False  # of our classes only own_adjacency differs
     modules, stf = _modules(model), getattr(model, "stf", {}).values()
-    dtypes = {p.dtype for m in modules for p in m._parameters.values() if p is not None}
+    dtypes = {p.dtype for m in modules if m._parameters for p in m._parameters.values() if p is not None}
     if not _is_untouched(modules) or dtypes not in ({torch.float32}, {torch.float64}) or not isinstance(model.head, nn.Linear):
         return False
     by_row = all(_is_by_row(part) for unit in stf for part in (*_modules(unit), unit.squash, unit.taught_on))
