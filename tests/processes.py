@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from stf_repro.data.clips import Clip, ClipStore, write_store
-from stf_repro.model.fast.passes import accelerate
 from stf_repro.model.objective import TERMS, Objective
 from stf_repro.model.variants import FixedBalance, every, together
 from stf_repro.model.stf import STF
@@ -112,7 +111,7 @@ def gradients(folder: Path) -> None:
     "Two processes: gradients against the mean of each one's own, term by term, in float64."
     group = join_group(torch.device("cpu"))
     torch.manual_seed(0)
-    model = accelerate(STF(5, LAYOUTS["ntu25"], 8, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))).double()
+    model = STF(5, LAYOUTS["ntu25"], 8, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).double()
     for module in model.stf.values():  # at its start the gate is zero, and hides what is behind it
         module.gate.data.fill_(0.5)
     x, labels, present = torch.randn(8, 3, 8, 25, 2, dtype=torch.float64), torch.randint(5, (8,)), torch.ones(8, 2, dtype=torch.bool)

@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 
 from stf_repro.cli import main
 from stf_repro.data.benchmarks import BENCHMARKS
-from stf_repro.model.fast.passes import accelerate
 from stf_repro.model.objective import TERMS, Objective
 from stf_repro.model.variants import FixedBalance, every
 from stf_repro.model.stf import STF
@@ -231,7 +230,7 @@ def test_processes_share_passes_before_they_cut_them():
 def small_stf() -> tuple[STF, torch.Tensor, torch.Tensor, torch.Tensor]:
     "A network with open gates, and four clips."
     torch.manual_seed(0)
-    model = accelerate(STF(5, LAYOUTS["ntu25"], 8, width=12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,)))
+    model = STF(5, LAYOUTS["ntu25"], 8, width=12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,))
     for module in model.stf.values():
         module.gate.data.fill_(0.5)
     return model, torch.randn(4, 3, 8, 25, 2), torch.randint(5, (4,)), torch.ones(4, 2, dtype=torch.bool)

@@ -51,7 +51,7 @@ def test_logits_and_activations(original, state, fast, monkeypatch):
     outputs, whole = {}, passes.block_pass
     if fast:  # the units' weights are read, the units themselves are not called
         monkeypatch.setattr(passes, "block_pass", lambda *a: (found := whole(*a), outputs.update({f"tcn{len(outputs) + 1}": passes.outer(found[0])}))[0])
-    for i, block in enumerate(model.blocks, 1):
+    for i, block in enumerate([] if fast else model.blocks, 1):
         block.tcn.register_forward_hook(lambda m, a, out, i=i: outputs.update({f"tcn{i}": out}))
     with torch.no_grad():
         out = model.run(the_input(original))
@@ -73,7 +73,7 @@ def test_training_loss_and_gradients(original, state, fast):
     loss.backward()
     assert relative(logits.detach(), original["logits_train"]) < 1e-4
     assert abs(loss.item() - float(original["loss_train"])) < 1e-5 * abs(float(original["loss_train"]))
-    ours = dict(model.named_parameters())
+    ours = dict((model.model if fast else model).named_parameters())
     norms = np.array([ours[msg3d_name(str(k))].grad.norm().item() for k in original["param_names"]])
     expected = original["param_grad_norm"]
     # a bias before a batch norm has gradient zero in exact arithmetic: there only noise is left on both sides
@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit_change_nothing(state):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 def test_weights_go_back_to_the_original(state):
-    back = export_msg3d_weights(build(state, True))
+    back = export_msg3d_weights(build(state, False))
     assert set(back) == set(state)
     assert all(back[key].shape == value.shape and torch.equal(back[key], value) for key, value in state.items())
 

@@ -356,7 +356,7 @@ def test_the_doctor_looks_at_a_project(here, capsys, small_params):
 def test_the_doctor_names_what_the_machine_lacks(here, capsys, small_params, monkeypatch):
     from stf_repro.report import doctor as room
 
-    (here / "dvc.yaml").write_text("stages: {}\n")
+    (here / "dvc.yaml").write_text("stages: {train: {cmd: stf train M1}}\n")
     (here / "params.yaml").write_text(yaml.safe_dump(small_params))
     monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 3e8}))
     monkeypatch.setattr(room, "_version", lambda name: None if name in ("dvc", "scipy") else "1.0")
@@ -375,7 +375,7 @@ def test_help_is_grouped_and_every_command_has_an_example(capsys):
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     text = parser().format_help()
     groups = {re.match(r"\w+", part)[0]: re.findall(r"^  (\w+) ", part, re.M) for part in text.split("\n\n") if re.match(r"(own|pipeline|look|check)\b", part)}
-    assert groups == {"own": ["new"], "pipeline": ["download", "preprocess", "train", "render", "export", "pack"], "look": ["predict", "focus", "evaluate"], "check": ["doctor", "bench", "runs", "show"]}
+    assert groups == {"own": ["new"], "pipeline": ["download", "preprocess", "train", "render", "export", "pack"], "look": ["predict", "focus", "draw", "evaluate"], "check": ["doctor", "bench", "runs", "show"]}
     assert sorted(sum(groups.values(), [])) == sorted(commands)
     assert all(f"Example: stf {name}" in " ".join(p.format_help().split()) for name, p in commands.items())
 

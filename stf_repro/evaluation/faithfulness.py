@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.batches import Clips
 from .localisation import clip_focus, motion
+from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..training.config import InputConfig
 
@@ -69,8 +70,8 @@ def curves(
     fill: Tensor | float = 0.0,  # what stands where something was removed
 ) -> dict[str, Tensor]:  # name -> (2, N, steps + 1) probability with 0, 1/steps, ..., all places removed; and put back
     "The deletion and the insertion curve of each clip, for several orders."
-    places, found = present.sum(1) * x.shape[2] * x.shape[3], {}  # places: (N,)
-    said = lambda clip: model(clip).softmax(1).expand(len(x), -1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
+    network, places, found = accelerate(model), present.sum(1) * x.shape[2] * x.shape[3], {}  # places: (N,)
+    said = lambda clip: network(clip).softmax(1).expand(len(x), -1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
     whole, empty = said(x), said(torch.zeros_like(x[:1]) + fill)  # the ends of all curves; one empty clip is like any other
     for name, rank in orders.items():
         out, back = ([said(keep_first(x, rank, (places * i) // steps, insert, fill)) for i in range(1, steps)] for insert in (False, True))

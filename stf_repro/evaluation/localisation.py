@@ -28,6 +28,7 @@ from ..data.kept import with_kept
 from ..data.made.actions import PAIRS
 from ..data.made.files import read_truth
 from ..data.preprocess import body_order, kept_frames
+from ..model.fast.passes import accelerate
 from ..model.focus import focus, grad_cam, stretch, top_scores
 from ..model.msg3d import MODULES, MSG3D
 from ..model.variants import CHOICES, elementwise
@@ -118,8 +119,9 @@ def clip_focus(
 ) -> View:
     "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that does not exist."
     x, present = make_batch(clips, indices, config)
+    x = x.to(next(model.parameters()).dtype)
     with recorded_from(model, module), torch.enable_grad():
-        out = model.run(x, present)
+        out = accelerate(model).run(x, present)
         scores, top = top_scores(out.logits, 1)
         score = scores[0] if classes is None else out.logits.gather(1, classes[:, None])[:, 0]
         Q = focus(score, [out.maps[module]], form=form)[0].detach()
@@ -256,7 +258,7 @@ def maps_of(
     "The focus of every module in every form for the predicted class, and three maps to compare it with."
     x, present = make_batch(clips, indices, config)
     with torch.enable_grad():
-        out = model.run(x.requires_grad_(), present)
+        out = accelerate(model).run(x.requires_grad_(), present)
         score = top_scores(out.logits, 1)[0][0]
         *pairs, (gradient, x) = focus(score, [*out.maps.values(), x], form=lambda gradient, X: (gradient, X.detach()))
     named = {(module, name): form(*pair) for module, pair in zip(out.maps, pairs) for name, form in forms.items()}

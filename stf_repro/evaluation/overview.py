@@ -18,7 +18,8 @@ from ..data.clips import ClipStore, benchmarks_of
 from ..data.kept import with_kept
 from .scores import Scores, class_accuracy, confusion, read_scores, top_k
 from .statistics import seed_interval, wilson
-from ..training.params import Training, find_run, find_trainings, run_folder
+from ..training.config import run_configs
+from ..training.params import Training, find_run, find_trainings, leaves, run_folder
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #e7e1ae55
 @dataclass(frozen=True)
@@ -102,6 +103,22 @@ def _notes(key: str, found: list[Trained], left: list[str], wanted: list[Trainin
         yield f"{len(found)} of {len(wanted)} trainings {'is' if len(found) == 1 else 'are'} finished: `stf train {key}`"
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #83b98296
+def _other_configurations(folder: Path, params: dict, key: str, found: list[Trained], wanted: dict[str, Training]) -> Iterator[str]:
+    "What was set in another way when a training was made; of equal differences one sentence."
+    places: dict[str, list[str]] = {}
+    for t in found:
+        with with_kept(folder / t.place):
+            (now,) = run_configs(params, key, wanted[t.place].seed, wanted[t.place].fold).values()
+        then, now = json.loads((folder / t.place / "config.json").read_text()), now.model_dump(mode="json")
+        was, is_ = (dict(leaves({name: config[name] for name in then.keys() & now.keys()})) for config in (then, now))
+        changed = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
+        if changed:
+            said = ", ".join(f"{'.'.join(name)} {was.get(name)!r}, now {is_.get(name)!r}" for name in changed)
+            places.setdefault(said, []).append(t.place)
+    for said, of in places.items():
+        yield f"{', '.join(of)}: trained before params.yaml was changed ({said}); the figures are those of that training, and `stf train {key}` replaces it"
+
+
 def find_run_trained(
     root,  # of the project
     params: dict,  # from `read_params`
@@ -120,7 +137,8 @@ def find_run_trained(
         raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished training of {', '.join(dict.fromkeys(keys.values()))} on the split of now, only {', '.join(left)}: `stf train {key}`")
-    return found, list(_notes(key, found, left, wanted, _untested(found, wanted, own, store)))
+    others = _other_configurations(folder, params, key, found, {t.folder: t for t in wanted})
+    return found, [*_notes(key, found, left, wanted, _untested(found, wanted, own, store)), *others]
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #e40c30df
 @dataclass(frozen=True)

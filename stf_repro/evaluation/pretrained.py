@@ -25,6 +25,7 @@ from ..data.clips import ClipStore, write_store
 from ..data.formats import Recording, read_ntu
 from ..data.preprocess import clip_of
 from .localisation import FORMS, clip_focus, clip_truth, lay_truth, load_run, measure
+from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..model.losses import masked, probability
 from ..model.objective import Scene
@@ -207,6 +208,7 @@ def term_foci(
 ) -> dict[str, Tensor]:  # (T', V) for the person of the example; two numbers
     "What the four terms compare, on one clip: foci of the last two modules, and the focus and its prediction in the second block. Also the two best classes, and which frames were read."
     x, present = example.batch(config)
+    network = accelerate(network)
     scene = Scene(network, x, torch.tensor([label]), present)
     Q, last = scene.all_foci(), scene.focus("g3d3").detach()
     again = network.run(masked(x, scene.out.by_clip(last)), present).logits

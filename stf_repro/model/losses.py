@@ -93,9 +93,11 @@ def exploration(
 # %% ../../nbs/reference/26_model.losses.ipynb #f6bfdb98
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    "Run a model in training mode without moving its batch-norm averages."
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    "Run a model in training mode without moving the running averages of its norms."
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
     before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    rounded = [b for m in norms if isinstance(m, nn.modules.instancenorm._InstanceNorm) for b in (m.running_mean, m.running_var)]
+    kept = [b.clone() for b in rounded]  # a mean over instances is taken of these even so, and moves last bits
     for m in norms:
         m.momentum = 0.0
     try:
@@ -104,3 +106,5 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
         for m, (momentum, batches) in zip(norms, before):
             m.momentum = momentum
             m.num_batches_tracked.copy_(batches)
+        for b, value in zip(rounded, kept):
+            b.copy_(value)

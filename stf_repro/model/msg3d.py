@@ -50,7 +50,7 @@ class MultiScaleGraphConv(nn.Module):
         num_scales: int,  # K
     ):
         super().__init__()
-        A = torch.as_tensor(disentangled_adjacency(layout, num_scales))
+        A = torch.as_tensor(disentangled_adjacency(layout, num_scales), dtype=torch.get_default_dtype())
         self.register_buffer("A", A, persistent=False)  # (K, V, V)
         self.residual = nn.Parameter(torch.empty_like(A).uniform_(-1e-6, 1e-6))
         self.mix = nn.Conv2d(num_scales * in_channels, out_channels, 1)
@@ -72,8 +72,8 @@ def windows(
 ) -> Tensor:  # (B, C, T', w*V), T' = ceil(T / stride)
     "Every window of `size` frames, its nodes side by side."
     half = (size - 1) // 2
-    x = F.pad(x, (0, 0, half, half)).unfold(2, size, stride)  # (B, C, T', V, w)
-    return x.transpose(-1, -2).flatten(3)  # (B, C, T', w*V)
+    T, x = x.shape[2], F.pad(x, (0, 0, half, half))
+    return torch.cat([x[:, :, q : q + T : stride] for q in range(size)], 3)  # (B, C, T', w*V)
 
 # %% ../../nbs/reference/20_model.msg3d.ipynb #817e7ab3
 class WindowGraphConv(nn.Module):
@@ -95,7 +95,7 @@ class WindowGraphConv(nn.Module):
         if window % 2 == 0:
             raise ValueError(f"a window needs a middle frame: {window} is even")
         self.window, self.stride = window, stride
-        A = torch.as_tensor(window_adjacency(layout, window, num_scales))
+        A = torch.as_tensor(window_adjacency(layout, window, num_scales), dtype=torch.get_default_dtype())
         self.register_buffer("A", A, persistent=False)  # (K, wV, wV)
         self.residual = nn.Parameter(torch.empty_like(A).uniform_(-1e-6, 1e-6))
         self.mix = nn.Conv2d(num_scales * in_channels, mid_channels, 1)

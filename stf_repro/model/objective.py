@@ -8,12 +8,14 @@ __all__ = ['Counted', 'TERMS', 'Plan', 'FocusReading', 'Scene', 'explore', 'dive
 
 # %% ../../nbs/reference/26_model.objective.ipynb #b6bfa2f0
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import losses
 from .focus import focus, foci, grad_cam, normalise, stretch, top_scores
@@ -35,7 +37,18 @@ def _run(model: nn.Module, x: Tensor, present: Tensor):
     out = model.run(x, present)
     if not hasattr(out, "maps"):
         raise TypeError(f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned {type(out).__name__}")
+    if not isinstance(out.maps, Mapping):
+        raise TypeError(f"the maps in Output(logits, maps) are a dictionary from the name of a module to its feature map (B, C, T, V); {type(model).__name__} returned {type(out.maps).__name__}")
     return out
+
+
+def _check_map(name: str, X: Tensor, clips: int) -> None:
+    "Raise `ValueError` for a feature map that no focus can be taken of."
+    if not isinstance(X, Tensor) or X.ndim != 4:
+        found = tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__
+        raise ValueError(f"a feature map has four axes (B, C, T, V): bodies or clips, channels, frames, joints; the map {name!r} is {found}")
+    if len(X) < clips:
+        raise ValueError(f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has {len(X)} rows, and there are {clips} clips")
 
 
 class Scene:
@@ -63,6 +76,7 @@ class Scene:
     ) -> Tensor:  # (B, T, V) scaled, with its graph
         "The focus of one module for one class."
         if (rank, module) not in self._foci:
+            self._check_maps()
             together = self.modules[-2:] if module in self.modules[-2:] else [module]
             raw = focus(self.scores[rank], [self.out.maps[name] for name in together], True, self.reading.form)
             self._foci |= {(rank, name): self.reading.scale(q) for name, q in zip(together, raw)}
@@ -73,8 +87,20 @@ class Scene:
         learned: bool = False,  # with their graph
     ) -> dict[str, Tensor]:  # (B, T, V) scaled, by module
         "The foci of all modules for the best class."
+        self._check_maps()
         raw = foci(self.scores[0], self.out.maps, self.modules if learned else (), self.reading.form)
         return {name: self.reading.scale(q) for name, q in raw.items()}
+
+    def _check_maps(self) -> None:
+        "Raise `ValueError` for a feature map that no focus can be taken of."
+        for name, X in self.out.maps.items():
+            _check_map(name, X, 1 if hasattr(self.out, "rows") else len(self.x))
+
+    def check_joints(self, *modules: str) -> None:
+        "Raise `ValueError` if the maps of these modules do not have the joints of the clips, place by place."
+        for name in modules:
+            if (V := self.out.maps[name].shape[3]) != self.x.shape[3]:
+                raise ValueError(f"the map {name!r} has {V} joints and the clips have {self.x.shape[3]}, so that this term cannot compare them joint by joint: hand out a map from before the joints are pooled")
 
     def bodies(self) -> Tensor:  # (B,) bool
         "Which rows of a focus are bodies that are there."
@@ -93,6 +119,7 @@ def explore(
 ) -> Counted:
     "L_e: mask what the network looked at, and look again."
     frames, clips = scene.x.shape[2], counted(scene)
+    scene.check_joints(*scene.modules[modules])
     Q = torch.stack([stretch(scene.focus(name), frames) for name in scene.modules[modules]]).mean(0)  # (B, T, V)
     with losses.frozen_statistics(scene.model):
         again = scene.model.run(losses.masked(scene.x, mask(scene.out.by_clip(Q))), scene.present)
@@ -120,6 +147,7 @@ def cohere(
     if len(scene.modules) < 2:
         raise ValueError(f"the coherence term compares two modules; this network names one feature map, {scene.modules[0]!r}")
     (i, j), bodies = (scene.modules[place] for place in modules), scene.bodies()
+    scene.check_joints(i, j)
     return losses.coherence(scene.focus(i), scene.focus(j), bodies, distance), bodies.sum()
 
 # %% ../../nbs/reference/26_model.objective.ipynb #718cab14
@@ -128,9 +156,12 @@ def predict(
     learned: bool = False,  # whether Q may move towards beta, too
     distance: Callable[[Tensor, Tensor], Tensor] = losses.norm,
 ) -> Counted:
-    "L_Gk: beta should predict the focus. Raises `ValueError` for a network without STF modules."
+    "L_Gk: beta should predict the focus. Raises `ValueError` for a network that predicts none."
     if not scene.out.beta:
-        raise ValueError("the adjacency term needs a network with STF modules (STF), whose run(x) returns beta")
+        raise ValueError("the adjacency term compares a predicted focus with the focus, and this network predicts none: it takes an STF, or any network that hands out Output(logits, maps, beta) with beta (B, T, V) for names of maps")
+    for name, beta in scene.out.beta.items():
+        if name not in scene.out.maps or beta.ndim != 3 or beta.shape[::2] != scene.out.maps[name].shape[::3]:
+            raise ValueError(f"beta[{name!r}] is {tuple(beta.shape)}; expected (B, T, V) with the rows and the joints of a map of that name, one of {', '.join(scene.modules)}")
     bodies = scene.bodies()
     return losses.adjacency(scene.all_foci(learned), scene.out.beta, bodies, distance), bodies.sum()
 
@@ -244,11 +275,12 @@ class Objective:
         names: tuple[str, ...] = (),  # terms beside cross-entropy, from `plan`
     ) -> Losses:
         "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is not a class, `TypeError` for a network without maps to hand out."
-        scene = Scene(model, x, labels, present, self.reading)
-        if names and not scene.modules:
-            raise ValueError(f"{', '.join(names)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")
-        found = {"cross_entropy": cross_entropy(scene.out.logits, labels)}
-        found |= {name: TERMS[name](scene, **self.choices.get(name, {})) for name in names}
+        with sdpa_kernel(SDPBackend.MATH) if names else nullcontext():  # fused attention has no second derivative
+            scene = Scene(model, x, labels, present, self.reading)
+            if names and not scene.modules:
+                raise ValueError(f"{', '.join(names)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")
+            found = {"cross_entropy": cross_entropy(scene.out.logits, labels)}
+            found |= {name: TERMS[name](scene, **self.choices.get(name, {})) for name in names}
         self.balanced.update(self._sizes(found))
         factors = {name: 1.0 if name == "cross_entropy" else self.balanced.factor(name) for name in found}
         total = sum(factors[name] * value for name, (value, _) in found.items())

@@ -15,7 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
+
+import yaml
 
 from ..data.folders import project_root, walk
 from ..data.sources import SOURCES, Source
@@ -72,6 +75,16 @@ def _gpus() -> list[str]:
     return sorted(str(path) for pattern in ("nvidia[0-9]*", "kfd", "dxg") for path in Path("/dev").glob(pattern))
 
 # %% ../../nbs/reference/59_report.doctor.ipynb #35c778a1
+def _has_stages(folder: Path) -> bool:
+    "Whether there is something for `dvc repro` to do; a project of your own has `stages: {}`."
+    try:
+        return bool((yaml.safe_load((folder / "dvc.yaml").read_text()) or {}).get("stages"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # it cannot be read, so that it cannot be left out either
+        return True
+
+
 def machine(
     folder: Path,  # whose disk to look at
 ) -> Iterator[Finding]:
@@ -79,8 +92,10 @@ def machine(
     fits = PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]
     wanted = " to ".join(".".join(map(str, v)) for v in PYTHON)
     yield Finding("python", platform.python_version() + ("" if fits else f"; expected {wanted}"), "ok" if fits else "missing")
+    if find_spec("fcntl") is None:
+        yield Finding("system", f"{platform.system()} has no fcntl, with which folders are locked: use WSL, or the container in containers/", "missing")
     yield _packages(_NEEDED, "packages")
-    yield _packages(_PIPELINE, "pipeline")
+    yield _packages(_PIPELINE, "pipeline") if _has_stages(folder) else Finding("pipeline", "not needed here: this folder has no stages for `dvc repro`")
     gpus = _gpus()
     yield Finding("device", f"{len(gpus)} GPU ({', '.join(gpus)})" if gpus else "no GPU: trainings run on the CPU, which is enough for the default profile")
     memory = _memory()

@@ -14,7 +14,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +21,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from ..data.batches import Clips
 from ..data.benchmarks import BENCHMARKS, get_benchmark, ntu_samples
 from ..data.clips import Clip, ClipStore, write_store
 from ..data.formats import ntu_attributes
-from ..model.fast.passes import accelerate, reference_path
+from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..model.weights import load_msg3d_weights, msg3d_name
 from ..skeleton import LAYOUTS
@@ -122,9 +122,9 @@ def parity(
 ) -> dict[str, float]:  # largest error of the logits, relative; error of the loss; median and largest of the gradients' norms
     "How far a training step is from the original's."
     model, x, labels = original_network(fixture)
-    model = accelerate(model).to(device).train()
-    with arithmetic(precision), nullcontext() if fast else reference_path(model):
-        logits = in_precision(model, precision)(x.to(device))
+    model.to(device).train()
+    with arithmetic(precision):
+        logits = in_precision(accelerate(model) if fast else model, precision)(x.to(device))
         loss = F.cross_entropy(logits, labels.to(device))
         loss.backward()
     norms = dict(model.named_parameters())
@@ -254,15 +254,28 @@ def parts(
 LEAST = {"cross-entropy": 3, "exploration": 6, "other terms": 4}  # forward passes' worth of operations
 
 
+class _Counter(TorchDispatchMode):
+    "Adds up operations by PyTorch's formulas. Its own counter hooks every module, and a network with hooks leaves the fast path."
+
+    def __init__(self):
+        super().__init__()
+        product = lambda _, a, b, **__: 2 * math.prod(a.shape) * b.shape[-1]
+        self.total, self.formulas = 0, flop_registry | dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if formula := self.formulas.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def operations(
     job: Callable[[], object],
 ) -> int:
     "Floating-point operations of products and convolutions; a multiplication and an addition are two."
-    aten = torch.ops.aten
-    product, products = (lambda _, a, b, **__: 2 * math.prod(a) * b[-1]), (aten.addmm_, aten.baddbmm_)  # the counter does not know these in place
-    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(products, product)) as counter:
+    with _Counter() as counter:
         job()
-    return counter.get_total_flops()
+    return counter.total
 
 
 def count_steps(rig: Rig) -> list[dict]:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..model.fast.passes import accelerate
 from .precision import in_precision
 
 # %% ../../nbs/reference/31_training.distributed.ipynb #305f0d54
@@ -81,7 +82,7 @@ class Step(nn.Module):
                 f"SyncBatchNorm has no second derivative, which {', '.join(terms)} needs; "
                 "use BatchNorm: each process then normalises with the statistics of its own clips"
             )
-        self.model, self.objective, self.precision = model, objective, precision
+        self.model, self.objective, self.precision = accelerate(model), objective, precision
 
     def forward(
         self,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PEAK', 'build_model', 'build_objective', 'epoch_generator', 'make_batch', 'epoch_batches', 'make_optimiser',
-           'learning_rate', 'TrainingError', 'Tally', 'optimise', 'train_epoch', 'check_finite', 'predict',
-           'score_figures']
+           'learning_rate', 'TrainingError', 'is_short_of_memory', 'Tally', 'optimise', 'train_epoch', 'check_finite',
+           'predict', 'score_figures']
 
 # %% ../../nbs/reference/33_training.epoch.ipynb #86fd1268
 import math
@@ -35,7 +35,7 @@ from .precision import in_precision
 def build_model(
     config: RunConfig,
     benchmark: Benchmark,
-) -> nn.Module:  # MSG3D or its subclass STF, on the fast path; or the baseline
+) -> nn.Module:  # MSG3D, its subclass STF, or the baseline: a plain network
     "The network that a run trains, with random weights from torch's global generator."
     m, layout, classes = config.model, LAYOUTS[benchmark.layout], len(benchmark.classes)
     size = dict(width=m.width, num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
@@ -43,7 +43,7 @@ def build_model(
         return TemporalConvNet(classes, layout, **size)
     size |= dict(num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
     parts = arguments(config.choices).get("stf", {})
-    return accelerate(STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size))
+    return STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size)
 
 
 def build_objective(
@@ -117,6 +117,12 @@ def learning_rate(
 # %% ../../nbs/reference/33_training.epoch.ipynb #73527a04
 class TrainingError(RuntimeError):
     "Training cannot go on, and why."
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    "Whether an error says that there is not enough memory, on whatever device; PyTorch says so in a `RuntimeError` on a CPU."
+    said = ("DefaultCPUAllocator", "bad_alloc", "out of memory", "could not create a memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 class Tally:
@@ -219,12 +225,12 @@ def predict(
     group: Group = Group(),
 ) -> Tensor:  # logits (n, classes) float32, on the CPU
     "Score clips. Raises `TrainingError` naming clips whose score is not finite."
-    network = in_precision(model, precision).eval()
+    network, dtype = in_precision(accelerate(model), precision).eval(), model.head.weight.dtype
     indices = indices.to(clips.device)
     logits = torch.zeros(len(indices), model.head.out_features, device=clips.device)
     for places in torch.arange(group.rank, len(indices), group.size, device=clips.device).split(batch_size):
         x, _ = make_batch(clips, indices[places], config)
-        logits[places] = network(x)
+        logits[places] = network(x.to(dtype)).to(logits.dtype)
     logits = group.sum(logits).cpu()
     if bad := (~torch.isfinite(logits).all(1)).nonzero().flatten().tolist():
         names = ", ".join(clips.store.names[indices[i]] for i in bad[:5])

@@ -12,7 +12,8 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from ..data.clips import ClipStore, benchmarks_of
 from ..data.kept import FILE, keep, with_benchmarks
 from ..data.own import check_name
 from ..data.poses import find_layout, read_layout_file
+from ..model.objective import Plan
 from ..skeleton import LAYOUTS
 from .config import InputConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig
-from .distributed import Step
-from .epoch import train_epoch
+from .distributed import Step, split_batch
+from .epoch import Tally, epoch_generator, make_batch, optimise
 from .params import Training
 from .precision import arithmetic
-from .trainer import find_device, is_trained, prepare, score, train
+from .trainer import Job, find_device, is_trained, prepare, score, train
 
 # %% ../../nbs/reference/38_training.own.ipynb #11220e51
 def own_benchmarks(
@@ -93,7 +95,7 @@ def recipe(
 
 def suggest(
     store: ClipStore,  # which carries a benchmark
-    benchmark: str | None = None,  # which of the benchmarks; None: the first, or the one that is given
+    benchmark: str | None = None,  # which of the benchmarks; None: the first that is given, or that the store carries
     stf: bool = True,  # STF with all its terms, or MS-G3D
     epochs: int | None = None,  # default: for the number of clips
     seed: int = 0,
@@ -103,7 +105,7 @@ def suggest(
     own = own_benchmarks(store, benchmarks := list(benchmarks))
     if not own or benchmark not in (None, *own):
         raise ValueError(f"{store.path} carries {'the benchmarks ' + ', '.join(own) if own else 'no benchmark; write the store with `own_data`, or give one'}" + (f", and not {benchmark!r}" if own else ""))
-    benchmark = own[benchmark] if benchmark else list(own.values())[-1 if benchmarks else 0]
+    benchmark = own[benchmark] if benchmark else [*benchmarks, *own.values()][0]
     model, input, optim = recipe(len(benchmark.indices(store, "train")))
     optim = optim if epochs is None else optim.model_copy(update={"epochs": epochs, "score_every": max(1, epochs // 5)})
     objective = ObjectiveConfig(shares=SHARES if stf else {}, warmup=0.3)
@@ -112,30 +114,44 @@ def suggest(
         return RunConfig(group="own", label=benchmark.key, source=store.source, benchmark=benchmark.key, model=model, input=input, optim=optim, objective=objective, seed=seed)
 
 # %% ../../nbs/reference/38_training.own.ipynb #75845a78
+def _shortest(do: Callable[[], object], repeats: int) -> float:  # seconds
+    "The shortest time of several: what else a machine does can only add to it."
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        do()  # ends with numbers on the CPU, so nothing is still under way
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _batch_time(job: Job, plan: Plan) -> float:  # seconds
+    "How long a batch with these optimiser steps takes."
+    config, batch = job.config, job.parts["train"][: job.config.optim.batch_size]
+    step = Step(job.model, job.objective, config.optim.precision).train()
+
+    def do():
+        x, present = make_batch(job.clips, batch, config.input, epoch_generator(0, 0))
+        for names in plan:
+            losses = optimise(step, job.optimiser, x, job.clips.labels[batch], present, names, split_batch(len(batch), config.optim.accumulate), Tally(job.clips.device))
+        losses.total.item()
+
+    return _shortest(do, 4)
+
+
 def training_time(
     config: RunConfig,
     store: ClipStore,
     device: str | None = None,  # default: the GPU if there is one
-    steps: int = 6,  # to measure
     benchmarks: Iterable[Benchmark] = (),  # see `own_benchmarks`
 ) -> float:  # seconds
-    "About how long a training will take."
+    "About how long a training will take if the machine does nothing else."
     with with_own(store, benchmarks), arithmetic(config.optim.precision):
         job = prepare(config, store, find_device(device))
-        step, size, last = Step(job.model, job.objective, config.optim.precision), config.optim.batch_size, config.optim.epochs - 1
-        some = job.parts["train"].repeat(steps * size // len(job.parts["train"]) + 1)
-
-        def seconds(do) -> float:
-            began = time.perf_counter()
-            do()  # ends with numbers on the CPU, so nothing is still under way
-            return time.perf_counter() - began
-
-        of_steps = lambda n: train_epoch(step, job.optimiser, job.objective, job.clips, some[: n * size], config, last)
-        of_steps(2)  # the first steps are slower
-        each = seconds(lambda: of_steps(steps)) / steps
-        scored = seconds(lambda: score(job))
-    epochs = config.optim.epochs
-    return epochs * (len(job.parts["train"]) // size) * each + -(-epochs // config.optim.score_every) * scored
+        epochs, steps = config.optim.epochs, len(job.parts["train"]) // config.optim.batch_size
+        plans = Counter(job.objective.plan(number, number // steps, number / (epochs * steps)) for number in range(epochs * steps))
+        trained = sum(count * _batch_time(job, plan) for plan, count in plans.items())
+        scored = _shortest(lambda: score(job), 2)
+    return trained + -(-epochs // config.optim.score_every) * scored
 
 # %% ../../nbs/reference/38_training.own.ipynb #6e08662d
 def train_own(

@@ -30,14 +30,14 @@ def arithmetic(
 
 # %% ../../nbs/reference/31_training.precision.ipynb #dc15fbb6
 class Half(nn.Module):
-    "A network whose passes round their products to bfloat16; logits and feature maps come out as float32."
+    "A network whose passes round their products to bfloat16; logits come out as float32, and the feature maps of a `Fast`, too."
 
     def __init__(
         self,
         model: nn.Module,  # has run(x, present) -> Output
     ):
         super().__init__()
-        self.model = model
+        self.model, self.training = model, model.training
 
     def run(self, x: Tensor, present: Tensor | None = None):  # Output
         "One pass of the network."

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,10 +32,10 @@ from ..skeleton import LAYOUTS
 from .checkpoint import clear_checkpoints, load_checkpoint, other_checkpoints, save_checkpoint
 from .config import RunConfig
 from .distributed import Group, Step, distribute, join_group, split_batch
-from .epoch import TrainingError, build_model, build_objective, learning_rate, make_optimiser, predict, score_figures, train_epoch
+from .epoch import TrainingError, build_model, build_objective, is_short_of_memory, learning_rate, make_optimiser, predict, score_figures, train_epoch
 from .fingerprint import code_hash, fingerprint
 from .precision import arithmetic
-from .record import finished, origin, write_results
+from .record import commit, finished, origin, write_results
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #3f1971f6
 def find_device(
@@ -256,6 +256,18 @@ def identify(
     return {"fingerprint": mark, "data": data, "code": code, "start": hash_, "processes": group.size}, weights
 
 
+@contextmanager
+def _told_of_memory(config: RunConfig):
+    "Say what to change if there is too little memory."
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_short_of_memory(error):
+            raise
+        o = config.optim
+        raise TrainingError(f"{config.label} (seed {config.seed}): not enough memory for {o.batch_size // o.accumulate} clips at once with model.width {config.model.width}. A larger optim.accumulate cuts each batch of {o.batch_size} into more passes; a smaller optim.batch_size, model.width or input.frames takes less, too. What was saved stays") from None
+
+
 def train(
     config: RunConfig,
     store,  # a clip store, or its folder
@@ -268,10 +280,8 @@ def train(
     store, out, device = store if isinstance(store, ClipStore) else ClipStore.open(store), Path(out), find_device(device)
     group = join_group(device)
     origins, weights = identify(config, store, device, start, group)
-    if group.rank:
-        return _train(config, store, out, device, group, weights, origins, False)
-    with locked(out):
-        return _train(config, store, out, device, group, weights, origins, progress)
+    with _told_of_memory(config), nullcontext() if group.rank else locked(out):
+        return _train(config, store, out, device, group, weights, origins, progress and not group.rank)
 
 
 def is_trained(
@@ -302,6 +312,7 @@ def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device,
             print(f"{config.label} (seed {config.seed}): was trained before, nothing to do", flush=True)
             clear_checkpoints(out)  # a kill may have left them
         return done["metrics"]
+    origins = origins | commit()
     job = prepare(config, store, device, weights, group)
     try:
         split_batch(config.optim.batch_size, config.optim.accumulate, group)
@@ -334,16 +345,26 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
         print(f"{name}: goes on after epoch {saved[0]}", flush=True)
     elif others := other_checkpoints(out, mark):
         print(f"{name}: begins anew; {others[0]} is of another configuration, code or data, and stays until this training is finished", flush=True)
+    if (out / "metrics.json").exists():
+        print(f"{name}: replaces a finished training of another configuration, code or data", flush=True)
     for file in ("metrics.json", "scores.npz"):
         (out / file).unlink(missing_ok=True)  # of an earlier configuration
 
 
+def _edited(config: RunConfig, code: str) -> bool:
+    "Whether the files no longer say what they said when a training began; one that cannot be read has been edited, too."
+    try:
+        return code_hash(config) != code
+    except (OSError, SyntaxError, ValueError, KeyError):
+        return True
+
+
 def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: dict) -> dict:
     "Write the results; every process returns them."
-    if code_hash(job.config) != origins["code"]:
-        raise TrainingError("the source of stf_repro changed while this run was training, so its result cannot be told from either version: train again")
     test, metrics = job.parts["test"], None
     if job.group.rank == 0:
+        if _edited(job.config, origins["code"]):
+            print(f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this training began. Its result is kept as one of the code that it began with; if the change concerns it, the next `stf train` trains it again", file=sys.stderr, flush=True)
         store, n = job.clips.store, len(job.parts["train"])
         scores = {"logits": logits.numpy(), "labels": store.labels[test.numpy()], "names": np.array([store.names[i] for i in test.tolist()])}
         per_epoch = n // job.config.optim.batch_size * job.config.optim.batch_size

@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['distinct', 'MergedOutput', 'Shared', 'by_scale', 'per_body', 'graph_unit', 'window_unit', 'temporal_unit',
-           'block_pass', 'FastPass', 'accelerate', 'is_fast', 'reference_path', 'export_program']
+           'block_pass', 'fast_pass', 'is_known', 'Fast', 'accelerate', 'is_fast', 'export_program']
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #fe707fe3
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 
 from .norm import Averages, Bodies, batch_normed, collapsed, dilated, folded, side_by_side
 from .order import graph_conv, inner, outer
-from ..msg3d import MSG3D, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, WindowGraphConv, add
+from ..msg3d import MSG3D, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, TemporalConv, WindowGraphConv, add
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #cbb99b36
 def distinct(
@@ -180,8 +178,140 @@ def block_pass(
     return temporal_unit(block.tcn, (inner(gcn) + inner(g3d)).relu_(), shared), gcn, g3d
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #a745bac9
-class FastPass(MSG3D):
-    "A network whose passes take the cheaper order. Made by `accelerate`."
+def fast_pass(
+    model: MSG3D,  # or STF; see `is_known`
+    x: Tensor,  # (N, C, T, V, M)
+    present: Tensor | None = None,  # (N, M) bool: which bodies are there; absent ones that are all zero share a row
+) -> Output:
+    "What `model.run` computes, in the cheaper order."
+    rows, shared = None, Shared(Bodies(len(x) * model.num_persons), Averages())
+    h = model.fold(x).permute(3, 2, 0, 1)  # (V, T, N*M, C)
+    if present is not None:
+        bodies, rows, count = distinct(x, present)
+        h, shared = h[:, :, bodies], Shared(Bodies(len(rows), count / len(rows)), shared.averages)
+    h, maps, beta, G = h.contiguous(), {}, {}, {}
+    for i, block in enumerate(model.blocks, 1):
+        own, predicted = model.own_adjacency(i, outer(h))
+        h, maps[f"gcn{i}"], maps[f"g3d{i}"] = block_pass(block, h, own.get(f"gcn{i}"), own.get(f"g3d{i}"), shared)
+        G, beta = G | own, beta | predicted
+    shared.averages.move()
+    features = h.mean((0, 1)).to(model.head.weight.dtype)  # (R, C)
+    with torch.autocast(x.device.type, enabled=False):  # few numbers, and the focus is their gradient
+        logits = model.head(model.pool(features if rows is None else features[rows]))
+    return Output(logits, maps, beta, G) if rows is None else MergedOutput(logits, maps, beta, G, rows)
+
+# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #7d418a5d
+_EPS = nn.BatchNorm2d(1).eps
+
+
+def _is_conv(layer: nn.Module, kernel: int = 1, stride: int = 1, dilation: int = 1) -> bool:
+    "Whether a layer is a convolution along time as the units have it."
+    sizes = (kernel, 1), (stride, 1), ((kernel - 1) * dilation // 2, 0), (dilation, 1), 1, "zeros"
+    found = type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+    return found == sizes and layer.bias is not None
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    "Whether a layer is a batch norm with weights and running averages."
+    known = type(layer) is nn.BatchNorm2d and layer.eps == _EPS
+    return known and layer.weight is not None and layer.bias is not None and layer.running_mean is not None
+
+
+def _is_temporal_conv(layer: nn.Module, *sizes: int) -> bool:
+    return type(layer) is TemporalConv and _is_conv(layer.conv, *sizes) and _is_norm(layer.bn)
+
+
+def _is_graph_unit(unit: nn.Module) -> bool:
+    return type(unit) is MultiScaleGraphConv and unit.join is add and _is_conv(unit.mix) and _is_norm(unit.norm)
+
+
+def _is_window_unit(unit: nn.Module) -> bool:
+    known = type(unit) is WindowGraphConv and unit.join is add and _is_conv(unit.mix) and _is_norm(unit.norm) and _is_norm(unit.collapse_norm)
+    last = unit.collapse if known else None
+    return type(last) is nn.Conv3d and last.bias is not None and (last.kernel_size, last.stride, last.padding, last.dilation, last.groups) == ((1, unit.window, 1), (1, 1, 1), (0, 0, 0), (1, 1, 1), 1)
+
+# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #ab23e36e
+_BRANCH = nn.Conv2d, nn.BatchNorm2d, nn.ReLU  # how five of the six begin
+
+
+def _is_temporal_unit(unit: nn.Module) -> bool:
+    branches = [tuple(branch) for branch in unit.branches] if type(unit) is MultiScaleTemporalConv else []
+    if [len(branch) for branch in branches] != [4, 4, 4, 4, 5, 2]:
+        return False
+    *convs, pooled, last = branches
+    stride, pool = getattr(last[0], "stride", (1,))[0], pooled[3]
+    begin = all(tuple(map(type, b[:3])) == _BRANCH and _is_conv(b[0]) and _is_norm(b[1]) for b in (*convs, pooled))
+    middle = all(_is_temporal_conv(b[3], 3, stride, dilation) for dilation, b in enumerate(convs, 1))
+    pools = type(pool) is nn.MaxPool2d and (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == ((3, 1), (stride, 1), (1, 0), 1, False)
+    end = pools and _is_norm(pooled[4]) and _is_conv(last[0], 1, stride) and _is_norm(last[1])
+    return begin and middle and end and (type(unit.residual) is nn.Identity or _is_temporal_conv(unit.residual, 1, stride))
+
+
+def _is_block(block: nn.Module) -> bool:
+    times = (*block.gcn_tcn, block.tcn) if type(block) is Block else ()
+    return len(times) == 3 and _is_graph_unit(block.gcn) and all(map(_is_window_unit, block.g3d)) and all(map(_is_temporal_unit, times))
+
+# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #5520fa69
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+_METHODS = "run", "forward", "fold", "pool", "own_adjacency"
+_MIXING = nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    "A module and all below it; in a fifth of the time of `modules`, for this is asked in every pass."
+    found = [model]
+    for module in found:  # which grows
+        if module._modules:
+            found += [part for part in module._modules.values() if part is not None]
+    return found
+
+
+def _is_untouched(modules: list[nn.Module]) -> bool:
+    "Whether nobody waits for a call of a module, or has put another in its place."
+    a, b, c, d = _HOOKS
+    hooked = torch.nn.modules.module._has_any_global_hook()
+    return not hooked and not any(own[a] or own[b] or own[c] or own[d] or "forward" in own for own in map(vars, modules))
+
+
+def _package(thing: type | Callable) -> str:
+    "The package that a class or a function is from. A method of Tensor names none."
+    return (getattr(thing, "__module__", None) or "torch").split(".")[0]
+
+
+def _is_by_row(part: nn.Module | Callable) -> bool:
+    "Whether a part of an STF module is one of ours or of torch's that treats each row of a batch alone."
+    kind = part if hasattr(part, "__qualname__") else type(part)
+    return _package(kind) in ("torch", _package(MSG3D)) and not isinstance(part, _MIXING)
+
+# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #0ab6a1fd
+def is_known(
+    model: nn.Module,
+) -> bool:
+    "Whether `fast_pass` computes what `model.run` does, and nobody would miss the calls of its units."
+    if not isinstance(model, MSG3D) or _package(type(model)) != _package(MSG3D) or any(name in vars(model) for name in _METHODS):
+        return False  # of our classes only own_adjacency differs
+    modules, stf = _modules(model), getattr(model, "stf", {}).values()
+    dtypes = {p.dtype for m in modules if m._parameters for p in m._parameters.values() if p is not None}
+    if not _is_untouched(modules) or dtypes not in ({torch.float32}, {torch.float64}) or not isinstance(model.head, nn.Linear):
+        return False
+    by_row = all(_is_by_row(part) for unit in stf for part in (*_modules(unit), unit.squash, unit.taught_on))
+    return by_row and len({m.training for m in _modules(model.blocks)}) == 1 and all(map(_is_block, model.blocks))
+
+# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #6bd6e21e
+class Fast(nn.Module):
+    "A network, and its passes in the cheaper order where that computes the same; the network's own passes elsewhere. Made by `accelerate`."
+
+    def __init__(
+        self,
+        model: MSG3D,  # or STF; stays as it is
+    ):
+        super().__init__()
+        self.model, self.training = model, model.training
+
+    def _steps_aside(self, x: Tensor) -> bool:
+        "Whether this pass is the network's own."
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        return traced or not is_known(self.model) or x.dtype != self.model.head.weight.dtype or x.device.type == "meta"
 
     def run(
         self,
@@ -189,63 +319,26 @@ class FastPass(MSG3D):
         present: Tensor | None = None,  # (N, M) bool: which bodies are there; absent ones that are all zero share a row
     ) -> Output:
         "Logits and all named feature maps of one forward pass."
-        rows, shared = None, Shared(Bodies(len(x) * self.num_persons), Averages())
-        h = self.fold(x).permute(3, 2, 0, 1)  # (V, T, N*M, C)
-        if present is not None:
-            bodies, rows, count = distinct(x, present)
-            h, shared = h[:, :, bodies], Shared(Bodies(len(rows), count / len(rows)), shared.averages)
-        h, maps, beta, G = h.contiguous(), {}, {}, {}
-        for i, block in enumerate(self.blocks, 1):
-            own, predicted = self.own_adjacency(i, outer(h))
-            h, maps[f"gcn{i}"], maps[f"g3d{i}"] = block_pass(block, h, own.get(f"gcn{i}"), own.get(f"g3d{i}"), shared)
-            G, beta = G | own, beta | predicted
-        shared.averages.move()
-        features = h.mean((0, 1)).to(self.head.weight.dtype)  # (R, C)
-        with torch.autocast(x.device.type, enabled=False):  # few numbers, and the focus is their gradient
-            logits = self.head(self.pool(features if rows is None else features[rows]))
-        return Output(logits, maps, beta, G) if rows is None else MergedOutput(logits, maps, beta, G, rows)
+        return self.model.run(x, present) if self._steps_aside(x) else fast_pass(self.model, x, present)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> logits (N, classes)
+        if self._steps_aside(x):
+            return self.model(x)
         if x.ndim != 5 or x.requires_grad:
-            return self.run(x).logits
-        return self.run(x, torch.zeros(len(x), x.shape[-1], dtype=torch.bool, device=x.device)).logits
-
-# %% ../../../nbs/appendix/21_model.fast.passes.ipynb #6bd6e21e
-@functools.cache
-def _fast_kind(kind: type) -> type:
-    "MSG3D, STF or another network of that kind, with the faster `run`."
-    return type(f"Fast{kind.__name__}", (FastPass, kind), {"__doc__": f"`{kind.__name__}` in the cheaper order."})
+            return fast_pass(self.model, x).logits
+        return fast_pass(self.model, x, torch.zeros(len(x), x.shape[-1], dtype=torch.bool, device=x.device)).logits
 
 
 def accelerate(
-    model: MSG3D,  # or STF; changed in place
-) -> MSG3D:  # the same network
-    "Let a network compute the same function in the cheaper order, where that is possible."
-    units = [m for m in model.modules() if isinstance(m, (MultiScaleGraphConv, WindowGraphConv))]
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    known = all(unit.join is add for unit in units) and all(type(m) in (nn.BatchNorm1d, nn.BatchNorm2d) for m in norms)
-    if known and not is_fast(model):
-        model.__class__ = _fast_kind(type(model))
-    return model
+    model: nn.Module,
+) -> nn.Module:  # `Fast`, which holds the network; a network of another class itself
+    "The same function of the same weights in the cheaper order, where that is possible."
+    return Fast(model) if isinstance(model, MSG3D) else model
 
 
 def is_fast(model: nn.Module) -> bool:
-    "Whether a network takes the cheaper order."
-    return isinstance(model, FastPass)
-
-
-@contextmanager
-def reference_path(
-    model: MSG3D,  # perhaps accelerated
-) -> Iterator[MSG3D]:  # the same network
-    "Within this context, the sums as the reference writes them."
-    kind = type(model)
-    if is_fast(model):
-        model.__class__ = kind.__bases__[1]
-    try:
-        yield model
-    finally:
-        model.__class__ = kind
+    "Whether the next pass takes the cheaper order."
+    return isinstance(model, Fast) and is_known(model.model)
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #30307a78
 def export_program(
@@ -256,9 +349,11 @@ def export_program(
     "The network as a program of standard operations. Raises `RuntimeError` if the two disagree."
     if len(x) < 2:
         raise ValueError(f"an example of one clip would fix the number of clips to one; give at least 2, got {tuple(x.shape)}")
+    model = model.model if isinstance(model, Fast) else model
     training = model.training
+    model.eval()
     try:
-        with reference_path(model.eval()), torch.no_grad():
+        with torch.no_grad():
             program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("N")},))
             ours = model(x[:1])
             off = (program.module()(x[:1]) - ours).abs().max().item()
