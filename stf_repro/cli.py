@@ -662,7 +662,7 @@ def _look_commands(commands: _Commands) -> None:
     _network_options(p)
     p = commands.add(_LOOK, focus, "where does a network look in FILE? Writes .gif, .png or .csv", "stf focus my-clip.npy -o focus.gif", project=False)
     p.add_argument("file", metavar="FILE", help=_FILE)
-    p.add_argument("-o", "--out", required=True, help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q)")
+    p.add_argument("-o", "--out", default="focus.gif", help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: focus.gif, in this folder)")
     p.add_argument("--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)")
     p.add_argument("--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)")
     p.add_argument("--class", dest="of", metavar="NAME", help="whose evidence to look for (default: the class that the network names)")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Clips
+from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..model.stf import STF
 from ..training.config import InputConfig
@@ -75,10 +76,10 @@ def class_adjacency(
     batch_size: int = 64,
 ) -> dict[str, ModuleAdjacency]:  # by module
     "The adjacency of each module, on average and by class."
-    found: dict[str, list[Tensor]] = {}
+    network, found = accelerate(model), {}
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        out = model.run(x)
+        out = network.run(x)
         for name, G in out.G.items():
             found.setdefault(name, []).append(G[:: present.shape[1]].cpu())  # the main bodies
     labels, modules = clips.labels.cpu()[indices].numpy(), {}
