@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -121,8 +122,6 @@ def preprocess(root: Path, args) -> str:
 
 def _preprocess_own(root: Path, source: str, section: dict) -> str:
     "Make the clip store of a data set of your own; what seems wrong goes to standard error."
-    import warnings
-
     from stf_repro.data.own import preprocess_own
     from stf_repro.training.own import described
 
@@ -642,7 +641,7 @@ def _run_commands(commands: _Commands) -> None:
     commands.add(_PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profiles synthetic and choices", "stf pack")
 
 # %% ../nbs/reference/60_cli.ipynb #bd510180
-_FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table of Kinect v2 (.csv), a folder that OpenPose filled"
+_FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table (.csv, .tsv), results of a pose estimator (.json), a folder that OpenPose filled"
 _NETWORK = "one that ships with the package, stf-synth60 or msg3d-synth60, or the folder of a finished training, such as runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
 
 
@@ -728,6 +727,14 @@ def _is_short_of_memory(error: Exception) -> bool:
     return is_short_of_memory(error)
 
 
+@contextmanager
+def _warnings_as_lines(command: str):
+    "What a reader warns of is a line of the command, as its errors are, and not a place in the code."
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"stf {command}: {message}", file=sys.stderr)
+        yield
+
+
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
     args = parser().parse_args(argv)
@@ -735,7 +742,8 @@ def main(argv: list[str] | None = None) -> int:
 
     code, before = 0, signal.signal(signal.SIGTERM, _interrupt)
     try:
-        said = args.do(project_root() if args.project else None, args)
+        with _warnings_as_lines(args.command):
+            said = args.do(project_root() if args.project else None, args)
         if isinstance(said, int):
             code = said
         elif said and os.environ.get("RANK", "0") == "0":

@@ -35,7 +35,7 @@ def _interval(ax: Axes, y: float, mean: float, half: float, limits: tuple[float,
     if np.isnan(half):
         return
     ends = np.clip([mean - half, mean + half], *within)
-    ax.plot(np.clip(ends, *limits), [y, y], color=colour, lw=1.2, zorder=2, solid_capstyle="butt")
+    ax.plot(np.clip(ends, *limits), [y, y], color=colour, lw=1.8, zorder=4, solid_capstyle="butt")
     for limit, beyond, marker in zip(limits, (ends[0] < limits[0], ends[1] > limits[1]), "<>"):
         if beyond:
             ax.plot([limit], [y], marker, color=colour, ms=5, zorder=4, clip_on=False)
@@ -78,5 +78,6 @@ def seed_legend(
     "What the marks mean, below the figure and over no curve."
     handles = [ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0] for kind, c in (colours or {"": PALETTE["blue"]}).items()]
     handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label=f"mean, 95 % over {over or of + 's'}")
-    handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
+    if any(line.get_marker() in (">", "<") for other in ax.figure.axes for line in other.lines):
+        handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
     ax.figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols, fontsize=8)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'ROWS', 'SAYS', 'EARLY', 'LAST', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'studies', 'pooled_rows', 'headline',
-           'caveat', 'answer', 'counted', 'found_accuracy', 'found_focus', 'found_adjacency', 'found_study',
+           'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy', 'found_focus', 'found_adjacency', 'found_study',
            'found_choices', 'found_terms', 'found_faithful', 'finding', 'state', 'command', 'front_page', 'with_block',
            'write_front_page']
 
@@ -87,7 +87,7 @@ def headline(
         return ""
     paper = {(r.method, r.modality): r.top1 for r in read_published(root, "table2_sota").itertuples() if (r.dataset, r.protocol) == ("NTU60", "xsub")}
     text = lambda e: "" if e is None else f"**{with_half(e.mean, e.half, '+.2f')}**" if e.shown else with_half(e.mean, e.half, "+.2f")
-    lines = ["| top-1, points | " + " | ".join(words(s) for s in sets) + " | together | paper, NTU RGB+D 60 |", "|---|" + "---|" * (len(sets) + 2)]
+    lines = ["| top-1 (%), differences in points | " + " | ".join(words(s) for s in sets) + " | together | paper, NTU RGB+D 60, over its own run of MS-G3D |", "|---|" + "---|" * (len(sets) + 2)]
     base = []
     for s in sets:
         own = pd.read_csv(root / "results" / s / "study" / "table.csv")
@@ -95,26 +95,35 @@ def headline(
     lines.append(f"| MS-G3D, joints | {' | '.join(base)} | | {paper['MS-G3D (code)', 'J']} % |")
     for name, (own, together) in found.items():
         modality = ROWS[name][2]
-        gain = f"{float(paper['STF', modality]) - float(paper['MS-G3D (code)', modality]):+.2f}" if modality else "not in it"
+        gain = f"{float(paper['STF', modality]) - float(paper['MS-G3D (code)', modality]):+.2f}" if modality else "not reported"
         lines.append(f"| {name} | {' | '.join(text(own.get(s)) for s in sets)} | {text(together)} | {gain} |")
     return "\n".join(lines) + "\n"
 
 
+def hangs_on(
+    root: Path,  # the project
+) -> str:  # name of a data set; empty: none
+    "The set without which no difference of all sets together is shown."
+    found = [own for own, e in pooled_rows(root).values() if e and e.shown and len(own) > 2]
+    without = {s: sum(pool([e for other, e in own.items() if other != s])[0].shown for own in found) for s in studies(root)}
+    alone = [s for s, n in without.items() if n == 0]
+    return words(alone[0]) if found and len(alone) == 1 else ""
+
+
 def caveat(
     root: Path,  # the project
-) -> str:  # one line of Markdown; empty if there is nothing to say
-    "How much the last column hangs on single sets, and how many comparisons there are."
-    found = {name: (own, e) for name, (own, e) in pooled_rows(root).items() if e and e.shown}
-    rows = pd.concat(studies(root).values()) if studies(root) else pd.DataFrame({"p": []})
+) -> str:  # Markdown; empty if there is nothing to say
+    "How far the last column carries, and how many comparisons there are."
+    found = [own for own, e in pooled_rows(root).values() if e and e.shown]
     if not found:
         return ""
-    without = {s: sum(pool([e for other, e in own.items() if other != s])[0].shown for own, _ in found.values() if len(own) > 2) for s in studies(root)}
-    drawn = sum(pool(list(own.values()))[1].shown for own, _ in found.values())
-    least = min(rows.p.min() * len(rows), 1.0)
-    most = min(without, key=without.get)
+    rows, set_ = pd.concat(studies(root).values()), hangs_on(root)
+    drawn, least = sum(pool(list(own.values()))[1].shown for own in found), min(rows.p.min() * len(rows), 1.0)
+    stays = f"{'None' if drawn == 0 else drawn} of its {len(found)} bold differences survives if the sets are treated as a sample of many" + (f", and none if {set_} is left out" if set_ else "")
     return (
-        f"*Together*: these sets, weighted by precision; added after the results were known. Of its {len(found)} bold differences {without[most]} stay so without {words(most)}, {drawn} with the sets taken as drawn from many. "
-        f"On single sets {'none survives' if least > 0.05 else 'the clearest survives'} a correction for {len(rows)} comparisons (Bonferroni: {least:.3f}). Clips count as independent.\n"
+        f"*Together*: the sets weighted by precision; planned only after the results were known. {stays}. "
+        f"On single sets {'no difference' if least > 0.05 else 'the clearest difference'} survives a correction for {len(rows)} comparisons (smallest corrected p value: {least:.3f}, Bonferroni). Test clips are treated as independent. "
+        "*Every focus early* (M5e) is our variant: the losses use the focus of the first module, element by element, in place of the last module's average.\n"
     )
 
 
@@ -131,8 +140,9 @@ def answer(
     sides = {e.side for e in own.values()}
     short = "Yes, as we read it so far." if sides == {1} else "Not as we read it so far." if 1 not in sides else "In part, as we read it so far."
     said = "; on ".join(f"{SAYS[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}" for side in SAYS if side in sides).replace("; on ", ", and it is ")
+    rest = f"; that rests on {hangs_on(root)} and disappears without it" if hangs_on(root) else ""
     return (
-        f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}.\n"
+        f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}{rest}.\n"
         "Not tried yet: the reading that fits the poster's words best (the focus at a module's input, terms as large as the cross-entropy), and the paper's own data.\n"
     )
 
@@ -216,7 +226,7 @@ def found_choices(
 ) -> str:
     "How many rows differ in accuracy."
     effects = _changes(table, base, keys)
-    return f"{sum(e.shown for e in effects)} of {len(effects)} rows differ from {WORDS.get(base, base)} in accuracy by an interval over trainings alone, where {len(effects) / 20:.1f} would by luck"
+    return f"{sum(e.shown for e in effects)} of {len(effects)} rows differ from {WORDS.get(base, base)} in accuracy by an interval over trainings alone, {len(effects) / 20:.1f} expected by chance"
 
 
 def found_terms(
@@ -237,11 +247,11 @@ def found_faithful(
     own = table[(table.instead == "mean pose") & (table.test == "insertion")].astype({"area": float}).pivot(index=["network", "seed"], columns="order", values="area").loc["STF"]
     against = lambda order: over_trainings((own.focus - own[order]).to_dict())
     said = lambda e: f"{with_half(e.mean, e.half, '+.3f')} ({e.verdict()})"
-    return f"put into a mean pose, what STF's last module marks gives back more of the probability than random places ({said(against('random'))}), but not more than the same marks on exchanged joints ({said(against('joints exchanged'))})" if against("random").shown and not against("joints exchanged").shown else f"put into a mean pose, what STF's last module marks, against random places: {said(against('random'))}; against the same marks on exchanged joints: {said(against('joints exchanged'))}"
+    return f"inserted into a mean pose, the places that STF's last module marks restore more of the class probability than random places do ({said(against('random'))}), but not more than the same marks on exchanged joints ({said(against('joints exchanged'))})" if against("random").shown and not against("joints exchanged").shown else f"inserted into a mean pose, the places that STF's last module marks, against random places: {said(against('random'))}; against the same marks on exchanged joints: {said(against('joints exchanged'))}"
 
 
 FOUND: dict[str, Callable[[pd.DataFrame], str]] = {  # page -> its finding, from its table.csv, of str
-    "table1_datasets": lambda t: f"{sum((t.published_train == t.counted_train) & (t.published_test == t.counted_test) & (t.counted_train != ''))} of the paper's protocols agree to the clip with our count",
+    "table1_datasets": lambda t: f"{sum((t.published_train == t.counted_train) & (t.published_test == t.counted_test) & (t.counted_train != ''))} of the paper's protocols agree exactly with our count",
     "table2_comparison": lambda t: counted(_steps(t[t.kind == "ours"]), "settings"),
     "table3_transfer": lambda t: counted(_steps(t), "transfers"),
     "table4_scarce": lambda t: counted(_steps(t), "shares of the clips"),
@@ -337,7 +347,7 @@ def _pages(root: Path, profile: str, groups: dict[str, str]) -> list[str]:
     return lines
 
 # %% ../../nbs/reference/59_report.front.ipynb #d473af14
-NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/41_evaluation.statistics.ipynb)). The paper's figures are on other data, as of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made by this project, with the true focus of every clip known: they say something about methods, and nothing about accuracy on NTU RGB+D. All of it is made by `stf render`, from finished runs or from the files in these folders; this page, too."""
+NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/41_evaluation.statistics.ipynb)). The paper's figures are on other data, as of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made by this project, with the true focus of every clip known: they say something about methods, and nothing about accuracy on NTU RGB+D. All trained networks are of one reading of the poster, called `poster-output`: the focus is computed on a module's output, and the loss terms on it are small. The reading with the module's input is not trained yet. All pages are made by `stf render`, from finished runs or from the files in these folders; this one, too."""
 MARKS = {name: (f"<!-- {name}: written by `stf render` -->", f"<!-- end of {name} -->") for name in ("answer", "headline")}
 
 
@@ -353,6 +363,8 @@ def front_page(
     lines, folded = ["# Results", "", answer(root), headline(root), caveat(root)], []
     if (root / "results" / default / "reproducibility" / "figure.png").exists():
         lines += [f"![Difference to MS-G3D with its interval, on three real sets and together]({default}/reproducibility/figure.png)", ""]
+    if (root / "results" / default / "reproducibility").exists():
+        lines += [f"**Start here**: [the report, claim by claim]({default}/reproducibility/reproducibility.ipynb).", ""]
     lines += [NOTE, ""]
     for profile in sorted(profiles, key=lambda p: ("study" not in str(yaml.safe_load(profiles[p]).get("protocols")), p != default, p == "paper", p)):
         if not (results := yaml.safe_load(profiles[profile]).get("results")):  # it has those of the profile that it enlarges
