@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..data.batches import Clips
-from ..model.fast.passes import accelerate
 from ..model.focus import stretch
 from ..model.msg3d import MSG3D
 from ..model.objective import TERMS, Objective, Scene
@@ -40,10 +39,9 @@ def term_values(
 ) -> dict[str, float]:  # by term, and "correlation" of an STF; NaN where nothing counts
     "Each loss term on some clips, and the correlation of beta and Q: the mean over bodies and modules."
     found: dict[str, list[Tensor]] = {}
-    network = accelerate(model)
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        scene = Scene(network, x, clips.labels[part], present, objective.reading)
+        scene = Scene(model, x, clips.labels[part], present, objective.reading)
         for name in names:
             value, count = TERMS[name](scene, **objective.choices.get(name, {}))
             found.setdefault(name, []).append(torch.stack([value.detach() * count, count.float()]).cpu())
