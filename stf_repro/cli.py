@@ -326,7 +326,7 @@ def _run_lines() -> list[str]:
 # %% ../nbs/reference/60_cli.ipynb #219af821
 def render(root: Path, args) -> str:
     "Execute results notebooks: one of the profile in params.yaml, or of another, or all that are in results/."
-    from stf_repro.report.notebooks import committed_pages, profile_params, render
+    from stf_repro.report.notebooks import NotebookError, committed_pages, profile_params, render
 
     if not args.all:
         if not args.notebook:
@@ -334,9 +334,15 @@ def render(root: Path, args) -> str:
         params = profile_params(root, args.profile) if args.profile else _params(root)
         return f"{render(root, params, args.notebook)}: complete"
     pages = [page for page in committed_pages(root) if args.profile in (None, page[0])]
-    params = {profile: profile_params(root, profile) for profile, _ in pages}
+    params, failed = {profile: profile_params(root, profile) for profile in {args.profile, *(p for p, _ in pages)} - {None}}, 0
     for i, (profile, name) in enumerate(pages, 1):
-        print(f"{i} of {len(pages)}: {render(root, params[profile], name)}", flush=True)
+        try:
+            print(f"{i} of {len(pages)}: {render(root, params[profile], name)}", flush=True)
+        except (NotebookError, ValueError) as error:  # one page costs no other
+            failed += 1
+            print(f"{i} of {len(pages)}: {error}", file=sys.stderr, flush=True)
+    if failed or not pages:
+        raise NotebookError(f"{failed} of {len(pages)} pages failed" if failed else "no page of this profile was ever made here")
     return f"{len(pages)} pages: complete"
 
 
@@ -494,18 +500,35 @@ def draw(root: None, args) -> str:
     return f"{out}: {first.name}{more}, {first.bodies.shape[1]} frames, {len(first.bodies)} {'body' if len(first.bodies) == 1 else 'bodies'}, {len(first.layout)} joints of {first.layout.name}; left is blue, right is red"
 
 # %% ../nbs/reference/60_cli.ipynb #b303c8dc
+def _run_of(folder: Path) -> str:
+    "The run of the profile in params.yaml whose folder this is, or holds it; empty: of none."
+    from stf_repro.data.folders import project_root
+    from stf_repro.training.params import run_folder
+
+    try:
+        params = _params(root := project_root(folder))
+        runs = {key: run_folder(root, params, key).resolve() for kind in ("runs", "transfers") for key in params.get(kind) or {}}
+    except (OSError, ValueError):
+        return ""
+    return next((key for key, own in runs.items() if folder.resolve() == own or own in folder.resolve().parents), "")
+
+
 def evaluate(root: None, args) -> str:
     "Say how good a finished run is: top-1 with its interval, the accuracy of each class, and the pairs of classes that it mixes up."
     from stf_repro.evaluation.overview import find_run_trained, find_trained, overview, overview_text
 
-    if (folder := Path(args.run)).is_dir():
+    folder = Path(args.run)
+    if folder.is_dir() and not (key := _run_of(folder)):
         found, notes = find_trained(folder), []
     else:
         from stf_repro.data.folders import project_root
         from stf_repro.training.params import run_folder
 
-        params = _params(root := project_root())
-        folder, (found, notes) = run_folder(root, params, args.run), find_run_trained(root, params, args.run)
+        key = key if folder.is_dir() else args.run
+        params = _params(root := project_root(folder if folder.is_dir() else None))
+        whole = run_folder(root, params, key)
+        found, notes = find_run_trained(root, params, key)
+        folder, found = (folder, find_trained(folder)) if folder.is_dir() else (whole, found)
     return "\n".join([str(folder), *notes, overview_text(overview(found), args.pairs)])
 
 

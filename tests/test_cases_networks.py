@@ -485,8 +485,9 @@ def test_evaluate_says_that_a_run_is_of_another_configuration(project, small_par
     assert "before params.yaml was changed" not in capsys.readouterr().out
     small_params["runs"]["M1"]["optim"] = small_params["runs"]["M1"]["optim"] | {"epochs": 1}
     Path("params.yaml").write_text(yaml.safe_dump(small_params))
-    assert main(["evaluate", "M1"]) == 0
-    assert "optim.epochs 3, now 1" in capsys.readouterr().out
+    for run in ("M1", *map(str, sorted(Path("runs").glob("*/*/M1"))), *map(str, sorted(Path("runs").glob("*/*/M1/seed-*")))):
+        assert main(["evaluate", run]) == 0
+        assert "optim.epochs 3, now 1" in capsys.readouterr().out, run
     assert main(["train", "M1", "--device", "cpu"]) == 0 and "replaces a finished training" in capsys.readouterr().out
 
 
@@ -574,3 +575,48 @@ def test_operations_of_the_fast_path_are_counted_on_it():
 
     quick, seen = accelerate(NETWORKS["msg3d"]()), []
     assert operations(lambda: seen.append(is_fast(quick)) or quick(clips())) > 0 and seen == [True]
+
+
+# --- what a breaker found afterwards --------------------------------------------------------------------------------
+
+
+class Doubled(torch.nn.Sequential):
+    "A container that looks like the one it replaces, and computes something else."
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def _exchange(net, what: str) -> None:
+    block = net.blocks[0]
+    if what == "pathway":
+        block.gcn_tcn = Doubled(*block.gcn_tcn)
+    elif what == "branch":
+        block.tcn.branches[0] = Doubled(*block.tcn.branches[0])
+    elif what == "statistics":
+        block.gcn.norm.track_running_stats = False
+
+
+@pytest.mark.parametrize("what", ["pathway", "branch", "statistics"])
+def test_a_container_of_another_class_takes_the_plain_path(what):
+    net = load_pretrained("msg3d-synth60").network
+    _exchange(net, what)
+    x = torch.randn(2, 3, 60, 25, 2)
+    assert not is_fast(accelerate(net.eval()))
+    torch.testing.assert_close(accelerate(net)(x), net(x))
+
+
+def test_a_unit_that_is_patched_on_its_class_takes_the_plain_path(monkeypatch):
+    from stf_repro.model.msg3d import MultiScaleGraphConv
+
+    net = load_pretrained("msg3d-synth60").network
+    assert is_fast(accelerate(net))
+    forward = MultiScaleGraphConv.forward
+    monkeypatch.setattr(MultiScaleGraphConv, "forward", lambda self, *args: 2 * forward(self, *args))
+    assert not is_fast(accelerate(net))
+
+
+def test_a_device_that_is_not_there_is_a_sentence():
+    for name in ("gpu", *([] if torch.cuda.is_available() else ["cuda"])):
+        with pytest.raises(RuntimeError, match=f"device '{name}' cannot be used"):
+            open_network("stf-synth60", name)

@@ -835,6 +835,38 @@ def test_every_page_renders_again_from_what_is_committed(clone, root, profile, n
     assert (before / "made.json").read_text() == (after / "made.json").read_text()
 
 
+def test_a_page_whose_kept_files_are_gone_or_damaged_is_not_blanked(clone, root):
+    "The trainings of Table 5 are taken away, then damaged: the committed table stays as it is."
+    folder, params = clone / "results" / "synthetic" / "table5_ablation", profile_params(clone, "synthetic")
+    table, whole = (folder / "table.md").read_text(), (folder / "trainings.npz").read_bytes()
+    stamp = clone / "runs" / "synthetic" / "rendered" / "table5_ablation.json"
+    try:
+        for content, reason in ((None, "trainings.npz is not there"), (b"PK", "trainings.npz is damaged")):
+            (folder / "trainings.npz").unlink(missing_ok=True)
+            if content:
+                (folder / "trainings.npz").write_bytes(content)
+            stamp.unlink(missing_ok=True)
+            with pytest.raises(NotebookError, match=reason):
+                render(clone, params, "table5_ablation")
+            assert (folder / "table.md").read_text() == table
+    finally:
+        (folder / "trainings.npz").write_bytes(whole)
+
+
+def test_one_bad_page_costs_no_other(clone, monkeypatch, capsys):
+    monkeypatch.chdir(clone)
+    path = clone / "results" / "choices" / "terms" / "table.csv"
+    whole = path.read_text()
+    try:
+        path.write_text("")
+        assert main(["render", "--all", "--profile", "choices"]) == 1
+    finally:
+        path.write_text(whole)
+    said = capsys.readouterr()
+    assert "sensitivity" in said.out and "terms" in said.err and "1 of 2 pages failed" in said.err
+    assert main(["render", "--all", "--profile", "nosuch"]) == 1 and "there is no profile" in capsys.readouterr().err
+
+
 def test_an_unknown_profile_is_told_with_those_that_there_are(root):
     with pytest.raises(NotebookError, match="no profile 'sbuu' in conf/profile; there are: .*sbu"):
         profile_params(root, "sbuu")

@@ -28,6 +28,7 @@ from .pretrained import SHIPPED, Pretrained, clips_of, example_clip, load_pretra
 from ..model.msg3d import MODULES, MSG3D
 from ..training.config import InputConfig
 from ..training.epoch import make_batch, predict
+from ..training.trainer import find_device
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #8f00339a
 DEFAULT = "stf-synth60"  # the network that is asked if none is named
@@ -37,7 +38,8 @@ def open_network(
     name: str = DEFAULT,  # a key of `SHIPPED`, or the folder of a finished training
     device="cpu",
 ) -> Pretrained:  # without a card, if it is a training of yours
-    "A trained network. Raises `ValueError` or `FileNotFoundError`."
+    "A trained network. Raises `ValueError`, `FileNotFoundError`, or `TrainingError` for a device that cannot be used."
+    device = device if str(device) == "meta" else find_device(str(device))
     if name in SHIPPED:
         return load_pretrained(name, device)
     if not Path(name).is_dir():

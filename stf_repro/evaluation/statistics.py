@@ -210,7 +210,7 @@ def over_trainings(
     if not values:
         return None
     own = np.array(list(values.values()), float)
-    error = float(stats.sem(own)) if len(own) > 1 else math.nan
+    error = float(stats.sem(own)) if len(own) > 1 and (np.ptp(own) > 0 or own[0] == 0) else math.nan  # nothing varies: nothing is known of the error
     return Effect(float(own.mean()), error, float(len(own) - 1), error, math.nan, dict(values))
 
 
@@ -241,6 +241,8 @@ def pool(
     effects: Sequence[Effect],  # of independent data sets, at least one
 ) -> tuple[Effect, Effect]:  # with one effect for all sets; with sets drawn from many. NaN where an error is not known, or zero
     "The mean of several effects, weighted by precision."
+    if not effects:
+        raise ValueError("there is no effect to pool")
     mean, error, freedom = np.array([(e.mean, e.error, e.freedom) for e in effects]).T
     if not (error > 0).all():
         return (Effect(float(mean.mean()), math.nan, math.nan),) * 2

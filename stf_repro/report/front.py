@@ -9,7 +9,6 @@ __all__ = ['TITLES', 'ROWS', 'SAYS', 'EARLY', 'LAST', 'SIDES', 'FOUND', 'NOTE', 
            'write_front_page']
 
 # %% ../../nbs/reference/59_report.front.ipynb #ddf06002
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from ..data.folders import write_atomic
 from ..evaluation.statistics import Effect, change, over_trainings, pool, seed_interval
+from .page import read_made
 from .tables.cells import read_effect, read_published, with_half
 from .tables.files import commit_text
 from .words import WORDS, words
@@ -321,8 +321,7 @@ def command(
 
 
 def _made(root: Path, profile: str, name: str) -> dict | None:
-    path = root / "results" / profile / name / "made.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_made(root / "results" / profile / name) or None
 
 
 def _provenance(root: Path, profile: str, groups: dict[str, str], default: str) -> list[str]:

@@ -214,7 +214,7 @@ def _is_conv(layer: nn.Module, kernel: int = 1, stride: int = 1, dilation: int =
 def _is_norm(layer: nn.Module) -> bool:
     "Whether a layer is a batch norm with weights and running averages."
     known = type(layer) is nn.BatchNorm2d and layer.eps == _EPS
-    return known and layer.weight is not None and layer.bias is not None and layer.running_mean is not None
+    return known and layer.track_running_stats and layer.weight is not None and layer.bias is not None and layer.running_mean is not None
 
 
 def _is_temporal_conv(layer: nn.Module, *sizes: int) -> bool:
@@ -235,7 +235,8 @@ _BRANCH = nn.Conv2d, nn.BatchNorm2d, nn.ReLU  # how five of the six begin
 
 
 def _is_temporal_unit(unit: nn.Module) -> bool:
-    branches = [tuple(branch) for branch in unit.branches] if type(unit) is MultiScaleTemporalConv else []
+    known = type(unit) is MultiScaleTemporalConv and type(unit.branches) is nn.ModuleList and all(type(b) is nn.Sequential for b in unit.branches)
+    branches = [tuple(branch) for branch in unit.branches] if known else []
     if [len(branch) for branch in branches] != [4, 4, 4, 4, 5, 2]:
         return False
     *convs, pooled, last = branches
@@ -248,12 +249,15 @@ def _is_temporal_unit(unit: nn.Module) -> bool:
 
 
 def _is_block(block: nn.Module) -> bool:
-    times = (*block.gcn_tcn, block.tcn) if type(block) is Block else ()
+    known = type(block) is Block and (type(block.gcn_tcn), type(block.g3d)) == (nn.Sequential, nn.ModuleList)
+    times = (*block.gcn_tcn, block.tcn) if known else ()
     return len(times) == 3 and _is_graph_unit(block.gcn) and all(map(_is_window_unit, block.g3d)) and all(map(_is_temporal_unit, times))
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #5520fa69
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 _METHODS = "run", "forward", "fold", "pool", "own_adjacency"
+_KINDS = Block, MultiScaleGraphConv, WindowGraphConv, MultiScaleTemporalConv, TemporalConv, nn.BatchNorm2d, nn.Conv2d, nn.Conv3d, nn.MaxPool2d, nn.ReLU, nn.Sequential
+_FORWARD = {kind: kind.forward for kind in _KINDS}  # as they were: one that is exchanged on the class is another network
 _MIXING = nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd
 
 
@@ -281,7 +285,8 @@ def _package(thing: type | Callable) -> str:
 def _is_by_row(part: nn.Module | Callable) -> bool:
     "Whether a part of an STF module is one of ours or of torch's that treats each row of a batch alone."
     kind = part if hasattr(part, "__qualname__") else type(part)
-    return _package(kind) in ("torch", _package(MSG3D)) and not isinstance(part, _MIXING)
+    over_rows = isinstance(part, nn.Softmax | nn.Softmin | nn.LogSoftmax) and part.dim in (None, 0)
+    return _package(kind) in ("torch", _package(MSG3D)) and not isinstance(part, _MIXING) and not over_rows
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #0ab6a1fd
 def is_known(
@@ -290,6 +295,8 @@ def is_known(
     "Whether `fast_pass` computes what `model.run` does, and nobody would miss the calls of its units."
     if not isinstance(model, MSG3D) or _package(type(model)) != _package(MSG3D) or any(name in vars(model) for name in _METHODS):
         return False  # of our classes only own_adjacency differs
+    if any(kind.forward is not forward for kind, forward in _FORWARD.items()):
+        return False
     modules, stf = _modules(model), getattr(model, "stf", {}).values()
     dtypes = {p.dtype for m in modules if m._parameters for p in m._parameters.values() if p is not None}
     if not _is_untouched(modules) or dtypes not in ({torch.float32}, {torch.float64}) or not isinstance(model.head, nn.Linear):
