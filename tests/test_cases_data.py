@@ -228,6 +228,62 @@ def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
         formats.read_bytes(tmp_path / "k.csv")
 
 
+# columns that are called otherwise
+
+
+FRAMES = ("frame_idx", "Frame_Nr", "frm", "image", "t", "timestep", "Time (s)", "idx", "n", "sec", "ms", "step", "index", "timestamp_us", "cnt")
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_go_by_many_names(tmp_path, pair, name):
+    "Shuffled, and with two rows a time."
+    rows = [[t, f"id {m}", *pair[m, t].ravel()] for t in (3, 0, 5, 1, 4, 2) for m in range(2)]
+    (tmp_path / "k.csv").write_text(table(rows, [name, "who", *columns()]))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies, pair, atol=1e-6)
+    (tmp_path / "k.csv").write_text(table([[t, *row] for t, _, *row in rows[::2]], [name, *columns()]))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies, pair[:1], atol=1e-6)
+
+
+def test_names_of_images_are_numbers_of_frames(tmp_path, kick):
+    (tmp_path / "k.csv").write_text(table([[f"a/f{t}.jpg", *kick[t].ravel()] for t in (10, 9, 12)], ["image", *columns()]))
+    r = read_kinect(tmp_path / "k.csv")
+    assert r.present[0].tolist() == [True, True, False, True]
+    np.testing.assert_allclose(r.bodies[0, 0], kick[9], atol=1e-6)
+
+
+def test_columns_that_say_nothing_are_named(tmp_path, kick, recwarn):
+    write = lambda name, values: (tmp_path / "k.csv").write_text(table([[value, *kick[t].ravel()] for t, value in enumerate(values)], [name, *columns()]))
+    for name, values in (("tick", [2, 0, 1]), ("who knows", [0, 0, 1])):
+        write(name, values)
+        with pytest.raises(FormatError, match=f"the column '{name}' holds whole numbers that repeat or fall; .* call it frame or body, else drop it"):
+            read_kinect(tmp_path / "k.csv")
+    for name, values in (("label", [1, 1, 1]), ("tick", [0, 1, 5]), ("SpineBase_State", [2, 1, 2]), ("x25", [3, 1, 2]), ("speed", [0.5, 0.2, 0.1])):
+        write(name, values)
+        with pytest.warns(UserWarning, match=f"left aside {name}, which is no coordinate"):
+            np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
+    recwarn.clear()
+    for name, values in (("", [0, 1, 2]), ("Unnamed: 0", [0, 1, 2]), ("index", [0, 1, 2]), ("elapsed", [0.1, 0.2, 0.3])):
+        write(name, values)
+        np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("word", ["prob", "scores", "confidence", "likelihood"])
+def test_scores_go_by_many_names(tmp_path, word):
+    joints = LAYOUTS["coco17"].joints
+    head = [f"{joint.replace(' ', '_')}_{axis}" for joint in joints for axis in ("x", "y", word)]
+    (tmp_path / "k.csv").write_text(table([[0.2, 0.4, 0.6] * 17] * 3, head))
+    assert read_poses(tmp_path / "k.csv", "coco17")[0].confidence == pytest.approx(0.6)
+
+
+def test_a_comma_in_a_label_stays(tmp_path):
+    for name in ("a", "b", "1,5"):
+        np.save(tmp_path / f"{name}.npy", stick())
+    (tmp_path / "labels.csv").write_text("file;label;subject\na.npy;1,5;1,20\nb.npy;1.5;1.20\n1,5.npy;2;1,20\n")
+    own = read_own(tmp_path, STICK)
+    assert own.labels == ["1,5", "1.5", "2"] and own.attributes == {"subject": ["1,20", "1.20", "1,20"]}
+
+
 # 4, 18: MediaPipe
 
 
