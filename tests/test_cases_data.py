@@ -412,6 +412,12 @@ def test_a_layout_of_your_own_in_pixels(tmp_path):
     ({"train1": ["a"], "test1": ["b"], "train2": ["b"], "test2": ["a"]}, {"split1": (0, 1), "split2": (1, 0)}),
     ({"train_1": ["a"], "val_1": ["b"]}, {"split1": (0, 1)}),
     ({"train": ["a"], "test": ["b"]}, {"split": (0, 1)}),
+    ({"train_split1": ["a"], "test_split1": ["b"], "train_split2": ["b"]}, {"split1": (0, 1), "split2": (-1, 0)}),
+    ({"Train1": ["a"], "Test1": ["b"]}, {"split1": (0, 1)}),
+    ({"1train": ["a"], "1test": ["b"]}, {"split1": (0, 1)}),
+    ({"training": ["a"], "validation": ["b"]}, {"split": (0, 1)}),
+    ({"train_interval": ["a"], "xsubTest": ["b"]}, {"interval": (0, -1), "xsub": (-1, 1)}),
+    ({"xset_trainval": ["a"], "xset_test": ["b"]}, {"xset": (0, 1)}),
     ({"xsub_train": ["a"], "xsub_val": ["b"], "xview_train2": ["b"], "xview_test2": ["a"]}, {"xsub": (0, 1), "xview2": (1, 0)}),
 ])  # fmt: skip
 def test_numbered_splits_are_protocols(tmp_path, split, parts):
@@ -421,6 +427,9 @@ def test_numbered_splits_are_protocols(tmp_path, split, parts):
     assert {key: (found["a"][key], found["b"][key]) for key in found["a"]} == parts
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {"train1": ["a"], "test1": ["a"]}, "annotations": entries}))
     with pytest.raises(FormatError, match="both in the training and in the test part of 'split1'"):
+        pyskl_annotations(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {"fold1": ["a"]}, "annotations": entries}))
+    with pytest.raises(FormatError, match="the list 'fold1' in `split` says neither train nor val nor test"):
         pyskl_annotations(tmp_path / "a.pkl")
 
 
@@ -479,9 +488,9 @@ def test_a_split_finds_its_people(tmp_path, values, wanted):
     assert b.indices(store, "test").tolist() == list(range(position, 8, 2))
 
 
-@pytest.mark.parametrize("folders", [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03")])
+@pytest.mark.parametrize("folders", [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03"), ("0", "2"), ("0", "9", "10"), ("-1", "1")])
 def test_folders_called_by_numbers_are_classes(tmp_path, folders):
-    for i, name in enumerate(folders * 2):
+    for i, name in enumerate(folders * 3):
         (tmp_path / "raw" / name).mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / "raw" / name / f"{i}.npy", stick(i))
     own = read_own(tmp_path / "raw", STICK)
