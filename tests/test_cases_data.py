@@ -318,6 +318,45 @@ def test_several_people_and_missing_frames_of_mediapipe(tmp_path, world):
     assert read_mediapipe(tmp_path / "a.json").present.tolist() == [[True, False, True, False], [True, False, False, False]]
 
 
+def test_one_key_is_read_in_all_frames(tmp_path, world, picture):
+    frames = [{"landmarks": p, "worldLandmarks": w} for w, p in zip(points(world), points(picture))]
+    del frames[2]["worldLandmarks"], frames[4]["worldLandmarks"]
+    (tmp_path / "a.json").write_text(json.dumps(frames))
+    r = read_mediapipe(tmp_path / "a.json")
+    assert r.present.tolist() == [[True, True, False, True, False]]
+    np.testing.assert_allclose(r.bodies[0, 3], world[3, :, :3] * [-1, -1, 1], atol=1e-6)
+
+
+def test_landmarks_and_frames_are_put_in_order(tmp_path, world):
+    frames = [{"timestamp": t / 30, "worldLandmarks": [point | {"id": v} for v, point in enumerate(frame)][::-1]} for t, frame in enumerate(points(world))]
+    write = lambda content: (tmp_path / "a.json").write_text(json.dumps(content))
+    write([frames[t] for t in (3, 0, 4, 1, 2)])
+    np.testing.assert_allclose(read_mediapipe(tmp_path / "a.json").bodies[0], world[..., :3] * [-1, -1, 1], atol=1e-6)
+    for content, said in (
+        ([frames[0], frames[0]], "a time is there twice"),
+        ([frames[1], frames[0], None], "not in the order of their times or numbers, and some have none"),
+        ([frames[0] | {"worldLandmarks": [point | {"id": 0} for point in frames[0]["worldLandmarks"]]}], "landmarks carry the numbers 0, 0, 0"),
+    ):
+        write(content)
+        with pytest.raises(FormatError, match=said):
+            read_mediapipe(tmp_path / "a.json")
+
+
+def test_the_hips_tell_metres_from_an_image(world, picture):
+    low = picture.copy()
+    low[:, 25:, 1] += 0.9  # the legs are outside of the picture
+    one = world.copy()
+    one[3] = picture[3]
+    for landmarks in (low, one):
+        with pytest.raises(FormatError, match="as landmarks in an image do"):
+            mediapipe_poses("a", landmarks)
+    around = world.copy()
+    around[:, [23, 24], :2] = [[-0.1, 0.01], [0.1, -0.01]]
+    assert mediapipe_poses("a", around).present.all()
+    with pytest.raises(FormatError, match="the middle of the hips is at 0 in every frame, as in world landmarks"):
+        mediapipe_poses("a", around, image=True)
+
+
 def test_landmarks_of_an_image_are_not_taken_for_metres(tmp_path, picture):
     np.save(tmp_path / "a.npy", picture)
     (tmp_path / "a.csv").write_text(table(picture.reshape(5, -1)))
