@@ -680,11 +680,41 @@ def test_results_of_estimators_are_read(tmp_path, V, layout):
     ({"a": 1}, "expected what AlphaPose, MMPose"),
     ([1, 2], "expected what AlphaPose, MMPose"),
     ([[1, "b"]], "no regular array of numbers"),
+    ([{"frame_id": 0, "instances": [{"keypoints": [[0.1, 0.2, 0.3]] * 17}]}], "of three numbers without `keypoint_scores`: the third may be a depth"),
+    ([{"frame_id": 0, "instances": [{"keypoints": [0.1, 0.2, 0.3] * 17, "keypoint_scores": [0.5] * 17}]}], "expected `keypoints` with x, y, score"),
 ])  # fmt: skip
 def test_results_that_cannot_be_read_are_one_sentence(tmp_path, content, said):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(FormatError, match=said):
         read_poses(tmp_path / "a.json", "coco17")
+
+
+def detections(*of) -> list[dict]:
+    "frame, x of all joints, and what else is said."
+    return [{"image_id": frame, "keypoints": [x, 0.5, 0.9] * 17} | rest for frame, x, rest in of]
+
+
+def test_one_detection_without_a_track_leaves_the_others_theirs(tmp_path):
+    found = detections((0, 0.1, {"idx": 1}), (0, 0.6, {"idx": 2}), (1, 0.6, {"idx": 2}), (1, 0.9, {}), (1, 0.1, {"idx": 1}))
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    bodies = read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0]
+    np.testing.assert_allclose(bodies, [[0.1, 0.1], [0.6, 0.6], [0, 0.9]], atol=1e-6)
+
+
+@pytest.mark.parametrize("person,categories", [(1, None), (7, [{"id": 1, "name": "ball"}, {"id": 7, "name": "person"}])])
+def test_other_things_are_no_people(tmp_path, person, categories):
+    found = detections((0, 0.6, {"category_id": 8}), (0, 0.1, {"category_id": person}), (1, 0.1, {"category_id": person}))
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": found, "categories": categories} if categories else found))
+    with pytest.warns(UserWarning, match=rf"left out 1 of 3 detections, whose category_id is not that of a person \({person}\)"):
+        np.testing.assert_allclose(read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0], [[0.1, 0.1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("names,present", [(("0.5.jpg", "1.0.jpg", "0.25.jpg"), [1, 1, 1]), (("v_1.0012.jpg", "v_1.0014.jpg", "v_1.0011.jpg"), [1, 1, 0, 1])])
+def test_images_called_by_times_are_in_their_order(tmp_path, names, present):
+    (tmp_path / "a.json").write_text(json.dumps(detections(*((name, x, {}) for name, x in zip(names, (0.2, 0.3, 0.1))))))
+    (r,) = read_poses(tmp_path / "a.json", "coco17")
+    assert r.present[0].tolist() == list(map(bool, present))
+    np.testing.assert_allclose(r.bodies[0, r.present[0], 0, 0], [0.1, 0.2, 0.3], atol=1e-6)
 
 
 def test_scores_of_a_file_above_one_are_said(tmp_path):
