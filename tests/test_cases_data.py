@@ -744,6 +744,38 @@ def test_tables_and_lists_of_any_layout(tmp_path):
     assert (read_poses(tmp_path / "g.csv", "coco17")[0].confidence == 1).all()
 
 
+def test_a_score_that_may_be_lost_is_said(tmp_path):
+    joints = np.random.default_rng(0).uniform(0.1, 0.9, (5, 6, 3))
+    with pytest.warns(UserWarning, match="if it is a score, give image_shape"):
+        assert array_poses("a", joints, STICK).bodies.shape[3] == 3
+    assert array_poses("a", joints, STICK, (1, 1)).confidence is not None
+    (tmp_path / "a.csv").write_text(table(joints.reshape(5, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in ("x", "y", "score")]))
+    with pytest.warns(UserWarning, match="a.csv: its scores are left out; to keep them, give image_shape"):
+        assert read_poses(tmp_path / "a.csv", STICK)[0].bodies.shape[3] == 2
+    np.testing.assert_allclose(read_poses(tmp_path / "a.csv", STICK, (1, 1))[0].confidence[0], joints[..., 2], atol=1e-6)
+
+
+def test_joints_that_are_called_by_numbers_have_names(tmp_path):
+    layout, clip = make_layout("digits", ["1", "2", "3", "0"], [(0, 1), (1, 2), (2, 3)]), stick()[:, :4]
+    (tmp_path / "a.csv").write_text(table(clip.reshape(20, -1), columns(layout.joints, "xyz")))
+    (tmp_path / "b.csv").write_text(table([[t, name, *clip[t, v]] for t in range(20) for v, name in enumerate(layout.joints)], ["frame", "joint", "x", "y", "z"]))
+    for name in ("a.csv", "b.csv"):
+        np.testing.assert_allclose(read_poses(tmp_path / name, layout)[0].bodies[0], clip, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("part", [0, 0.1])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_header_that_counts_joints_is_no_frame(tmp_path, kick, first, part, index):
+    rows = [[t, *row] if index else row for t, row in enumerate(kick.reshape(len(kick), -1))]
+    head = [*([""] if index else []), *(round(first + v + part * c, 1) for v in range(25) for c in range(3))]
+    (tmp_path / "k.csv").write_text(table(rows, head))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick, atol=1e-6)
+    (tmp_path / "k.csv").write_text(table([*rows, head, *rows], head))
+    with pytest.raises(FormatError, match="the header of line 1 is there again: these are two tables"):
+        read_kinect(tmp_path / "k.csv")
+
+
 # 26: one edit
 
 

@@ -11,6 +11,7 @@ __all__ = ['HIGHEST', 'KINECT_JOINTS', 'MEDIAPIPE_JOINTS', 'IN_IMAGES', 'IN_METR
 import difflib
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -408,6 +409,12 @@ def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
         raise FormatError(path, None, f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or what is none of x, y, z (in images x, y, score)")
 
 
+def _may_be_scored(bodies: np.ndarray) -> bool:
+    "Whether joints may be parts of an image and a score."
+    seen = bodies[bodies.any(-1)]  # (joints, C)
+    return seen.shape[1] == 3 and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min(initial=1) > 0.5)
+
+
 def array_poses(
     name: str,  # of the recording
     array: np.ndarray,  # (T, V, C) or (M, T, V, C)
@@ -424,6 +431,8 @@ def array_poses(
     if layout.name == "mediapipe33":
         raise FormatError(path or name, None, f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of the world landmarks, or take the layout 'mediapipe33-image'")
     if not _in_image(layout, image_shape):
+        if layout.name not in IN_METRES and _may_be_scored(r.bodies):
+            warnings.warn(f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] where x and y are parts of the image)", stacklevel=2)
         return r
     scored = r.bodies if r.bodies.shape[3] == 3 else np.concatenate([r.bodies, r.bodies.any(-1, keepdims=True)], -1)
     return image_poses(name, scored, layout, image_shape)
@@ -449,6 +458,8 @@ def _from_table(path: Path, layout: Layout, image_shape) -> Recording:
     image = _in_image(layout, image_shape)
     table = read_table(path, layout.joints, IMAGE if image else {**IMAGE, **SPACE})  # (M, T, V, 4)
     if not image:
+        if layout.name not in IN_METRES and not np.isnan(table[..., 3]).all():
+            warnings.warn(f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the images ([1, 1] where x and y are parts of the image)", stacklevel=2)
         table = _seen(table[..., : 2 if np.isnan(table[..., 2]).all() else 3])
         return array_poses(path.stem, table, layout, image_shape, path)
     score = np.where(np.isnan(table[..., :2]).any(-1), 0, np.nan_to_num(table[..., 3], nan=0 if (table[..., 3] >= 0).any() else 1))

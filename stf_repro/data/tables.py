@@ -194,9 +194,9 @@ def _filled(
 
 # %% ../../nbs/reference/02_data.tables.ipynb #461dc94c
 def _names(joints: tuple[str, ...], base: int) -> dict[str, int]:
-    "Number of a joint, by its names and by its numbers as text."
-    found = {_PLAIN(name): v for v, name in enumerate(joints)}
-    return found | {f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")}
+    "Number of a joint, by its names and by its numbers as text; a name that is a number is a name."
+    numbers = {f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")}
+    return numbers | {_PLAIN(name): v for v, name in enumerate(joints)}
 
 
 _OF_A_JOINT = re.compile(r"(^|[\W_\d])[xyz]($|[\W_\d])", re.IGNORECASE)  # x33: a coordinate of a joint that the layout does not have
@@ -258,7 +258,7 @@ def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     times, T = _times(path, head.cells, rows)
     if times is None:
         return None
-    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows}, len(joints))), []
+    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows} - set(joints), len(joints))), []
     for row in rows:
         if (v := known.get(_PLAIN(row.cells[where]))) is None:
             raise FormatError(path, row.line, f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}")
@@ -273,12 +273,29 @@ def _is_count(cells: list[str]) -> bool:
     return len(values) > 2 and values[0] in (0, 1) and all(value == values[0] + i for i, value in enumerate(values))
 
 
+def _is_counts(cells: list[str]) -> bool:
+    "Whether cells count joints, each for all its coordinates: 0, 0, 0, 1, 1, 1, ...; or 0, 0.1, 0.2, 1, 1.1, 1.2, as pandas reads them."
+    values = list(map(_value, cells))
+    if not values or values[0] not in (0, 1):
+        return False
+    forms = [[values[0] + i // n + part * (i % n) / 10 for i in range(len(values))] for n in (2, 3, 4) if len(values) > 2 * n for part in (0, 1)]
+    return any(all(a is not None and abs(a - b) < 1e-9 for a, b in zip(values, form)) for form in forms)
+
+
+def _once(path, rows: list[Row]) -> list[Row]:
+    "The rows, if what counts in the first is not there again. Raises `FormatError`."
+    first = rows[0].cells
+    if (_is_count(first) or _is_count(first[1:]) or _is_counts(first) or _is_counts(first[1:])) and (again := next((row for row in rows[1:] if row.cells == first), None)):
+        raise FormatError(path, again.line, f"the header of line {rows[0].line} is there again: these are two tables; give each a file of its own")
+    return rows
+
+
 def _head(rows: list[Row]) -> tuple[Row | None, list[Row]]:
     "The row of names, if there is one, and all others; without names, the numbers of rows before them are left out."
     first = rows[0].cells
-    if _is_count(first):
+    if _is_count(first) or _is_counts(first):
         return None, rows[1:]
-    if _is_count(first[1:]) and (_value(first[0]) is None or not first[0].strip()):
+    if (_is_count(first[1:]) or _is_counts(first[1:])) and (_value(first[0]) is None or not first[0].strip()):
         return None, [Row(row.line, row.cells[1:]) for row in rows[1:]]
     named = any(_value(cell) is None for cell in first)
     return (rows[0], rows[1:]) if named else (None, rows)
@@ -308,7 +325,7 @@ def read_table(
     widths: dict[int, tuple[int, ...]] = SPACE,  # or IMAGE
 ) -> np.ndarray:  # (M, T, V, 4): x, y, z, and a score or visibility; NaN where the table has none
     "The joints of a table, wide or long. Raises `FormatError`."
-    (head, rows), needed = _head(read_rows(path)), min(widths)
+    (head, rows), needed = _head(_once(path, read_rows(path))), min(widths)
     if not rows:
         raise FormatError(path, None, "a table without rows of numbers")
     if head is None:
