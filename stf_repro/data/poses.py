@@ -197,7 +197,8 @@ def mediapipe_poses(
 
 def _check_world(name: str, xyz: np.ndarray) -> None:
     "Raise `FormatError` if the landmarks of a frame lie where those of an image do, away from the middle of the hips."
-    inside = ((xyz[..., :2] > 0) & (xyz[..., :2] < 1)).all(-1).sum(-1) > xyz.any(-1).sum(-1) / 2  # (M, T)
+    xy, seen = xyz[..., :2], xyz.any(-1).sum(-1)  # (M, T): how many
+    inside = (((xy > 0) & (xy < 1)).all(-1).sum(-1) > seen / 2) & ((xy < 0).any(-1).sum(-1) < seen / 10)  # legs may be below the picture
     if (inside & (np.abs(_middle(xyz)) > 0.1).any(-1)).any():
         raise FormatError(name, None, "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'")
 
@@ -412,7 +413,7 @@ def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
 def _may_be_scored(bodies: np.ndarray) -> bool:
     "Whether joints may be parts of an image and a score."
     seen = bodies[bodies.any(-1)]  # (joints, C)
-    return seen.shape[1] == 3 and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min(initial=1) > 0.5)
+    return seen.shape[1] == 3 and len(seen) > 0 and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min() > 0.5)
 
 
 def array_poses(
