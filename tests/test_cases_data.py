@@ -228,6 +228,62 @@ def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
         formats.read_bytes(tmp_path / "k.csv")
 
 
+# columns that are called otherwise
+
+
+FRAMES = ("frame_idx", "Frame_Nr", "frm", "image", "t", "timestep", "Time (s)", "idx", "n", "sec", "ms", "step", "index", "timestamp_us", "cnt")
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_go_by_many_names(tmp_path, pair, name):
+    "Shuffled, and with two rows a time."
+    rows = [[t, f"id {m}", *pair[m, t].ravel()] for t in (3, 0, 5, 1, 4, 2) for m in range(2)]
+    (tmp_path / "k.csv").write_text(table(rows, [name, "who", *columns()]))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies, pair, atol=1e-6)
+    (tmp_path / "k.csv").write_text(table([[t, *row] for t, _, *row in rows[::2]], [name, *columns()]))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies, pair[:1], atol=1e-6)
+
+
+def test_names_of_images_are_numbers_of_frames(tmp_path, kick):
+    (tmp_path / "k.csv").write_text(table([[f"a/f{t}.jpg", *kick[t].ravel()] for t in (10, 9, 12)], ["image", *columns()]))
+    r = read_kinect(tmp_path / "k.csv")
+    assert r.present[0].tolist() == [True, True, False, True]
+    np.testing.assert_allclose(r.bodies[0, 0], kick[9], atol=1e-6)
+
+
+def test_columns_that_say_nothing_are_named(tmp_path, kick, recwarn):
+    write = lambda name, values: (tmp_path / "k.csv").write_text(table([[value, *kick[t].ravel()] for t, value in enumerate(values)], [name, *columns()]))
+    for name, values in (("tick", [2, 0, 1]), ("who knows", [0, 0, 1])):
+        write(name, values)
+        with pytest.raises(FormatError, match=f"the column '{name}' holds whole numbers that repeat or fall; .* call it frame or body, else drop it"):
+            read_kinect(tmp_path / "k.csv")
+    for name, values in (("label", [1, 1, 1]), ("tick", [0, 1, 5]), ("SpineBase_State", [2, 1, 2]), ("x25", [3, 1, 2]), ("speed", [0.5, 0.2, 0.1])):
+        write(name, values)
+        with pytest.warns(UserWarning, match=f"left aside {name}, which is no coordinate"):
+            np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
+    recwarn.clear()
+    for name, values in (("", [0, 1, 2]), ("Unnamed: 0", [0, 1, 2]), ("index", [0, 1, 2]), ("elapsed", [0.1, 0.2, 0.3])):
+        write(name, values)
+        np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("word", ["prob", "scores", "confidence", "likelihood"])
+def test_scores_go_by_many_names(tmp_path, word):
+    joints = LAYOUTS["coco17"].joints
+    head = [f"{joint.replace(' ', '_')}_{axis}" for joint in joints for axis in ("x", "y", word)]
+    (tmp_path / "k.csv").write_text(table([[0.2, 0.4, 0.6] * 17] * 3, head))
+    assert read_poses(tmp_path / "k.csv", "coco17")[0].confidence == pytest.approx(0.6)
+
+
+def test_a_comma_in_a_label_stays(tmp_path):
+    for name in ("a", "b", "1,5"):
+        np.save(tmp_path / f"{name}.npy", stick())
+    (tmp_path / "labels.csv").write_text("file;label;subject\na.npy;1,5;1,20\nb.npy;1.5;1.20\n1,5.npy;2;1,20\n")
+    own = read_own(tmp_path, STICK)
+    assert own.labels == ["1,5", "1.5", "2"] and own.attributes == {"subject": ["1,20", "1.20", "1,20"]}
+
+
 # 4, 18: MediaPipe
 
 
@@ -260,6 +316,45 @@ def test_several_people_and_missing_frames_of_mediapipe(tmp_path, world):
     one, two = points(world)[:2]
     (tmp_path / "a.json").write_text(json.dumps([{"frame": 3, "worldLandmarks": [one, two]}, {"frame": 5, "worldLandmarks": [two]}, {"frame": 6, "worldLandmarks": []}]))
     assert read_mediapipe(tmp_path / "a.json").present.tolist() == [[True, False, True, False], [True, False, False, False]]
+
+
+def test_one_key_is_read_in_all_frames(tmp_path, world, picture):
+    frames = [{"landmarks": p, "worldLandmarks": w} for w, p in zip(points(world), points(picture))]
+    del frames[2]["worldLandmarks"], frames[4]["worldLandmarks"]
+    (tmp_path / "a.json").write_text(json.dumps(frames))
+    r = read_mediapipe(tmp_path / "a.json")
+    assert r.present.tolist() == [[True, True, False, True, False]]
+    np.testing.assert_allclose(r.bodies[0, 3], world[3, :, :3] * [-1, -1, 1], atol=1e-6)
+
+
+def test_landmarks_and_frames_are_put_in_order(tmp_path, world):
+    frames = [{"timestamp": t / 30, "worldLandmarks": [point | {"id": v} for v, point in enumerate(frame)][::-1]} for t, frame in enumerate(points(world))]
+    write = lambda content: (tmp_path / "a.json").write_text(json.dumps(content))
+    write([frames[t] for t in (3, 0, 4, 1, 2)])
+    np.testing.assert_allclose(read_mediapipe(tmp_path / "a.json").bodies[0], world[..., :3] * [-1, -1, 1], atol=1e-6)
+    for content, said in (
+        ([frames[0], frames[0]], "a time is there twice"),
+        ([frames[1], frames[0], None], "not in the order of their times or numbers, and some have none"),
+        ([frames[0] | {"worldLandmarks": [point | {"id": 0} for point in frames[0]["worldLandmarks"]]}], "landmarks carry the numbers 0, 0, 0"),
+    ):
+        write(content)
+        with pytest.raises(FormatError, match=said):
+            read_mediapipe(tmp_path / "a.json")
+
+
+def test_the_hips_tell_metres_from_an_image(world, picture):
+    low = picture.copy()
+    low[:, 25:, 1] += 0.9  # the legs are outside of the picture
+    one = world.copy()
+    one[3] = picture[3]
+    for landmarks in (low, one):
+        with pytest.raises(FormatError, match="as landmarks in an image do"):
+            mediapipe_poses("a", landmarks)
+    around = world.copy()
+    around[:, [23, 24], :2] = [[-0.1, 0.01], [0.1, -0.01]]
+    assert mediapipe_poses("a", around).present.all()
+    with pytest.raises(FormatError, match="the middle of the hips is at 0 in every frame, as in world landmarks"):
+        mediapipe_poses("a", around, image=True)
 
 
 def test_landmarks_of_an_image_are_not_taken_for_metres(tmp_path, picture):
@@ -356,6 +451,12 @@ def test_a_layout_of_your_own_in_pixels(tmp_path):
     ({"train1": ["a"], "test1": ["b"], "train2": ["b"], "test2": ["a"]}, {"split1": (0, 1), "split2": (1, 0)}),
     ({"train_1": ["a"], "val_1": ["b"]}, {"split1": (0, 1)}),
     ({"train": ["a"], "test": ["b"]}, {"split": (0, 1)}),
+    ({"train_split1": ["a"], "test_split1": ["b"], "train_split2": ["b"]}, {"split1": (0, 1), "split2": (-1, 0)}),
+    ({"Train1": ["a"], "Test1": ["b"]}, {"split1": (0, 1)}),
+    ({"1train": ["a"], "1test": ["b"]}, {"split1": (0, 1)}),
+    ({"training": ["a"], "validation": ["b"]}, {"split": (0, 1)}),
+    ({"train_interval": ["a"], "xsubTest": ["b"]}, {"interval": (0, -1), "xsub": (-1, 1)}),
+    ({"xset_trainval": ["a"], "xset_test": ["b"]}, {"xset": (0, 1)}),
     ({"xsub_train": ["a"], "xsub_val": ["b"], "xview_train2": ["b"], "xview_test2": ["a"]}, {"xsub": (0, 1), "xview2": (1, 0)}),
 ])  # fmt: skip
 def test_numbered_splits_are_protocols(tmp_path, split, parts):
@@ -365,6 +466,9 @@ def test_numbered_splits_are_protocols(tmp_path, split, parts):
     assert {key: (found["a"][key], found["b"][key]) for key in found["a"]} == parts
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {"train1": ["a"], "test1": ["a"]}, "annotations": entries}))
     with pytest.raises(FormatError, match="both in the training and in the test part of 'split1'"):
+        pyskl_annotations(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {"fold1": ["a"]}, "annotations": entries}))
+    with pytest.raises(FormatError, match="the list 'fold1' in `split` says neither train nor val nor test"):
         pyskl_annotations(tmp_path / "a.pkl")
 
 
@@ -423,9 +527,9 @@ def test_a_split_finds_its_people(tmp_path, values, wanted):
     assert b.indices(store, "test").tolist() == list(range(position, 8, 2))
 
 
-@pytest.mark.parametrize("folders", [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03")])
+@pytest.mark.parametrize("folders", [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03"), ("0", "2"), ("0", "9", "10"), ("-1", "1")])
 def test_folders_called_by_numbers_are_classes(tmp_path, folders):
-    for i, name in enumerate(folders * 2):
+    for i, name in enumerate(folders * 3):
         (tmp_path / "raw" / name).mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / "raw" / name / f"{i}.npy", stick(i))
     own = read_own(tmp_path / "raw", STICK)
@@ -576,11 +680,41 @@ def test_results_of_estimators_are_read(tmp_path, V, layout):
     ({"a": 1}, "expected what AlphaPose, MMPose"),
     ([1, 2], "expected what AlphaPose, MMPose"),
     ([[1, "b"]], "no regular array of numbers"),
+    ([{"frame_id": 0, "instances": [{"keypoints": [[0.1, 0.2, 0.3]] * 17}]}], "of three numbers without `keypoint_scores`: the third may be a depth"),
+    ([{"frame_id": 0, "instances": [{"keypoints": [0.1, 0.2, 0.3] * 17, "keypoint_scores": [0.5] * 17}]}], "expected `keypoints` with x, y, score"),
 ])  # fmt: skip
 def test_results_that_cannot_be_read_are_one_sentence(tmp_path, content, said):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(FormatError, match=said):
         read_poses(tmp_path / "a.json", "coco17")
+
+
+def detections(*of) -> list[dict]:
+    "frame, x of all joints, and what else is said."
+    return [{"image_id": frame, "keypoints": [x, 0.5, 0.9] * 17} | rest for frame, x, rest in of]
+
+
+def test_one_detection_without_a_track_leaves_the_others_theirs(tmp_path):
+    found = detections((0, 0.1, {"idx": 1}), (0, 0.6, {"idx": 2}), (1, 0.6, {"idx": 2}), (1, 0.9, {}), (1, 0.1, {"idx": 1}))
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    bodies = read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0]
+    np.testing.assert_allclose(bodies, [[0.1, 0.1], [0.6, 0.6], [0, 0.9]], atol=1e-6)
+
+
+@pytest.mark.parametrize("person,categories", [(1, None), (7, [{"id": 1, "name": "ball"}, {"id": 7, "name": "person"}])])
+def test_other_things_are_no_people(tmp_path, person, categories):
+    found = detections((0, 0.6, {"category_id": 8}), (0, 0.1, {"category_id": person}), (1, 0.1, {"category_id": person}))
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": found, "categories": categories} if categories else found))
+    with pytest.warns(UserWarning, match=rf"left out 1 of 3 detections, whose category_id is not that of a person \({person}\)"):
+        np.testing.assert_allclose(read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0], [[0.1, 0.1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("names,present", [(("0.5.jpg", "1.0.jpg", "0.25.jpg"), [1, 1, 1]), (("v_1.0012.jpg", "v_1.0014.jpg", "v_1.0011.jpg"), [1, 1, 0, 1])])
+def test_images_called_by_times_are_in_their_order(tmp_path, names, present):
+    (tmp_path / "a.json").write_text(json.dumps(detections(*((name, x, {}) for name, x in zip(names, (0.2, 0.3, 0.1))))))
+    (r,) = read_poses(tmp_path / "a.json", "coco17")
+    assert r.present[0].tolist() == list(map(bool, present))
+    np.testing.assert_allclose(r.bodies[0, r.present[0], 0, 0], [0.1, 0.2, 0.3], atol=1e-6)
 
 
 def test_scores_of_a_file_above_one_are_said(tmp_path):
@@ -608,6 +742,38 @@ def test_tables_and_lists_of_any_layout(tmp_path):
         np.testing.assert_allclose(np.concatenate([r.bodies[0], r.confidence[0][..., None]], -1), coco, atol=1e-6)
     (tmp_path / "g.csv").write_text(table(coco[..., :2].reshape(5, -1)))
     assert (read_poses(tmp_path / "g.csv", "coco17")[0].confidence == 1).all()
+
+
+def test_a_score_that_may_be_lost_is_said(tmp_path):
+    joints = np.random.default_rng(0).uniform(0.1, 0.9, (5, 6, 3))
+    with pytest.warns(UserWarning, match="if it is a score, give image_shape"):
+        assert array_poses("a", joints, STICK).bodies.shape[3] == 3
+    assert array_poses("a", joints, STICK, (1, 1)).confidence is not None
+    (tmp_path / "a.csv").write_text(table(joints.reshape(5, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in ("x", "y", "score")]))
+    with pytest.warns(UserWarning, match="a.csv: its scores are left out; to keep them, give image_shape"):
+        assert read_poses(tmp_path / "a.csv", STICK)[0].bodies.shape[3] == 2
+    np.testing.assert_allclose(read_poses(tmp_path / "a.csv", STICK, (1, 1))[0].confidence[0], joints[..., 2], atol=1e-6)
+
+
+def test_joints_that_are_called_by_numbers_have_names(tmp_path):
+    layout, clip = make_layout("digits", ["1", "2", "3", "0"], [(0, 1), (1, 2), (2, 3)]), stick()[:, :4]
+    (tmp_path / "a.csv").write_text(table(clip.reshape(20, -1), columns(layout.joints, "xyz")))
+    (tmp_path / "b.csv").write_text(table([[t, name, *clip[t, v]] for t in range(20) for v, name in enumerate(layout.joints)], ["frame", "joint", "x", "y", "z"]))
+    for name in ("a.csv", "b.csv"):
+        np.testing.assert_allclose(read_poses(tmp_path / name, layout)[0].bodies[0], clip, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("part", [0, 0.1])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_header_that_counts_joints_is_no_frame(tmp_path, kick, first, part, index):
+    rows = [[t, *row] if index else row for t, row in enumerate(kick.reshape(len(kick), -1))]
+    head = [*([""] if index else []), *(round(first + v + part * c, 1) for v in range(25) for c in range(3))]
+    (tmp_path / "k.csv").write_text(table(rows, head))
+    np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick, atol=1e-6)
+    (tmp_path / "k.csv").write_text(table([*rows, head, *rows], head))
+    with pytest.raises(FormatError, match="the header of line 1 is there again: these are two tables"):
+        read_kinect(tmp_path / "k.csv")
 
 
 # 26: one edit

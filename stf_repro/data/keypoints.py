@@ -28,15 +28,22 @@ class _Found:
     track: object = None  # who it is, if the tool followed people
 
 
-def _points(path, entry: dict, seen: bool = False) -> np.ndarray:  # (V, 3)
-    "Joints of a person. `seen`: the third number is COCO's visibility. Raises `FormatError`."
+def _points(path, entry: dict, seen: bool = False, apart: bool = False) -> np.ndarray:  # (V, 3)
+    "Joints of a person. `seen`: the third number is COCO's visibility; `apart`: scores are never beside x and y. Raises `FormatError`."
     try:
         points, scores = np.array(entry["keypoints"], np.float64), entry.get("keypoint_scores")
         scores = None if scores is None else np.array(scores, np.float64).reshape(-1, 1)
-        joints = points.reshape(-1, 3) if points.ndim == 1 else points if scores is None else np.concatenate([points, scores], 1)
+        if scores is not None:
+            joints = np.concatenate([points.reshape(len(scores), -1), scores], 1)
+        else:
+            joints = points.reshape(-1, 3) if points.ndim == 1 and not apart else points
+        if apart and scores is None and joints.ndim == 2 and joints.shape[1] == 3:
+            raise FormatError(path, None, "`keypoints` of three numbers without `keypoint_scores`: the third may be a depth; expected x, y and `keypoint_scores`")
         if joints.ndim != 2 or joints.shape[1] != 3:
             raise ValueError(joints.shape)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError) as error:
+        if isinstance(error, FormatError):
+            raise
         raise FormatError(path, None, f"expected `keypoints` with x, y, score of each joint, or with x, y beside `keypoint_scores`; found {str(entry)[:60]}") from None
     return np.concatenate([joints[:, :2], joints[:, 2:].clip(0, 1)], 1) if seen else joints
 
@@ -46,6 +53,24 @@ def _track(entry: dict):
     track = next((entry[key] for key in ("idx", "track_id", "instance_id") if entry.get(key) is not None), None)
     track = track[0] if isinstance(track, list) and len(track) == 1 else track
     return track if isinstance(track, int | float | str | None) else None
+
+
+def _persons(path, entries: list, categories=None) -> list:
+    "The entries of people: of the category called person, or of number 1 if there are several; warns of others."
+    named = [category.get("id") for category in categories if isinstance(category, dict) and str(category.get("name")).lower() == "person"] if isinstance(categories, list) else []
+    category = lambda entry: entry.get("category_id") if isinstance(entry, dict) else None
+    kinds = list(dict.fromkeys(kind for entry in entries if (kind := category(entry)) is not None)) if all(isinstance(category(entry), int | str | None) for entry in entries) else []
+    if len(kinds) < 2 and not named:
+        return entries
+    persons = named or [1]
+    if not set(persons) & set(kinds):
+        if kinds:
+            warnings.warn(f"{path}: no category_id is that of a person ({persons[0]}); all of {', '.join(map(str, kinds))} are taken for people", stacklevel=2)
+        return entries
+    kept = [entry for entry in entries if category(entry) is None or category(entry) in persons]
+    if len(kept) < len(entries):
+        warnings.warn(f"{path}: left out {len(entries) - len(kept)} of {len(entries)} detections, whose category_id is not that of a person ({persons[0]})", stacklevel=2)
+    return kept
 
 
 def _coco(path, entries: list, images: dict, seen: bool) -> Iterator[_Found]:
@@ -66,7 +91,7 @@ def _mmpose(path, frames: list) -> Iterator[_Found]:
         number = frame.get("frame_id", t)
         if type(number) is not int:
             raise FormatError(path, None, f"frame {t}: its frame_id is {number!r}; expected a whole number")
-        yield from (_Found(number, _points(path, entry), _track(entry)) for entry in people)
+        yield from (_Found(number, _points(path, entry, apart=True), _track(entry)) for entry in people)
 
 # %% ../../nbs/reference/03_data.keypoints.ipynb #1a505f02
 def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
@@ -76,23 +101,40 @@ def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
         images = {image["id"]: image for image in listed if isinstance(image, dict) and type(image.get("id")) in (str, int)}
         sizes = [[image.get("height"), image.get("width")] for image in images.values()]
         known = sizes and all(size == sizes[0] for size in sizes) and None not in sizes[0]
-        return list(_coco(path, content["annotations"], images, seen=True)), image_size(sizes[0], f"{path}: the size of its images") if known else None
+        return list(_coco(path, _persons(path, content["annotations"], content.get("categories")), images, seen=True)), image_size(sizes[0], f"{path}: the size of its images") if known else None
     entries = content.get("instance_info") if isinstance(content, dict) else content
     first = entries[0] if isinstance(entries, list) and entries else None
     if isinstance(first, dict) and "instances" in first:
         return list(_mmpose(path, entries)), None
     if isinstance(first, dict) and "image_id" in first:
-        return list(_coco(path, entries, {}, seen=False)), None
+        return list(_coco(path, _persons(path, entries), {}, seen=False)), None
     if isinstance(first, dict) and "keypoint_scores" in first:
         return list(_mmpose(path, [{"instances": entries}])), None
     raise FormatError(path, None, "expected what AlphaPose, MMPose or a tool of COCO's kind writes: a list of detections with image_id and keypoints, or of frames with instances")
 
 
+def _stem(frame) -> str:
+    "The name of an image without its ending."
+    return re.sub(r"\.[A-Za-z]\w*$", "", str(frame))
+
+
+def _seconds(frames: list) -> dict | None:
+    "The times that images are called by, such as 0.5.jpg and 12.25.jpg; None: they are not."
+    found = {frame: re.fullmatch(r"(?:.*[^\w.]|.*_)?((\d+)\.(\d+))", _stem(frame)) for frame in frames if type(frame) is str}
+    if len(found) < len(set(frames)) or None in found.values() or len({(match[2], len(match[3])) for match in found.values()}) == 1:
+        return None  # v_1.0012.jpg, v_1.0013.jpg: numbers of frames
+    times = {frame: float(match[1]) for frame, match in found.items()}
+    return times if len(set(times.values())) == len(times) else None
+
+
 def _places(path, frames: list) -> tuple[dict, int]:
     "The place of each frame in time: by its number, or by the last number in the name of its image."
+    if times := _seconds(frames):
+        known = sorted(set(times.values()))
+        return {frame: known.index(time) for frame, time in times.items()}, len(known)
     numbers = {}
     for frame in frames:
-        digits = re.findall(r"\d+", re.sub(r"\.\w+$", "", str(frame)))
+        digits = re.findall(r"\d+", _stem(frame))
         numbers[frame] = frame if type(frame) is int else int(digits[-1]) if digits else None
     if len(set(numbers.values())) < len(numbers) or None in numbers.values():
         raise FormatError(path, None, f"images are called {', '.join(map(str, list(numbers)[:3]))}; expected a number in each name that no other has, the frames of one video")
@@ -102,20 +144,18 @@ def _places(path, frames: list) -> tuple[dict, int]:
 # %% ../../nbs/reference/03_data.keypoints.ipynb #9aabe4d5
 def _slots(path, found: list[_Found]) -> list[int]:
     "The body slot of each person in each frame. Raises `FormatError`."
-    if any(person.track is None for person in found):
-        counts, slots = defaultdict(int), []
-        for person in found:
-            slots.append(counts[person.frame])
-            counts[person.frame] += 1
-        return slots
-    total = defaultdict(float)
-    for person in found:
+    tracked, total, counts = [person for person in found if person.track is not None], defaultdict(float), defaultdict(int)
+    for person in tracked:
         total[person.track] += float(person.joints[:, 2].sum())
-    order = sorted(total, key=lambda track: -total[track])
-    there = {(person.frame, person.track) for person in found}
-    if len(there) < len(found):
-        raise FormatError(path, None, f"one person is there twice in a frame ({len(found)} detections, {len(there)} frames and tracks)")
-    return [order.index(person.track) for person in found]
+    place = {track: m for m, track in enumerate(sorted(total, key=lambda track: -total[track]))}
+    there = {(person.frame, person.track) for person in tracked}
+    if len(there) < len(tracked):
+        raise FormatError(path, None, f"one person is there twice in a frame ({len(tracked)} detections, {len(there)} frames and tracks)")
+    slots = []
+    for person in found:  # without a track: in the order in which a frame lists them, behind all tracks
+        slots.append(len(place) + counts[person.frame] if person.track is None else place[person.track])
+        counts[person.frame] += person.track is None
+    return slots
 
 
 _MOST = 20_000_000  # joints, of all slots and frames

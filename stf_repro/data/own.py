@@ -446,9 +446,9 @@ def _plain(values: list[str]) -> list:
 
 
 def _labels(values: list[str]) -> list:
-    "Numbers of classes, if they are from 0 up; else names."
+    "Numbers of classes, if they are 0, 1, 2 and so on without a gap; else names."
     plain = _plain(values)
-    return values if type(plain[0]) is int and min(plain) > 0 else plain
+    return plain if set(plain) == set(range(len(set(plain)))) else values
 
 # %% ../../nbs/reference/13_data.own.ipynb #a63a3b5b
 def _warn_left_out(folder: Path, paths: Iterable[Path], why: str, todo: str) -> None:

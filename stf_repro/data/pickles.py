@@ -300,7 +300,7 @@ def _parts(path, split: dict, known: set[str]) -> dict[str, dict[str, int]]:
     "Name -> protocol -> 0 train, 1 val or test. Raises `FormatError` for lists that contradict each other or the annotations."
     parts: dict[str, dict[str, int]] = {}
     for key, names in split.items():
-        protocol, value = _protocol(str(key))
+        protocol, value = _protocol(path, str(key))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise FormatError(path, None, f"split {key!r} is no list of names")
         if twice := _repeated(names):
@@ -312,15 +312,18 @@ def _parts(path, split: dict, known: set[str]) -> dict[str, dict[str, int]]:
     return parts
 
 
-_NUMBERED = re.compile(r"(?:(.+)_)?(train|val|test)_?(\d+)")  # train1, split_train_1
+_PART = re.compile(r"(train|val|test)(?:ing|idation|_?val)?", re.IGNORECASE)
+_WORD = re.compile(rf"(?<![a-z]){_PART.pattern}(?![a-z])", re.IGNORECASE)  # not the end of interval
 
 
-def _protocol(key: str) -> tuple[str, int]:  # e.g. "xsub", and 0 train, 1 val or test
-    "What the name of a list says: xsub_train; train and test; or train1, test1, train2 of several splits."
-    if match := _NUMBERED.fullmatch(key):
-        return f"{match[1] or 'split'}{match[3]}", int(match[2] != "train")
-    protocol, _, part = key.rpartition("_")
-    return protocol or "split", int(not part.startswith("train"))
+def _protocol(path, key: str) -> tuple[str, int]:  # e.g. "xsub", and 0 train, 1 val or test
+    "What the name of a list says: xsub_train; train and test; or train1, test1, train_split2 of several splits. Raises `FormatError`."
+    if not (found := list(_WORD.finditer(key)) or list(_PART.finditer(key))):
+        raise FormatError(path, None, f"the list {key!r} in `split` says neither train nor val nor test; expected a name such as xsub_train or test1")
+    first, last, tests = key[: found[-1].start()].strip("_- "), key[found[-1].end() :].strip("_- "), int(found[-1][1].lower() != "train")
+    if not last or last.isdecimal():
+        return ("" if first and not first.isdecimal() else "split") + first + last, tests
+    return (f"{first}_{last}" if first else last), tests
 
 
 def _repeated(names: list[str]) -> list[str]:

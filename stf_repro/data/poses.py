@@ -11,6 +11,7 @@ __all__ = ['HIGHEST', 'KINECT_JOINTS', 'MEDIAPIPE_JOINTS', 'IN_IMAGES', 'IN_METR
 import difflib
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,7 @@ def mediapipe_poses(
     if not image:
         _check_world(name, xyz)
         return _metres(name, xyz * [-1, -1, 1], "mediapipe33")
+    _check_picture(name, xyz)
     last = landmarks[..., -1]  # visibility; or z, which is below zero for half of the joints
     visible = np.nan_to_num(last, nan=1.0) if landmarks.shape[3] == 4 or (last >= 0).all() else 1.0
     score = np.where(xyz.any(-1), visible, 0)
@@ -194,10 +196,23 @@ def mediapipe_poses(
 
 
 def _check_world(name: str, xyz: np.ndarray) -> None:
-    "Raise `FormatError` if landmarks lie where those of an image do."
-    xy = xyz[xyz.any(-1)][:, :2]
-    if len(xy) and ((xy > 0) & (xy < 1)).mean() > 0.9:
+    "Raise `FormatError` if the landmarks of a frame lie where those of an image do, away from the middle of the hips."
+    xy, seen = xyz[..., :2], xyz.any(-1).sum(-1)  # (M, T): how many
+    inside = (((xy > 0) & (xy < 1)).all(-1).sum(-1) > seen / 2) & ((xy < 0).any(-1).sum(-1) < seen / 10)  # legs may be below the picture
+    if (inside & (np.abs(_middle(xyz)) > 0.1).any(-1)).any():
         raise FormatError(name, None, "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'")
+
+
+def _check_picture(name: str, xyz: np.ndarray) -> None:
+    "Raise `FormatError` if landmarks lie around the middle of the hips in every frame, as world landmarks do."
+    there, xy = (xyz[..., [23, 24], :] != 0).any((-2, -1)), xyz[..., :2]
+    if there.any() and (np.abs(_middle(xyz))[there] < 0.02).all() and (xy[there] < 0).mean() > 0.1:
+        raise FormatError(name, None, "the middle of the hips is at 0 in every frame, as in world landmarks; the layout 'mediapipe33-image' holds landmarks in an image: save those, or take the layout 'mediapipe33'")
+
+
+def _middle(xyz: np.ndarray) -> np.ndarray:  # (M, T, 2)
+    "x and y of the middle of the hips."
+    return xyz[..., [23, 24], :2].mean(-2)
 
 # %% ../../nbs/reference/03_data.poses.ipynb #9e94a622
 _KEYS = {False: ("poseworldlandmarks", "worldlandmarks", "landmarks", "keypoints"), True: ("poselandmarks", "landmarks", "keypoints")}  # by whether those of the image are wanted; the first that is there
@@ -218,11 +233,29 @@ def _unwrapped(value):
     return next((value[key] for key in ("landmark", "landmarks") if key in value), value) if isinstance(value, dict) else value
 
 
-def _landmark_people(path, t: int, frame, image: bool) -> list[list]:  # of 33 landmarks
+def _landmark_key(frames: list, image: bool) -> str | None:
+    "The key of the landmarks that are wanted, one for all frames of a file."
+    there = {_PLAIN(key) for frame in frames if isinstance(frame, dict) for key in frame}
+    return next((key for key in _KEYS[image] if key in there), None)
+
+
+_IDS = ("id", "idx", "index", "landmarkid", "landmarkindex")
+
+
+def _in_order(path, t: int, person: list) -> list:
+    "Landmarks by the numbers that they carry, if they do. Raises `FormatError`."
+    numbers = [next((value for key, value in point.items() if _PLAIN(key) in _IDS), None) if isinstance(point, dict) else None for point in person]
+    if all(number is None for number in numbers):
+        return person
+    if not all(type(number) is int for number in numbers) or sorted(numbers) not in ([*range(33)], [*range(1, 34)]):
+        raise FormatError(path, None, f"frame {t}: landmarks carry the numbers {', '.join(map(str, numbers[:3]))} and so on; expected each from 0 to 32, or from 1 to 33, once")
+    return [point for _, point in sorted(zip(numbers, person), key=lambda pair: pair[0])]
+
+
+def _landmark_people(path, t: int, frame, image: bool, key: str | None) -> list[list]:  # of 33 landmarks
     "Everybody in a frame. Raises `FormatError`."
     if isinstance(frame, dict):
-        found = {_PLAIN(key): value for key, value in frame.items()}
-        frame = next((found[key] for key in _KEYS[image] if key in found), {})
+        frame = {_PLAIN(name): value for name, value in frame.items()}.get(key, [] if key else {})
     frame = _unwrapped(frame)
     if frame is None or frame == []:
         return []
@@ -231,14 +264,28 @@ def _landmark_people(path, t: int, frame, image: bool) -> list[list]:  # of 33 l
     if not isinstance(people[0], list) or len(people[0]) != 33:
         found = f"{len(frame)} of them" if isinstance(frame, list) else f"none under {', '.join(('pose_landmarks', *_KEYS[True][1:]) if image else ('pose_world_landmarks', *_KEYS[False][1:]))}"
         raise FormatError(path, None, f"frame {t}: expected 33 landmarks of one person, found {found}")
-    return people
+    return [_in_order(path, t, person) for person in people]
+
+
+_NUMBERS = tuple(f"frame{end}" for end in ("", "id", "index", "idx", "number", "no", "nr", "num")) + ("index", "idx")
+
+
+def _by_time(path, times: list) -> tuple[list[int], int]:
+    "The place of each frame by its time; without times, as they come. Raises `FormatError`."
+    known = [time for time in times if type(time) in (int, float)]
+    if len(set(known)) < len(known):
+        raise FormatError(path, None, "a time is there twice; expected one object per frame, with a list of people in it")
+    if len(known) < len(times) and known != sorted(known):
+        raise FormatError(path, None, "frames are not in the order of their times or numbers, and some have none; give each one, or sort them")
+    return ([sorted(known).index(time) for time in times] if len(known) == len(times) else list(range(len(times)))), len(times)
 
 
 def _landmark_places(path, frames: list) -> tuple[list[int], int]:
-    "The place of each frame in time: by its number, if all have one."
-    numbers = [next((value for key, value in frame.items() if _PLAIN(key) in ("frame", "frameid", "frameindex", "framenumber")), None) if isinstance(frame, dict) else None for frame in frames]
+    "The place of each frame in time: by its number or its time, if all have one. Raises `FormatError`."
+    said = lambda wanted: [next((value for key, value in frame.items() if wanted(_PLAIN(key))), None) if isinstance(frame, dict) else None for frame in frames]
+    numbers, times = said(lambda key: key in _NUMBERS), said(lambda key: key.startswith("time") or key in ("t", "ms", "sec", "seconds"))
     if not all(type(number) is int for number in numbers):
-        return list(range(len(frames))), len(frames)
+        return _by_time(path, times if all(number is None for number in numbers) else numbers)
     if len(set(numbers)) < len(numbers):
         raise FormatError(path, None, "a frame is there twice; expected one object per frame, with a list of people in it")
     places, T = frame_places(path, numbers)
@@ -251,7 +298,8 @@ def _landmark_frames(path, image: bool) -> np.ndarray:  # (M, T, 33, 4)
     content = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(content, list) or not content:
         raise FormatError(path, None, "expected a list of frames, each a list of 33 landmarks, or an object with `frames`")
-    people = [_landmark_people(path, t, frame, image) for t, frame in enumerate(content)]
+    key = _landmark_key(content, image)
+    people = [_landmark_people(path, t, frame, image, key) for t, frame in enumerate(content)]
     places, T = _landmark_places(path, content)
     out = np.zeros((max(1, *map(len, people)), T, 33, 4))
     for t, (place, there) in enumerate(zip(places, people)):
@@ -362,6 +410,12 @@ def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
         raise FormatError(path, None, f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or what is none of x, y, z (in images x, y, score)")
 
 
+def _may_be_scored(bodies: np.ndarray) -> bool:
+    "Whether joints may be parts of an image and a score."
+    seen = bodies[bodies.any(-1)]  # (joints, C)
+    return seen.shape[1] == 3 and len(seen) > 0 and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min() > 0.5)
+
+
 def array_poses(
     name: str,  # of the recording
     array: np.ndarray,  # (T, V, C) or (M, T, V, C)
@@ -378,6 +432,8 @@ def array_poses(
     if layout.name == "mediapipe33":
         raise FormatError(path or name, None, f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of the world landmarks, or take the layout 'mediapipe33-image'")
     if not _in_image(layout, image_shape):
+        if layout.name not in IN_METRES and _may_be_scored(r.bodies):
+            warnings.warn(f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] where x and y are parts of the image)", stacklevel=2)
         return r
     scored = r.bodies if r.bodies.shape[3] == 3 else np.concatenate([r.bodies, r.bodies.any(-1, keepdims=True)], -1)
     return image_poses(name, scored, layout, image_shape)
@@ -403,6 +459,8 @@ def _from_table(path: Path, layout: Layout, image_shape) -> Recording:
     image = _in_image(layout, image_shape)
     table = read_table(path, layout.joints, IMAGE if image else {**IMAGE, **SPACE})  # (M, T, V, 4)
     if not image:
+        if layout.name not in IN_METRES and not np.isnan(table[..., 3]).all():
+            warnings.warn(f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the images ([1, 1] where x and y are parts of the image)", stacklevel=2)
         table = _seen(table[..., : 2 if np.isnan(table[..., 2]).all() else 3])
         return array_poses(path.stem, table, layout, image_shape, path)
     score = np.where(np.isnan(table[..., :2]).any(-1), 0, np.nan_to_num(table[..., 3], nan=0 if (table[..., 3] >= 0).any() else 1))

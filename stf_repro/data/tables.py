@@ -10,6 +10,7 @@ import codecs
 import csv
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,10 +47,8 @@ class Row:
     cells: list[str]
 
 
-def split_rows(
-    text: str,
-) -> list[Row]:  # without empty lines; a row of empty cells is a row
-    "The cells of a table with commas, semicolons or tabs, or with spaces if there is none of these."
+def _split(text: str) -> tuple[list[Row], str | None]:
+    "The rows of a table, and the mark between its cells; None: spaces."
     lines, said = text.splitlines(), None
     lines = ["" if line.startswith("#") and not any(mark in line for mark in ";\t,") else line for line in lines]  # remarks
     if lines and (said := re.fullmatch(r"sep=(.)", lines[0].strip(" \"\ufeff"))):  # as Excel writes it
@@ -57,18 +56,28 @@ def split_rows(
     head = next((line for line in lines if line.strip()), "")
     mark = said[1] if said else next((mark for mark in ";\t," if mark in head), None)
     if mark is None:
-        return [Row(i, line.split()) for i, line in enumerate(lines, 1) if line.strip()]
+        return [Row(i, line.split()) for i, line in enumerate(lines, 1) if line.strip()], None
     reader = csv.reader(lines, delimiter=mark)
-    rows = [Row(reader.line_num, cells) for cells in reader if len(cells) > 1 or (cells and cells[0].strip())]
-    comma = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*", re.ASCII)
-    return rows if mark == "," else [Row(row.line, [cell.replace(",", ".") if comma.fullmatch(cell) else cell for cell in row.cells]) for row in rows]
+    return [Row(reader.line_num, cells) for cells in reader if len(cells) > 1 or (cells and cells[0].strip())], mark
+
+
+def split_rows(
+    text: str,
+) -> list[Row]:  # without empty lines; a row of empty cells is a row
+    "The cells of a table with commas, semicolons or tabs, or with spaces if there is none of these."
+    return _split(text)[0]
+
+
+_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*", re.ASCII)  # 0,5
 
 
 def read_rows(
     path,  # a table
 ) -> list[Row]:  # all of one length
-    "The rows of a table. Raises `FormatError`."
-    rows = split_rows(decode(path, read_bytes(path, LARGEST))[0])
+    "The rows of a table of numbers, those with a decimal comma, too. Raises `FormatError`."
+    rows, mark = _split(decode(path, read_bytes(path, LARGEST))[0])
+    if mark != ",":
+        rows = [Row(row.line, [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row.cells]) for row in rows]
     if not rows:
         raise FormatError(path, None, "an empty table")
     for i, row in enumerate(rows):
@@ -113,11 +122,12 @@ def frame_places(
 
 # %% ../../nbs/reference/02_data.tables.ipynb #a267ca54
 _PLAIN = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())  # SpineBase_X, spine base.x: the same
-_FRAME_COLUMNS = ("frame", "frameid", "framenumber", "frameindex", "frameno", "framenum")
-_TIME_COLUMNS = ("timestamp", "time", "timestampms", "timems", "seconds")
-_BODY_COLUMNS = tuple(f"{who}{end}" for who in ("body", "person", "track", "tracking", "player", "skeleton", "user") for end in ("", "id", "index", "number"))
+_FRAME_COLUMNS = tuple(f"{what}{end}" for what in ("frame", "frm", "image", "img", "timestep", "step") for end in ("", "id", "number", "index", "idx", "no", "nr", "num", "count", "name", "file"))
+_TIME_COLUMNS = tuple(f"{what}{unit}" for what in ("timestamp", "time", "t", "elapsed", "elapsedtime") for unit in ("", "s", "sec", "secs", "seconds", "ms", "us", "ns", "stamp")) + ("seconds", "sec", "secs", "ms", "milliseconds", "datetime")
+_COUNT_COLUMNS = ("frames", "idx", "index", "n", "nr", "no", "num", "count", "cnt", "counter", "rowid", "row")  # numbers of frames, if nothing else says more
+_BODY_COLUMNS = tuple(f"{who}{end}" for who in ("body", "person", "track", "tracking", "player", "skeleton", "user", "who", "people", "subject", "actor") for end in ("", "id", "index", "idx", "number", "no", "nr", "num", "name"))
 _JOINT_COLUMNS = ("joint", "jointid", "jointname", "jointtype", "landmark", "landmarkid", "id", "index", "keypoint")
-_AXES = {"x": 0, "y": 1, "z": 2, "v": 3, "visibility": 3, "score": 3, "c": 3, "conf": 3, "confidence": 3, "likelihood": 3, "positionx": 0, "positiony": 1, "positionz": 2}
+_AXES = {"x": 0, "y": 1, "z": 2, "v": 3, "visibility": 3, "score": 3, "c": 3, "conf": 3, "confidence": 3, "likelihood": 3, "scores": 3, "confidences": 3, "prob": 3, "probability": 3, "vis": 3, "certainty": 3, "positionx": 0, "positiony": 1, "positionz": 2}
 
 
 def _column(head: list[str], names: tuple[str, ...]) -> int | None:
@@ -126,17 +136,27 @@ def _column(head: list[str], names: tuple[str, ...]) -> int | None:
     return next((plain.index(name) for name in names if name in plain), None)
 
 
-def _times(path, head: list[str], rows: list[Row]) -> tuple[list[int] | None, int]:  # per row; None: no column says
-    "The place of each row in time, and how many places there are."
-    if (column := _column(head, _FRAME_COLUMNS)) is not None:
-        numbers = [_number(path, row, column) for row in rows]
+def _frame_number(path, row: Row, column: int) -> float:
+    "The number of a frame, which may be the last number in the name of an image. Raises `FormatError`."
+    name = re.fullmatch(r".*?(\d+)\.[A-Za-z]\w*", row.cells[column].strip(), re.ASCII)
+    return float(name[1]) if name else _number(path, row, column)
+
+
+def _times(path, head: list[str], rows: list[Row], counts: bool = False) -> tuple[list[int] | None, int]:  # per row; None: no column says
+    "The place of each row in time, and how many places there are. `counts`: a column such as `index` is one of frames, too."
+    column, time = _column(head, _FRAME_COLUMNS), _column(head, _TIME_COLUMNS)
+    if column is None and time is None and counts and (column := _column(head, _COUNT_COLUMNS)) is not None:
+        values = [_value(row.cells[column]) for row in rows]
+        column, time = (column, None) if all(value is not None and value.is_integer() for value in values) else (None, column)
+    if column is not None:
+        numbers = [_frame_number(path, row, column) for row in rows]
         if odd := next((row for row, number in zip(rows, numbers) if not number.is_integer()), None):
             raise FormatError(path, odd.line, f"the frame is {odd.cells[column]!r}; expected a whole number")
         places, T = frame_places(path, map(int, numbers))
         return [places[int(number)] for number in numbers], T
-    if (column := _column(head, _TIME_COLUMNS)) is None:
+    if time is None:
         return None, 0
-    times = [row.cells[column].strip() for row in rows]
+    times = [row.cells[time].strip() for row in rows]
     numbers = [_value(time) for time in times]
     known = list(dict.fromkeys(times)) if None in numbers or any(map(math.isnan, numbers)) else sorted(set(numbers))
     place = {time: t for t, time in enumerate(known)}
@@ -174,9 +194,29 @@ def _filled(
 
 # %% ../../nbs/reference/02_data.tables.ipynb #461dc94c
 def _names(joints: tuple[str, ...], base: int) -> dict[str, int]:
-    "Number of a joint, by its names and by its numbers as text."
-    found = {_PLAIN(name): v for v, name in enumerate(joints)}
-    return found | {f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")}
+    "Number of a joint, by its names and by its numbers as text; a name that is a number is a name."
+    numbers = {f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")}
+    return numbers | {_PLAIN(name): v for v, name in enumerate(joints)}
+
+
+_OF_A_JOINT = re.compile(r"(^|[\W_\d])[xyz]($|[\W_\d])", re.IGNORECASE)  # x33: a coordinate of a joint that the layout does not have
+
+
+def _left_aside(path, head: Row, rows: list[Row], known: Iterable[str], joints: tuple[str, ...], timed: bool) -> None:
+    "Warn of columns that say nothing here. Raises `FormatError` for one that may be meant as frames or bodies."
+    decide = {*known, *_FRAME_COLUMNS, *_TIME_COLUMNS, *_COUNT_COLUMNS, *_BODY_COLUMNS}
+    others = [i for i, cell in enumerate(head.cells) if _PLAIN(cell) not in decide and any(row.cells[i].strip() for row in rows)]
+    said, names = [], tuple(map(_PLAIN, joints))
+    for i in others:
+        name, values = head.cells[i].strip() or f"number {i + 1}", [_value(row.cells[i]) for row in rows]
+        whole = all(value is not None and value.is_integer() for value in values)
+        rising = whole and all(a < b for a, b in zip(values, values[1:]))
+        if whole and not rising and len(set(values)) > 1 and not timed and not _PLAIN(name).startswith(names) and not _OF_A_JOINT.search(name):
+            raise FormatError(path, head.line, f"the column {name!r} holds whole numbers that repeat or fall; if it counts frames or bodies, call it frame or body, else drop it")
+        said += [] if rising and (not head.cells[i].strip() or name.startswith("Unnamed")) else [name]  # numbers of rows, as pandas writes them
+    if said:
+        more = f" and {len(said) - 6} more" if len(said) > 6 else ""
+        warnings.warn(f"{path}: left aside {', '.join(said[:6])}{more}, which {'are' if len(said) > 1 else 'is'} no coordinate of a joint of the layout, no frame, time or body", stacklevel=2)
 
 
 def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int) -> np.ndarray:  # (M, T, V, 4)
@@ -193,9 +233,10 @@ def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     again = [i for i, cell in enumerate(head.cells) if _PLAIN(cell) not in known and _PLAIN(re.sub(r"\.\d+$", "", cell)) in known]  # as pandas renames the second of two
     if twice := [i for place, i in found if dict(found)[place] != i] + again:
         raise FormatError(path, head.line, f"the column {head.cells[twice[0]]!r} is there twice; several bodies need a row each, and a column `body`")
-    (times, T), bodies = _times(path, head.cells, rows), _bodies(head.cells, rows)
+    (times, T), bodies = _times(path, head.cells, rows, counts=True), _bodies(head.cells, rows)
     if times is None and max(bodies) > 0:
         raise FormatError(path, head.line, "several bodies, and no column `frame` or `time` that says which rows belong together")
+    _left_aside(path, head, rows, known, joints, times is not None)
     times, T = (times, T) if times is not None else (list(range(len(rows))), len(rows))
     return _filled(path, rows, list(zip(bodies, times)), (max(bodies) + 1, T, len(joints)), dict(found))
 
@@ -217,7 +258,7 @@ def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     times, T = _times(path, head.cells, rows)
     if times is None:
         return None
-    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows}, len(joints))), []
+    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows} - set(joints), len(joints))), []
     for row in rows:
         if (v := known.get(_PLAIN(row.cells[where]))) is None:
             raise FormatError(path, row.line, f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}")
@@ -232,12 +273,29 @@ def _is_count(cells: list[str]) -> bool:
     return len(values) > 2 and values[0] in (0, 1) and all(value == values[0] + i for i, value in enumerate(values))
 
 
+def _is_counts(cells: list[str]) -> bool:
+    "Whether cells count joints, each for all its coordinates: 0, 0, 0, 1, 1, 1, ...; or 0, 0.1, 0.2, 1, 1.1, 1.2, as pandas reads them."
+    values = list(map(_value, cells))
+    if not values or values[0] not in (0, 1):
+        return False
+    forms = [[values[0] + i // n + part * (i % n) / 10 for i in range(len(values))] for n in (2, 3, 4) if len(values) > 2 * n for part in (0, 1)]
+    return any(all(a is not None and abs(a - b) < 1e-9 for a, b in zip(values, form)) for form in forms)
+
+
+def _once(path, rows: list[Row]) -> list[Row]:
+    "The rows, if what counts in the first is not there again. Raises `FormatError`."
+    first = rows[0].cells
+    if (_is_count(first) or _is_count(first[1:]) or _is_counts(first) or _is_counts(first[1:])) and (again := next((row for row in rows[1:] if row.cells == first), None)):
+        raise FormatError(path, again.line, f"the header of line {rows[0].line} is there again: these are two tables; give each a file of its own")
+    return rows
+
+
 def _head(rows: list[Row]) -> tuple[Row | None, list[Row]]:
     "The row of names, if there is one, and all others; without names, the numbers of rows before them are left out."
     first = rows[0].cells
-    if _is_count(first):
+    if _is_count(first) or _is_counts(first):
         return None, rows[1:]
-    if _is_count(first[1:]) and (_value(first[0]) is None or not first[0].strip()):
+    if (_is_count(first[1:]) or _is_counts(first[1:])) and (_value(first[0]) is None or not first[0].strip()):
         return None, [Row(row.line, row.cells[1:]) for row in rows[1:]]
     named = any(_value(cell) is None for cell in first)
     return (rows[0], rows[1:]) if named else (None, rows)
@@ -267,7 +325,7 @@ def read_table(
     widths: dict[int, tuple[int, ...]] = SPACE,  # or IMAGE
 ) -> np.ndarray:  # (M, T, V, 4): x, y, z, and a score or visibility; NaN where the table has none
     "The joints of a table, wide or long. Raises `FormatError`."
-    (head, rows), needed = _head(read_rows(path)), min(widths)
+    (head, rows), needed = _head(_once(path, read_rows(path))), min(widths)
     if not rows:
         raise FormatError(path, None, "a table without rows of numbers")
     if head is None:
