@@ -6,8 +6,6 @@
 __all__ = ['untrained', 'mean_pose', 'prediction_gaps', 'covered']
 
 # %% ../../nbs/reference/43_evaluation.controls.ipynb #a3f5cd7e
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
