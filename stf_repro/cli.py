@@ -406,7 +406,7 @@ def _to_files() -> None:
     if "ipykernel" not in sys.modules:
         os.environ["MPLBACKEND"] = "Agg"
 
-
+# %% ../nbs/reference/60_cli.ipynb #ee0f9a10
 def predict(root: None, args) -> str | int:
     "Say which action a skeleton file shows: class probabilities from a trained network. Works in any folder."
     from stf_repro.evaluation.ask import open_network

@@ -54,7 +54,7 @@ def _track(entry: dict):
     track = track[0] if isinstance(track, list) and len(track) == 1 else track
     return track if isinstance(track, int | float | str | None) else None
 
-
+# %% ../../nbs/reference/03_data.keypoints.ipynb #bfc69440
 def _persons(path, entries: list, categories=None) -> list:
     "The entries of people: of the category called person, or of number 1 if there are several; warns of others."
     named = [category.get("id") for category in categories if isinstance(category, dict) and str(category.get("name")).lower() == "person"] if isinstance(categories, list) else []

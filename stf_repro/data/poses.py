@@ -238,7 +238,7 @@ def _landmark_key(frames: list, image: bool) -> str | None:
     there = {_PLAIN(key) for frame in frames if isinstance(frame, dict) for key in frame}
     return next((key for key in _KEYS[image] if key in there), None)
 
-
+# %% ../../nbs/reference/03_data.poses.ipynb #290c1c75
 _IDS = ("id", "idx", "index", "landmarkid", "landmarkindex")
 
 
@@ -266,7 +266,7 @@ def _landmark_people(path, t: int, frame, image: bool, key: str | None) -> list[
         raise FormatError(path, None, f"frame {t}: expected 33 landmarks of one person, found {found}")
     return [_in_order(path, t, person) for person in people]
 
-
+# %% ../../nbs/reference/03_data.poses.ipynb #d7f98e44
 _NUMBERS = tuple(f"frame{end}" for end in ("", "id", "index", "idx", "number", "no", "nr", "num")) + ("index", "idx")
 
 

@@ -50,7 +50,7 @@ def _check_map(name: str, X: Tensor, clips: int) -> None:
     if len(X) < clips:
         raise ValueError(f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has {len(X)} rows, and there are {clips} clips")
 
-
+# %% ../../nbs/reference/26_model.objective.ipynb #413a2f74
 class Scene:
     "One batch, the network's pass over it, and the foci that the terms ask for."
 

@@ -77,7 +77,7 @@ def pooled_rows(
         found[text] = own, pool(list(own.values()))[0] if len(own) > 1 else None
     return found
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #e1efaca9
 def headline(
     root: Path,  # the project
 ) -> str:  # Markdown; empty if no study was made
@@ -99,7 +99,7 @@ def headline(
         lines.append(f"| {name} | {' | '.join(text(own.get(s)) for s in sets)} | {text(together)} | {gain} |")
     return "\n".join(lines) + "\n"
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #bb1b258b
 def hangs_on(
     root: Path,  # the project
 ) -> str:  # name of a data set; empty: none
@@ -126,7 +126,7 @@ def caveat(
         "*Every focus early* (M5e) is our variant: the losses use the focus of the first module, element by element, in place of the last module's average.\n"
     )
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #9982c45e
 SAYS = {1: "more accurate than MS-G3D on", 0: "not shown to differ from MS-G3D on", -1: "less accurate than MS-G3D on"}
 
 
@@ -163,7 +163,7 @@ def counted(
 def _steps(table: pd.DataFrame, prefix: str = "step") -> list[Effect]:
     return [e for _, row in table.iterrows() if (e := read_effect(row, prefix))]
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #dd261b11
 def found_accuracy(
     ablation: pd.DataFrame,  # table.csv of table5_ablation, of str
 ) -> str:  # "": not run
@@ -212,7 +212,7 @@ def found_study(
     own = rows[(rows.label == "M5") & (rows.modality == "joint") & (rows.percent == "100.0")]
     return f"STF on joints: {own.said.iloc[0]}" if len(own) else ""
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #eb717fc7
 def _changes(table: pd.DataFrame, base: str, keys: list[str], value: str = "top1") -> list[Effect]:
     "Every row against one of them, paired."
     own = {row: part.set_index(keys)[value].astype(float).to_dict() for row, part in table.groupby("row", sort=False)}
@@ -249,7 +249,7 @@ def found_faithful(
     said = lambda e: f"{with_half(e.mean, e.half, '+.3f')} ({e.verdict()})"
     return f"inserted into a mean pose, the places that STF's last module marks restore more of the class probability than random places do ({said(against('random'))}), but not more than the same marks on exchanged joints ({said(against('joints exchanged'))})" if against("random").shown and not against("joints exchanged").shown else f"inserted into a mean pose, the places that STF's last module marks, against random places: {said(against('random'))}; against the same marks on exchanged joints: {said(against('joints exchanged'))}"
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #73c52152
 FOUND: dict[str, Callable[[pd.DataFrame], str]] = {  # page -> its finding, from its table.csv, of str
     "table1_datasets": lambda t: f"{sum((t.published_train == t.counted_train) & (t.published_test == t.counted_test) & (t.counted_train != ''))} of the paper's protocols agree exactly with our count",
     "table2_comparison": lambda t: counted(_steps(t[t.kind == "ours"]), "settings"),

@@ -89,7 +89,7 @@ def read_made(
     except ValueError as error:
         raise damaged(path, error) from None
 
-
+# %% ../../nbs/reference/50_report.page.ipynb #c14d10df
 @dataclass(frozen=True)
 class Page:
     "A results page, while it is made."
@@ -169,7 +169,7 @@ class Page:
                 if (self.kept / name).exists():  # of two old pages only what is shown was kept, and no scores
                     self.file(name)
 
-
+# %% ../../nbs/reference/50_report.page.ipynb #c94e0b97
 def open_page(
     profile: str,
     name: str,
