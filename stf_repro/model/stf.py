@@ -104,9 +104,9 @@ class STF(MSG3D):
             for unit in (block.gcn, *block.g3d):
                 unit.join = join
 
-    def own_adjacency(self, block: int, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def own_adjacency(self, read: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         "Gated G and the predicted focus of a block's modules, by name."
         G, beta = {}, {}
-        for name in (f"gcn{block}", f"g3d{block}"):
+        for name, x in read.items():
             G[name], beta[name] = self.stf[name](x)
         return G, beta

@@ -31,6 +31,7 @@ from ..data.clips import Clip, ClipStore, write_store
 from ..data.formats import ntu_attributes
 from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
+from ..model.objective import CE
 from ..model.weights import load_msg3d_weights, msg3d_name
 from ..skeleton import LAYOUTS
 from .config import RunConfig, parse, run_configs
@@ -188,7 +189,7 @@ class Rig:
     def kinds(self) -> dict[str, tuple[str, ...]]:
         "The kinds of steps, with their terms: cross-entropy alone as in the warm-up, then those that alternate."
         plans = [names for step in (0, 1) for names in self.step.objective.plan(step, 0, 1.0)]
-        return {"cross-entropy": ()} | {"exploration" if "exploration" in names else "other terms": names for names in plans if names}
+        return {"cross-entropy": (CE,)} | {"exploration" if "exploration" in names else "other terms": names for names in plans if names != (CE,)}
 
     def one(self, names: tuple[str, ...]) -> None:
         "A whole step, from the batch to the optimiser."

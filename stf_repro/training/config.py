@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..data.benchmarks import BENCHMARKS
 from ..model.objective import TERMS
-from ..model.variants import check_choices
+from ..model.readings import read_as
 from .params import ConfigError, Training, find_run, find_trainings
 
 # %% ../../nbs/reference/30_training.config.ipynb #233ebbba
@@ -109,7 +109,8 @@ class RunConfig(Part):
     input: InputConfig = InputConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
-    choices: dict[str, str] = {}  # open points of the paper read in another way than ours: see `model.variants.CHOICES`
+    reading: str = "poster-input"  # how what the paper leaves open is read: one of `model.readings.READINGS`
+    choices: dict[str, str] = {}  # single points read in another way than that: see `model.variants.CHOICES`
     seed: int = Field(0, ge=0)
     percent: float | None = Field(None, gt=0, le=100)  # of the training clips; None: all
     hold_out: str | None = None  # attribute by which a third of the training clips is scored in place of the test part
@@ -131,8 +132,13 @@ class RunConfig(Part):
             raise ValueError("the adjacency term needs model.name: stf")
         if self.model.name == "convolution" and any(self.objective.shares.values()):
             raise ValueError("model.name: convolution has no graph module whose focus a term could use: objective.shares must be empty")
-        check_choices(self.choices)
+        read_as(self.reading, self.choices)
         return self
+
+    @property
+    def read(self) -> dict[str, str]:
+        "All choices that differ from the core's defaults, for `model.variants.arguments`."
+        return read_as(self.reading, self.choices)
 
 # %% ../../nbs/reference/30_training.config.ipynb #efc66f3a
 def _known(path: tuple) -> list[str]:

@@ -89,7 +89,7 @@ class Step(nn.Module):
         x: Tensor,  # (N, C, T, V, M)
         labels: Tensor,  # (N,)
         present: Tensor,  # (N, M) bool
-        names: tuple[str, ...] = (),  # terms beside cross-entropy
+        names: tuple[str, ...] = ("cross_entropy",),  # what is added up, from `plan`
     ):  # model.objective.Losses
         return self.objective(in_precision(self.model, self.precision), x, labels, present, names)
 

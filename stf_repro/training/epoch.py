@@ -42,7 +42,7 @@ def build_model(
     if m.name == "convolution":
         return TemporalConvNet(classes, layout, **size)
     size |= dict(num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
-    parts = arguments(config.choices).get("stf", {})
+    parts = arguments(config.read).get("stf", {})
     return STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size)
 
 
@@ -50,7 +50,7 @@ def build_objective(
     config: RunConfig,
 ) -> Objective:
     "The loss that a run trains with: its terms, and how it reads what the paper leaves open."
-    o, taken = config.objective, arguments(config.choices)
+    o, taken = config.objective, arguments(config.read)
     reading, own = FocusReading(**taken.pop("focus", {})), taken.pop("objective", {})
     return Objective(dict(o.shares), o.warmup, o.cap, reading=reading, choices={name: taken[name] for name in TERMS if name in taken}, **own)
 
@@ -157,7 +157,7 @@ def optimise(
     x: Tensor,  # (N, C, T, V, M) the whole batch
     labels: Tensor,  # (N,)
     present: Tensor,  # (N, M)
-    names: tuple[str, ...],  # terms beside cross-entropy
+    names: tuple[str, ...],  # what is added up, from `plan`
     passes: list[slice],  # of this process, from `split_batch`
     tally: Tally,
 ) -> Losses:  # of the last pass

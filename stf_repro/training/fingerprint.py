@@ -27,7 +27,7 @@ def code_hash(
 ) -> str:  # SHA-256
     "A hash of all code that decides what a training computes."
     used = [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
-    used += [CHOICES[name].options[option] for name, option in config.choices.items()]
+    used += [CHOICES[name].options[option] for name, option in config.read.items()]
     starts = [(f.__module__, f.__qualname__) for f in used if hasattr(f, "__qualname__") and hasattr(f, "__module__")]  # a number, a slice or a method of torch is in the configuration
     found = sorted(reached([*_TRAINER, *starts], TABLES | _OWN).items())
     b = BENCHMARKS[config.benchmark]

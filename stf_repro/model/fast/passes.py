@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .norm import Averages, Bodies, batch_normed, collapsed, dilated, folded, side_by_side
 from .order import graph_conv, inner, outer
-from ..msg3d import MSG3D, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, TemporalConv, WindowGraphConv, add
+from ..msg3d import MSG3D, PLACES, Block, MultiScaleGraphConv, MultiScaleTemporalConv, Output, TemporalConv, WindowGraphConv, add
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #cbb99b36
 def distinct(
@@ -164,18 +164,20 @@ def _evaluate_temporal(unit: MultiScaleTemporalConv, x: Tensor) -> Tensor:
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #f3b9e306
 def block_pass(
     block: Block,
-    x: Tensor,  # (V, T, B, C)
+    x_gcn: Tensor,  # (B, C, T, V)
+    x_g3d: Tensor,  # (B, C, T, V), the same values
     G_gcn: Tensor | None,  # (B, K, V, V)
     G_g3d: Tensor | None,  # (B, K, V, V)
     shared: Shared,
-) -> tuple[Tensor, Tensor, Tensor]:  # output (V, T', B, C'); end of the MS-GCN and of the G3D pathway (B, C', T', V)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # output (V, T', B, C'); result of the MS-GCN (B, mid, T, V); end of the MS-GCN and of the G3D pathway (B, C', T', V)
     "What `block` computes, in the cheaper order."
-    gcn = graph_unit(block.gcn, x, G_gcn, shared)
+    graph = outer(graph_unit(block.gcn, inner(x_gcn), G_gcn, shared))
+    gcn = inner(graph)
     for unit in block.gcn_tcn:
         gcn = temporal_unit(unit, gcn, shared)
-    g3d = [window_unit(unit, x, G_g3d, shared) for unit in block.g3d]
+    g3d = [window_unit(unit, inner(x_g3d), G_g3d, shared) for unit in block.g3d]
     gcn, g3d = outer(gcn), outer(sum(g3d[1:], g3d[0]))
-    return temporal_unit(block.tcn, (inner(gcn) + inner(g3d)).relu_(), shared), gcn, g3d
+    return temporal_unit(block.tcn, (inner(gcn) + inner(g3d)).relu_(), shared), graph, gcn, g3d
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #a745bac9
 def fast_pass(
@@ -189,16 +191,22 @@ def fast_pass(
     if present is not None:
         bodies, rows, count = distinct(x, present)
         h, shared = h[:, :, bodies], Shared(Bodies(len(rows), count / len(rows)), shared.averages)
-    h, maps, beta, G = h.contiguous(), {}, {}, {}
+    h, maps, beta, G, places = h.contiguous(), {}, {}, {}, {place: {} for place in PLACES}
     for i, block in enumerate(model.blocks, 1):
-        own, predicted = model.own_adjacency(i, outer(h))
-        h, maps[f"gcn{i}"], maps[f"g3d{i}"] = block_pass(block, h, own.get(f"gcn{i}"), own.get(f"g3d{i}"), shared)
-        G, beta = G | own, beta | predicted
+        X = outer(h)
+        read = {name: X.view_as(X) for name in (f"gcn{i}", f"g3d{i}")}
+        own, predicted = model.own_adjacency(read)
+        places["block"] |= dict.fromkeys(read, X)
+        h, graph, *ends = block_pass(block, *read.values(), *map(own.get, read), shared)
+        places["graph"] |= zip(read, (graph, ends[1]))
+        places["output"] |= zip(read, ends)
+        maps, beta, G = maps | read, beta | predicted, G | own
     shared.averages.move()
-    features = h.mean((0, 1)).to(model.head.weight.dtype)  # (R, C)
+    places["last"] = {"last": outer(h)}
+    features = inner(places["last"]["last"]).mean((0, 1)).to(model.head.weight.dtype)  # (R, C)
     with torch.autocast(x.device.type, enabled=False):  # few numbers, and the focus is their gradient
         logits = model.head(model.pool(features if rows is None else features[rows]))
-    return Output(logits, maps, beta, G) if rows is None else MergedOutput(logits, maps, beta, G, rows)
+    return Output(logits, maps, beta, G, places) if rows is None else MergedOutput(logits, maps, beta, G, places, rows)
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #7d418a5d
 _EPS = nn.BatchNorm2d(1).eps
