@@ -10,13 +10,17 @@ from stf_repro.model.focus import class_score, foci, focus, normalise, pooled_fo
 from stf_repro.model.losses import coherence, divergence, exploration, frozen_statistics, masked, mean, norm
 from stf_repro.model.msg3d import MSG3D, MultiScaleGraphConv, Output, WindowGraphConv, add
 from stf_repro.model.objective import TERMS, FocusReading, Objective, alternate
-from stf_repro.model.stf import STF, TimeAlpha
+from stf_repro.model.stf import STF, row_softmax
 from stf_repro.model.variants import (
     CHOICES,
+    FallingBalance,
     FixedBalance,
     FrozenBalance,
     GramAlpha,
     MeanAlpha,
+    TimeAlpha,
+    WindowBalance,
+    alone,
     arguments,
     attached,
     elementwise,
@@ -26,7 +30,6 @@ from stf_repro.model.variants import (
     phases,
     raw,
     replace_residual,
-    row_softmax,
     steps,
     together,
     unit_norm,
@@ -156,12 +159,14 @@ def objective_of(choices: dict[str, str], **more) -> Objective:
     return Objective(**{"shares": ALL, "reading": reading, "choices": taken, **own, **more})
 
 
+CUT = {("mask_gradient", "detached"), ("focus_weights", "first_order"), ("coherence_leader", "later")}  # options that cut a gradient on purpose
+
 # every option that is not the default and acts on one step, but those that cut a gradient on purpose
 DIFFERENTIABLE = [{}] + [
     {name: option}
     for name, choice in CHOICES.items()
     for option in list(choice.options)[1:]
-    if not name.startswith("stf_") and (name, option) not in {("mask_gradient", "detached"), ("target_gradient", "attached")} and name not in ("separation", "balance")
+    if not name.startswith("stf_") and (name, option) not in CUT | {("target_gradient", "attached")} and name not in ("separation", "balance")
 ]
 
 
@@ -175,7 +180,7 @@ def test_gradient_of_the_total_equals_central_differences(options):
 
     def value():
         # fixed factors: the running means of a balance would move between two evaluations
-        return objective_of(options | LEARNED, balance=FixedBalance)(model, x, labels, present, tuple(TERMS)).total
+        return objective_of(options | LEARNED, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS)).total
 
     with frozen_statistics(model):
         exact, difference, grads = slopes(value, list(model.parameters()), torch.Generator().manual_seed(2))
@@ -223,7 +228,7 @@ def test_the_adjacency_term_teaches_beta_alone():
     assert {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()} == {n for n, _ in model.named_parameters() if ".beta." in n}
 
 
-OTHERS = [o for o in DIFFERENTIABLE if o] + [LEARNED, {"mask_gradient": "detached"}]
+OTHERS = [o for o in DIFFERENTIABLE if o] + [LEARNED, *({name: option} for name, option in sorted(CUT))]
 
 
 @pytest.mark.parametrize("options", OTHERS, ids=lambda o: "-".join(map("-".join, o.items())))
@@ -234,7 +239,7 @@ def test_every_option_changes_a_value_or_a_gradient(options):
         model = opened(persons=2)
         x = batch() * present[:, None, None, None, :]
         labels = (model.run(x).logits.argmax(1).detach() + torch.tensor([1, 0, 0])) % 4
-        losses = objective_of(choices, balance=FixedBalance)(model, x, labels, present, tuple(TERMS))
+        losses = objective_of(choices, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS))
         losses.total.backward()
         results.append((losses.total.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
     same = [torch.allclose(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-9) for a, b in zip(*results)]
@@ -346,27 +351,28 @@ def test_distance_of_equal_foci_has_a_finite_gradient():
     assert torch.isfinite(a.grad).all()
 
 
-REST = ("divergence", "adjacency", "coherence")
+FIRST, REST = ("cross_entropy", "exploration"), ("cross_entropy", "divergence", "adjacency", "coherence")
 
 
 @pytest.mark.parametrize(
     "schedule,plans",
     [
-        (alternate, {(0, 0, 0.6): (("exploration",),), (1, 0, 0.6): (REST,)}),
-        (epochs, {(1, 0, 0.6): (("exploration",),), (0, 1, 0.6): (REST,)}),
-        (phases, {(1, 1, 0.6): (("exploration",),), (0, 0, 0.8): (REST,)}),
-        (steps, {(0, 0, 0.6): (("exploration",), REST)}),
-        (together, {(0, 0, 0.6): (tuple(TERMS),)}),
+        (alternate, {(0, 0, 0.6): (FIRST,), (1, 0, 0.6): (REST,)}),
+        (alone, {(0, 0, 0.6): (("exploration",),), (1, 0, 0.6): (REST,)}),
+        (epochs, {(1, 0, 0.6): (FIRST,), (0, 1, 0.6): (REST,)}),
+        (phases, {(1, 1, 0.6): (FIRST,), (0, 0, 0.8): (REST,)}),
+        (steps, {(0, 0, 0.6): (FIRST, REST)}),
+        (together, {(0, 0, 0.6): (("cross_entropy", *TERMS),)}),
     ],
 )
 def test_exploration_is_separated_from_the_rest(schedule, plans):
     objective = Objective(ALL, warmup=0.5, schedule=schedule)
-    assert objective.plan(0, 0, 0.4) == ((),)
+    assert objective.plan(0, 0, 0.4) == (("cross_entropy",),)
     for place, plan in plans.items():
         assert objective.plan(*place) == plan
-    assert Objective({}, warmup=0.0, schedule=schedule).plan(0, 0, 0.5) == ((),)
+    assert Objective({}, warmup=0.0, schedule=schedule).plan(0, 0, 0.5) == (("cross_entropy",),)
     named = {t for s in range(4) for names in objective.plan(s, s, 0.5 + s / 8) for t in names}
-    assert named == set(TERMS)  # no term is forgotten
+    assert named == {"cross_entropy", *TERMS}  # no term is forgotten
 
 
 def sized(objective, **sizes):
@@ -394,6 +400,20 @@ def test_frozen_and_fixed_factors_do_not_follow_the_terms():
     again = Objective({"coherence": 0.2}, balance=FrozenBalance)
     again.restore(frozen.state())
     assert sized(again, cross_entropy=1.0, coherence=1.0)["coherence"] == pytest.approx(0.08)
+
+
+def test_factors_of_a_window_stay_and_falling_ones_never_rise():
+    "Both go on from a checkpoint with the same factors."
+    window, falling = (Objective({"coherence": 0.2}, balance=b) for b in (WindowBalance, FallingBalance))
+    seen = {name: [] for name in ("window", "falling")}
+    for step in range(60):
+        for name, objective in (("window", window), ("falling", falling)):
+            if step == 30:
+                objective.restore(Objective({"coherence": 0.2}, balance=type(objective.balanced)).state() | objective.state())
+            seen[name].append(sized(objective, cross_entropy=2.0, coherence=5.0 if step < 40 else 1.0)["coherence"])
+    assert len(set(seen["window"][WindowBalance.window :])) == 1
+    assert seen["falling"] == sorted(seen["falling"], reverse=True)
+    assert sized(Objective({"coherence": 0.2}), cross_entropy=2.0, coherence=1.0)["coherence"] > seen["falling"][-1]
 
 
 def test_balance_over_two_processes_is_that_of_all_clips():
@@ -495,11 +515,13 @@ def test_every_choice_of_modules_trains_with_exact_gradients_and_starts_where_it
     if options.get("stf_join") == "replace_residual":
         state = {k: torch.zeros_like(v) if k.endswith("residual") else v for k, v in state.items()}
     plain.load_state_dict(state)
+    for m in model.stf.values():
+        torch.nn.init.zeros_(m.gate)
     torch.testing.assert_close(model.run(x).logits, plain.run(x).logits, atol=1e-10, rtol=1e-7)  # the gate is shut
     for m in model.stf.values():
         torch.nn.init.constant_(m.gate, 1.0)
     labels = model.run(x).logits.argmax(1).detach()
-    value = lambda: objective_of(LEARNED, balance=FixedBalance)(model, x, labels, present, tuple(TERMS)).total
+    value = lambda: objective_of(LEARNED, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS)).total
     exact, difference, grads = slopes(value, list(model.parameters()), torch.Generator().manual_seed(4))
     assert difference == pytest.approx(exact, rel=1e-5)
     assert len(model.run(x).maps) == 6 and {g.shape[0] for g in model.run(x).G.values()} == {3}

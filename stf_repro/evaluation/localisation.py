@@ -9,7 +9,7 @@ __all__ = ['MEASURES', 'THRESHOLD', 'KIND', 'Found', 'ByKind', 'FORMS', 'best_de
 
 # %% ../../nbs/reference/42_evaluation.localisation.ipynb #e17569ea
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from ..data.made.files import read_truth
 from ..data.preprocess import body_order, kept_frames
 from ..model.fast.passes import accelerate
 from ..model.focus import focus, grad_cam, stretch, top_scores
-from ..model.msg3d import MODULES, MSG3D
-from ..model.variants import CHOICES, elementwise
+from ..model.msg3d import MODULES, MSG3D, Output
+from ..model.variants import CHOICES, elementwise, read
 from ..model.weights import load_part
 from ..training.config import InputConfig, RunConfig, parse
 from ..training.epoch import build_model, make_batch
@@ -69,13 +69,14 @@ def recorded_from(
     model: MSG3D,
     module: str,  # e.g. "g3d3"
 ) -> Iterator[None]:
-    "Record for autograd only what lies behind the maps of a module: for the last block a third of the memory or less. Raises `ValueError`."
+    "Record for autograd only from the maps of a module on: for the last block a third of the memory or less. Raises `ValueError`."
     if module not in MODULES:
         raise ValueError(f"there is no module {module!r}; the network has, first to last: {', '.join(MODULES)}")
     before = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
-    for block in model.blocks[MODULES.index(module) // 2 :]:  # two modules in each
-        block.requires_grad_(True)
+    first = MODULES.index(module) // 2  # two modules in each block
+    for part in (model.blocks[first - 1].tcn if first else model.data_norm, *model.blocks[first:]):  # what makes the map, and what follows
+        part.requires_grad_(True)
     try:
         yield
     finally:
@@ -116,6 +117,7 @@ def clip_focus(
     classes: Tensor | None = None,  # (N,) whose evidence to look for; default: the predicted class
     module: str = MODULES[-1],  # whose focus
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam,  # from a gradient and its map to Q
+    place: Callable[[Output], Mapping[str, Tensor]] = read,  # from a pass to its maps: what each module reads
 ) -> View:
     "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that does not exist."
     x, present = make_batch(clips, indices, config)
@@ -124,7 +126,7 @@ def clip_focus(
         out = accelerate(model).run(x, present)
         scores, top = top_scores(out.logits, 1)
         score = scores[0] if classes is None else out.logits.gather(1, classes[:, None])[:, 0]
-        Q = focus(score, [out.maps[module]], form=form)[0].detach()
+        Q = focus(score, [place(out)[module]], form=form)[0].detach()
     Q = out.by_clip(stretch(Q, x.shape[2])) * present[..., None, None]  # (N, M, T, V)
     peak = Q.amax((1, 2, 3), keepdim=True)
     return View(x, present, Q / torch.where(peak > 0, peak, 1.0), top[:, 0])
@@ -136,7 +138,7 @@ def views(
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
     batch_size: int = 64,
-    **of,  # module and form, as in `clip_focus`
+    **of,  # module, form and place, as in `clip_focus`
 ) -> Iterator[View]:
     "`clip_focus` of many clips, batch by batch, on the CPU."
     for part in indices.split(batch_size):
@@ -174,7 +176,7 @@ def lay_truth(
     return torch.from_numpy(full)
 
 # %% ../../nbs/reference/42_evaluation.localisation.ipynb #4ff1f72d
-MEASURES = ("pointing", "energy", "energy_where", "energy_when", "iou")
+MEASURES = ("pointing", "energy", "energy_where", "energy_when", "iou", "budget")
 THRESHOLD = 0.5  # of the clip's maximum: what counts as inside the focus for the IoU
 
 
@@ -182,6 +184,16 @@ def _share(Q: Tensor, inside: Tensor) -> Tensor:
     "Part of the focus inside a mask, (N,)."
     total = Q.sum((1, 2, 3))
     return (Q * inside).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
+
+
+def _first(Q: Tensor, truth: Tensor) -> Tensor:
+    "Of as many places as the truth has, those with the largest focus: the share inside, (N,). Of equal places any may be taken, of places without focus none."
+    Q, truth = Q.flatten(1), truth.flatten(1)
+    size = truth.sum(1, keepdim=True).clamp(min=1)
+    least = Q.sort(1, descending=True).values.gather(1, size - 1)
+    above, equal = Q > least, (Q == least) & (Q > 0)
+    rest = (size - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True).clamp(min=1)  # how much of each equal place
+    return ((above + rest * equal) * truth).sum(1) / size[:, 0]
 
 
 def measure(
@@ -201,8 +213,8 @@ def measure(
     union = (S | truth).sum((1, 2, 3))
     iou = (S & truth).sum((1, 2, 3)) / union.clamp(min=1)
     a, s = area(truth), area(S)
-    values = (hit.float(), _share(Q, truth), _share(Q, where), _share(Q, when), iou)
-    chance = (a, a, area(where), area(when), a * s / (a + s - a * s).clamp(min=1e-12))
+    values = (hit.float(), _share(Q, truth), _share(Q, where), _share(Q, when), iou, _first(Q, truth))
+    chance = (a, a, area(where), area(when), a * s / (a + s - a * s).clamp(min=1e-12), a)
     return dict(zip(MEASURES, values)), dict(zip(MEASURES, chance))
 
 # %% ../../nbs/reference/42_evaluation.localisation.ipynb #ea96f428
@@ -229,7 +241,7 @@ def localisation(
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
     truth: Tensor,  # (n, M, T, V) from `lay_truth`, of the same clips
-    **of,  # module and form, as in `clip_focus`
+    **of,  # module, form and place, as in `clip_focus`
 ) -> ByKind:
     "All measures of one network's focus, means over clips."
     found = [measure(v.Q, t, v.present) for v, t in zip(views(model, clips, indices, config, **of), truth.split(64))]
@@ -254,14 +266,16 @@ def maps_of(
     config: InputConfig,
     generator: torch.Generator,  # of the random map
     forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = FORMS,
+    place: Callable[[Output], Mapping[str, Tensor]] = read,  # from a pass to its maps
 ) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:  # present (N, M); (module, form) -> (N, M, T, V), raw
     "The focus of every module in every form for the predicted class, and three maps to compare it with."
     x, present = make_batch(clips, indices, config)
     with torch.enable_grad():
         out = accelerate(model).run(x.requires_grad_(), present)
         score = top_scores(out.logits, 1)[0][0]
-        *pairs, (gradient, x) = focus(score, [*out.maps.values(), x], form=lambda gradient, X: (gradient, X.detach()))
-    named = {(module, name): form(*pair) for module, pair in zip(out.maps, pairs) for name, form in forms.items()}
+        X = place(out)
+        *pairs, (gradient, x) = focus(score, [*X.values(), x], form=lambda gradient, X: (gradient, X.detach()))
+    named = {(module, name): form(*pair) for module, pair in zip(X, pairs) for name, form in forms.items()}
     maps = {name: out.by_clip(stretch(Q, x.shape[2])) for name, Q in named.items()}
     maps["input", "elementwise"] = elementwise(gradient, x).permute(0, 3, 1, 2)  # (N, T, V, M) -> (N, M, T, V)
     maps["motion", ""] = motion(x)
@@ -276,12 +290,13 @@ def localisation_by_map(
     config: InputConfig,
     truth: Tensor,  # (n, M, T, V) from `lay_truth`, of the same clips
     forms: dict[str, Callable[[Tensor, Tensor], Tensor]] = FORMS,
+    place: Callable[[Output], Mapping[str, Tensor]] = read,  # from a pass to its maps
     seed: int = 0,  # of the random map
 ) -> dict[tuple[str, str], ByKind]:  # (module, form), first to last; then input, motion and random
     "All measures of every map of one network, from one pass over the clips."
     generator, found = torch.Generator().manual_seed(seed), {}
     for part, t in zip(indices.split(64), truth.split(64)):
-        present, maps = maps_of(model, clips, part, config, generator, forms)
+        present, maps = maps_of(model, clips, part, config, generator, forms, place)
         for name, Q in maps.items():
             found.setdefault(name, []).append(measure(Q, t.to(Q.device), present))
     return {name: by_kind(of_map, clips.labels[indices]) for name, of_map in found.items()}

@@ -125,7 +125,7 @@ def fitted_afterwards(
     batch_size: int = 64,
     lr: float = 0.01,
 ) -> MSG3D:  # a copy, with betas of the same form that were fitted to the frozen network
-    "The best that a beta of this form can do here. Adam on the mean square; raises nothing."
+    "The best that a beta of this form can do here: Adam on the mean square."
     copy, generator = deepcopy(model), torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)

@@ -11,7 +11,10 @@ import difflib
 from .variants import check_choices
 
 # %% ../../nbs/appendix/29_model.readings.ipynb #53175eac
-_BEFORE = {"focus_place": "output", "balance": "running"}  # what all readings had in common before the input was read
+_BEFORE = {  # what all readings had in common before the input was read
+    "focus_place": "output", "balance": "running",
+    "stf_beta": "linear", "stf_alpha": "time", "stf_squash": "tanh", "stf_gate": "closed",
+}
 
 READINGS: dict[str, dict[str, str]] = {  # by name; what differs from the defaults of the core, by the names in `CHOICES`
     "poster-input": {},

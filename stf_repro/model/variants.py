@@ -6,7 +6,7 @@
 __all__ = ['last', 'last_two', 'all_modules', 'first', 'CHOICES', 'logit', 'log_softmax', 'softmax', 'elementwise', 'read',
            'ends', 'after_graph', 'of_block', 'last_map', 'fixed_gradients', 'raw', 'unit_norm', 'last_of_network',
            'soft_threshold', 'right', 'every', 'attached', 'logit_of', 'log_survival', 'squared', 'hinged',
-           'relu_predictor', 'bottleneck_predictor', 'MeanAlpha', 'GramAlpha', 'EmbeddedAlpha', 'row_softmax', 'loose',
+           'linear_predictor', 'relu_predictor', 'TimeAlpha', 'MeanAlpha', 'GramAlpha', 'bounded', 'loose',
            'replace_residual', 'multiply', 'steps', 'phases', 'epochs', 'together', 'alone', 'FrozenBalance',
            'WindowBalance', 'FallingBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
 
@@ -23,7 +23,7 @@ from .focus import class_score, grad_cam, gradients, normalise
 from .losses import norm, probability
 from .msg3d import Output, add
 from .objective import CE, Plan, RunningBalance, Scene, alternate, apart
-from .stf import TimeAlpha, bounded, focus_predictor
+from .stf import FocusAttention, focus_predictor, row_softmax
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #99f4ed16
 def logit(logits: Tensor) -> Tensor:  # (N, classes), all three
@@ -157,17 +157,31 @@ def hinged(a: Tensor, b: Tensor) -> Tensor:
     return norm(a, b).clamp(max=a[0].numel() ** 0.5 / 4)
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #db3337e5
-def relu_predictor(channels: int) -> nn.Module:  # (B, C, T, V) -> (B, 1, T, V)
+def linear_predictor(channels: int) -> nn.Module:  # (B, C, T, V) -> (B, 1, T, V), both
+    "beta as one 1x1 convolution and a sigmoid, which starts at one half."
+    return nn.Sequential(nn.Conv2d(channels, 1, 1), nn.Sigmoid())
+
+
+def relu_predictor(channels: int) -> nn.Module:
     "beta with a ReLU at the end."
     return nn.Sequential(nn.Conv2d(channels, 1, 1), nn.ReLU())
 
-
-def bottleneck_predictor(channels: int) -> nn.Module:
-    "beta with two layers."
-    middle = max(channels // 4, 1)
-    return nn.Sequential(nn.Conv2d(channels, middle, 1), nn.ReLU(), nn.Conv2d(middle, 1, 1), nn.Sigmoid())
-
 # %% ../../nbs/appendix/29_model.variants.ipynb #8bcb860b
+class TimeAlpha(nn.Module):
+    "alpha with time as channels: a weighted sum of joint u's focus over the frames, with weights for each k and v."
+
+    def __init__(self, frames: int, num_joints: int, num_scales: int):
+        super().__init__()
+        self.read = nn.Conv1d(frames, num_scales * num_joints, 1)
+        self.num_scales = num_scales
+
+    def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
+        B, T, V = focus.shape
+        if T != self.read.in_channels:
+            raise ValueError(f"this STF module was built for {self.read.in_channels} frames at its place, got {T}: build STF(frames=...) for this length")
+        return self.read(focus).view(B, self.num_scales, V, V)
+
+
 class MeanAlpha(nn.Module):
     "alpha from the mean focus of each joint."
 
@@ -192,22 +206,9 @@ class GramAlpha(nn.Module):
         return self.scale * together.unsqueeze(1) + self.shift
 
 
-class EmbeddedAlpha(nn.Module):
-    "alpha from two embeddings of each joint's focus over time: entry (v, u) is their product."
-
-    def __init__(self, frames: int, num_joints: int, num_scales: int):
-        super().__init__()
-        self.num_scales = num_scales
-        self.rows, self.columns = (nn.Conv1d(frames, num_scales * 8, 1) for _ in range(2))
-
-    def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
-        v, u = (layer(focus).unflatten(1, (self.num_scales, -1)) for layer in (self.rows, self.columns))  # (B, K, 8, V)
-        return torch.einsum("bkdv,bkdu->bkvu", v, u)
-
-
-def row_softmax(G: Tensor) -> Tensor:  # (B, K, V, V)
-    "Rows that sum to one, in place of the tanh."
-    return G.softmax(-1)
+def bounded(G: Tensor) -> Tensor:  # (B, K, V, V), both
+    "tanh, divided by the number of joints: the absolute sum of a row is below one."
+    return G.tanh() / G.shape[-1]
 
 
 def loose(G: Tensor) -> Tensor:
@@ -354,10 +355,10 @@ CHOICES: dict[str, Choice] = {
     "distance": _choice("C18", "divergence adjacency coherence", "distance", norm=norm, squared=squared),
     "divergence_bound": _choice("C20", "divergence", "distance", scale=norm, hinge=hinged),
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),
-    "stf_beta": _choice("C10", "stf", "beta", sigmoid=focus_predictor, relu=relu_predictor, bottleneck=bottleneck_predictor),
-    "stf_alpha": _choice("C11", "stf", "alpha", time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha, embedded=EmbeddedAlpha),
-    "stf_squash": _choice("C11", "stf", "squash", tanh=bounded, loose_tanh=loose, softmax=row_softmax),
-    "stf_gate": _choice("C12", "stf", "gate", closed=0.0, half=0.5),
+    "stf_beta": _choice("C10", "stf", "beta", two_layers=focus_predictor, linear=linear_predictor, relu=relu_predictor),
+    "stf_alpha": _choice("C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha),
+    "stf_squash": _choice("C11", "stf", "squash", softmax=row_softmax, tanh=bounded, loose_tanh=loose),
+    "stf_gate": _choice("C12", "stf", "gate", half=0.5, closed=0.0, open=1.0),
     "stf_join": _choice("C12", "stf", "join", add=add, replace_residual=replace_residual, multiply=multiply),
     "stf_taught_on": _choice("C14", "stf", "taught_on", detached=Tensor.detach, attached=attached),
     "separation": _choice("C16", "objective", "schedule", batches=alternate, alone=alone, steps=steps, phases=phases, epochs=epochs, none=together),
