@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
-from stf_repro.data.made import actions, files
+from stf_repro.data.folders import project_root
+from stf_repro.data.made import actions, body, files
 from stf_repro.data.made import camera as cam
 from stf_repro.data.names import class_names
 from stf_repro.skeleton import LAYOUTS
@@ -201,18 +203,25 @@ def test_where_pairs_share_the_timing_and_differ_in_the_limb(pair):
         assert energy(own.bodies)[0, mine].sum() > 3 * energy(other.bodies)[0, mine].sum()
 
 
-def test_walking_and_running_differ_in_tempo_only():
+def test_walking_and_running_differ_in_tempo_and_somewhat_in_posture_of_the_same_joints():
     config = dataclasses.replace(SMALL, shortest=60, longest=60, distraction=0.0)
     a, b = (actions.perform(c, 1, 1, config) for c in (5, 6))
     assert (a.truth == b.truth).all()
     still = ~a.truth[0].any(0)
     assert (a.bodies[:, :, still] == b.bodies[:, :, still]).all()
     heights = [x.bodies[0, :, 14, 1] for x in (a, b)]
-    assert np.ptp(heights[0]) == pytest.approx(
-        np.ptp(heights[1]), rel=0.15
-    )  # knees are lifted as far: not the amplitude
+    assert 1.1 < np.ptp(heights[1]) / np.ptp(heights[0]) < 1.5  # feet are lifted higher, not to another place
     beats = [np.abs(np.fft.rfft(h - h.mean(), 512)).argmax() for h in heights]
-    assert beats[1] / beats[0] == pytest.approx(1.75, rel=0.15)
+    assert beats[1] / beats[0] == pytest.approx(2, rel=0.15)
+
+
+def test_no_legs_are_too_fast_for_the_frames_of_the_default_profile():
+    every = yaml.safe_load((project_root() / "params.yaml").read_text())["base"]["input"]["every"]
+    config = dataclasses.replace(SMALL, subjects=40)
+    clocks = [actions._clock(body.generator(n), config, actions.subject(1 + n % 40, config)) for n in range(400)]
+    fastest = max(clock.tempo for clock in clocks)
+    assert 1.2 < fastest < 1.18 * 1.12
+    assert fastest * actions._ONE[5].keywords["hertz"] < 30 / every / 2  # Nyquist
 
 
 def test_clapping_differs_in_tempo_only():

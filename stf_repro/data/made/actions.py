@@ -173,13 +173,14 @@ def _kick(pose: Pose, clock: Clock) -> Truth:
     return [(clock.start, clock.stop, LEG[RIGHT])]
 
 # %% ../../../nbs/reference/06_data.made.actions.ipynb #12152e5a
-def _march(pose: Pose, clock: Clock, hertz: float) -> Truth:
-    angle, w = clock.cycle(hertz), clock.envelope
+def _march(pose: Pose, clock: Clock, hertz: float, height: float, arms: tuple[float, float, float]) -> Truth:
+    "Feet go up and down in turn, `height` leg lengths high; hands swing about a place, up and forward of the shoulder, and how far."
+    (up, forward, reach), angle, w = arms, clock.cycle(hertz), clock.envelope
     for side, sign in ((LEFT, 1), (RIGHT, -1)):
-        lift = 0.32 * clock.size * np.maximum(0, sign * np.sin(angle))
+        lift = height * clock.size * np.maximum(0, sign * np.sin(angle))
         pose.move("feet", side, w, np.stack([np.full_like(w, 0.02), lift, -0.1 * lift], 1))
-        swing = 0.32 * clock.size * sign * np.sin(angle)
-        pose.move("hands", side, w, np.stack([np.full_like(w, 0.1), -0.66 + 0.1 * swing, 0.3 - swing], 1))
+        swing = reach * clock.size * sign * np.sin(angle)
+        pose.move("hands", side, w, np.stack([np.full_like(w, 0.1), up + 0.1 * swing, forward - swing], 1))
     return [(clock.start, clock.stop, ARM[LEFT] + ARM[RIGHT] + LEG[LEFT] + LEG[RIGHT])]
 
 
@@ -401,8 +402,8 @@ _ONE: dict[int, Callable[[Pose, Clock], Truth]] = {
     1: partial(_wave, side=LEFT),
     2: _punch,
     3: _kick,
-    4: partial(_march, hertz=1.0),
-    5: partial(_march, hertz=1.75),
+    4: partial(_march, hertz=0.8, height=0.28, arms=(-0.72, 0.26, 0.3)),
+    5: partial(_march, hertz=1.6, height=0.36, arms=(-0.64, 0.32, 0.32)),
     6: _pick_up,
     8: _read,
     9: _drink,
