@@ -57,7 +57,7 @@ def test_logits_and_activations(original, state, fast, monkeypatch):
         out = model.run(the_input(original))
     assert relative(out.logits, original["logits_eval"]) < 1e-4
     assert set(outputs) == {"tcn1", "tcn2", "tcn3"}
-    outputs |= {f"sgcn{i}": out.maps[f"gcn{i}"] for i in (1, 2, 3)} | {f"gcn3d{i}": out.maps[f"g3d{i}"] for i in (1, 2, 3)}
+    outputs |= {f"sgcn{i}": out.places["output"][f"gcn{i}"] for i in (1, 2, 3)} | {f"gcn3d{i}": out.places["output"][f"g3d{i}"] for i in (1, 2, 3)}
     for unit, value in outputs.items():
         assert tuple(value.shape) == tuple(original[f"act_eval/{unit}/shape"])
         assert relative(value[0, :4, :4, :5], original[f"act_eval/{unit}/slice"]) < 1e-4
@@ -91,7 +91,7 @@ def test_any_layout_length_and_number_of_bodies(layout, bodies, frames):
     model = MSG3D(5, LAYOUTS[layout], bodies, width=6, num_gcn_scales=3, num_g3d_scales=2)
     out = model.run(torch.randn(2, 3, frames, len(LAYOUTS[layout]), bodies))
     assert out.logits.shape == (2, 5)
-    lengths = {out.maps[m].shape[2] for m in ("gcn3", "g3d3")}
+    lengths = {out.places["output"][m].shape[2] for m in ("gcn3", "g3d3")}
     assert lengths == {-(-(-(-frames // 2)) // 2)}  # two strides of 2, rounded up
 
 

@@ -18,7 +18,7 @@ HERE = torch.ones(3, 1, dtype=torch.bool)
 
 def objective_of(reading: str, **more) -> Objective:
     "The objective of a reading, with fixed factors."
-    taken = arguments(read_as(reading, {"target_gradient": "attached"}))
+    taken = arguments(read_as(reading, {"target_gradient": "attached", "coherence_leader": "both"}))
     taken.pop("stf", None)
     taken.pop("objective", None)
     return Objective(ALL, reading=FocusReading(**taken.pop("focus", {}) | more), choices=taken, balance=FixedBalance)
@@ -128,7 +128,7 @@ def test_a_soft_threshold_is_that_of_the_paper():
 def test_exploration_alone_leaves_the_cross_entropy_out_of_the_total():
     model, x = opened(), batch(persons=1)
     labels = model.run(x).logits.argmax(1).detach()
-    objective = Objective(ALL, warmup=0.0, schedule=CHOICES["separation"].options["alone"], balance=FixedBalance)
+    objective = Objective({t: s for t, s in ALL.items() if t != "adjacency"}, warmup=0.0, schedule=CHOICES["separation"].options["alone"], balance=FixedBalance)
     (names,) = objective.plan(0, 0, 0.5)
     losses = objective(model, x, labels, HERE, names)
     assert names == ("exploration",) and losses.factors["cross_entropy"] == 0

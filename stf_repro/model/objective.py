@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Place', 'Counted', 'TERMS', 'Plan', 'CE', 'FocusReading', 'Scene', 'explore', 'diverge', 'cohere', 'predict', 'apart',
-           'alternate', 'RunningBalance', 'Losses', 'Objective', 'cross_entropy']
+           'alternate', 'FrozenBalance', 'Losses', 'Objective', 'cross_entropy']
 
 # %% ../../nbs/reference/26_model.objective.ipynb #b6bfa2f0
 import math
@@ -212,8 +212,8 @@ def alternate(
     return ((CE, *(name for name in names if (name == "exploration") == (step % 2 == 0))),)
 
 # %% ../../nbs/reference/26_model.objective.ipynb #b70e52d2
-class RunningBalance:
-    "Factors from running means: each term keeps its share of the cross-entropy."
+class FrozenBalance:
+    "Factors that are set when a term first acts, and kept."
 
     def __init__(
         self,
@@ -222,25 +222,28 @@ class RunningBalance:
     ):
         self.shares, self.cap = shares, cap
         self.means: dict[str, float] = {}  # running mean of |term|: part of a checkpoint
+        self.frozen: dict[str, float] = {}  # factor of each term that has acted: part of a checkpoint
 
     def update(self, sizes: dict[str, float]) -> None:
         "Note how large the terms of a step are."
         for name, size in sizes.items():
             self.means[name] = size if name not in self.means else 0.95 * self.means[name] + 0.05 * size
 
+    def ratio(self, name: str) -> float:
+        "The factor with which a term would now have its share."
+        return min(self.cap, self.shares.get(name, 0.0) * self.means[CE] / max(self.means[name], 1e-12))
+
     def factor(self, name: str) -> float:
         "lambda of one term; a term without a share is only measured, and one that never counted has none yet."
-        if name not in self.means:
-            return 0.0
-        return min(self.cap, self.shares.get(name, 0.0) * self.means["cross_entropy"] / max(self.means[name], 1e-12))
+        return self.frozen.setdefault(name, self.ratio(name)) if name in self.means else 0.0
 
     def state(self) -> dict:  # JSON values
         "What a checkpoint must hold to go on with the same factors."
-        return {"means": dict(self.means)}
+        return {"means": dict(self.means), "frozen": dict(self.frozen)}
 
     def restore(self, state: dict) -> None:
         "Go on from `state`."
-        self.means = dict(state["means"])
+        self.means, self.frozen = dict(state["means"]), dict(state["frozen"])
 
 # %% ../../nbs/reference/26_model.objective.ipynb #f9c8de4e
 @dataclass
@@ -260,7 +263,8 @@ class Objective:
     shares: dict[str, float] = field(default_factory=dict)  # wanted |term| / cross-entropy, by name; absent: not used
     warmup: float = 0.4  # part of the training, from the start, on cross-entropy alone
     cap: float = 10.0  # largest factor
-    balance: Callable[[dict[str, float], float], RunningBalance] = RunningBalance
+    teach_every: int = 1  # steps from one in which beta is taught (L_Gk) to the next
+    balance: Callable[[dict[str, float], float], FrozenBalance] = FrozenBalance
     schedule: Callable[..., Plan] = alternate  # from the names of the terms to a plan
     reading: FocusReading = FocusReading()
     choices: dict[str, dict] = field(default_factory=dict)  # arguments of the functions in `TERMS`, by term
@@ -283,7 +287,10 @@ class Objective:
         names = tuple(name for name in TERMS if self.shares.get(name))
         if progress < self.warmup or not names:
             return ((CE,),)
-        return self.schedule(names, step, epoch, (progress - self.warmup) / max(1 - self.warmup, 1e-12))
+        others = tuple(name for name in names if name != "adjacency")
+        *first, last = self.schedule(others, step, epoch, (progress - self.warmup) / max(1 - self.warmup, 1e-12)) or ((CE,),)
+        taught = ("adjacency",) if "adjacency" in names and step % self.teach_every == 0 else ()
+        return (*first, (*last, *taught))
 
     def __call__(
         self,

@@ -11,21 +11,19 @@ import difflib
 from .variants import check_choices
 
 # %% ../../nbs/appendix/29_model.readings.ipynb #53175eac
-_BEFORE = {  # what all readings had in common before the input was read
-    "focus_place": "output", "balance": "running",
-    "stf_beta": "linear", "stf_alpha": "time", "stf_squash": "tanh", "stf_gate": "closed",
-}
-
 READINGS: dict[str, dict[str, str]] = {  # by name; what differs from the defaults of the core, by the names in `CHOICES`
     "poster-input": {},
-    "poster-output": _BEFORE,
+    "poster-output": {  # with the modules and the factors of the first version
+        "focus_place": "output", "balance": "running",
+        "stf_beta": "linear", "stf_alpha": "time", "stf_squash": "tanh", "stf_gate": "closed", "stf_heard": "attached",
+    },
     "lineage": {
         "focus_place": "output", "focus_weights": "first_order",
         "mask_modules": "last_map", "mask_shape": "soft_threshold",
         "coherence_modules": "last_windows", "coherence_leader": "later",
     },
     "early": {
-        **_BEFORE, "focus_form": "elementwise", "mask_modules": "first",
+        "focus_place": "output", "focus_form": "elementwise", "mask_modules": "first",
         "divergence_module": "first", "coherence_modules": "frame_graphs",
     },
 }

@@ -6,9 +6,10 @@
 __all__ = ['last', 'last_two', 'all_modules', 'first', 'CHOICES', 'logit', 'log_softmax', 'softmax', 'elementwise', 'read',
            'ends', 'after_graph', 'of_block', 'last_map', 'fixed_gradients', 'raw', 'unit_norm', 'last_of_network',
            'soft_threshold', 'right', 'every', 'attached', 'logit_of', 'log_survival', 'squared', 'hinged',
-           'linear_predictor', 'relu_predictor', 'TimeAlpha', 'MeanAlpha', 'GramAlpha', 'bounded', 'loose',
-           'replace_residual', 'multiply', 'steps', 'phases', 'epochs', 'together', 'alone', 'FrozenBalance',
-           'WindowBalance', 'FallingBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
+           'linear_predictor', 'relu_predictor', 'TimeAlpha', 'MeanAlpha', 'GramAlpha', 'row_softmax', 'bounded',
+           'loose', 'heard_with_gradient', 'replace_residual', 'multiply', 'steps', 'phases', 'epochs', 'together',
+           'alone', 'RunningBalance', 'WindowBalance', 'FallingBalance', 'FixedBalance', 'Choice', 'check_choices',
+           'arguments']
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #f02ae55a
 import difflib
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 from .focus import class_score, grad_cam, gradients, normalise
 from .losses import norm, probability
 from .msg3d import Output, add
-from .objective import CE, Plan, RunningBalance, Scene, alternate, apart
-from .stf import FocusAttention, focus_predictor, row_softmax
+from .objective import CE, FrozenBalance, Plan, Scene, alternate, apart
+from .stf import FocusAttention, centred_softmax, focus_predictor, heard
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #99f4ed16
 def logit(logits: Tensor) -> Tensor:  # (N, classes), all three
@@ -206,7 +207,12 @@ class GramAlpha(nn.Module):
         return self.scale * together.unsqueeze(1) + self.shift
 
 
-def bounded(G: Tensor) -> Tensor:  # (B, K, V, V), both
+def row_softmax(G: Tensor) -> Tensor:  # (B, K, V, V), all three
+    "Rows that sum to one, as in 2s-AGCN."
+    return G.softmax(-1)
+
+
+def bounded(G: Tensor) -> Tensor:
     "tanh, divided by the number of joints: the absolute sum of a row is below one."
     return G.tanh() / G.shape[-1]
 
@@ -214,6 +220,15 @@ def bounded(G: Tensor) -> Tensor:  # (B, K, V, V), both
 def loose(G: Tensor) -> Tensor:
     "tanh, divided by the root of the number of joints: the matrix is of the size of the skeleton's, a row may outweigh it."
     return G.tanh() / G.shape[-1] ** 0.5
+
+# %% ../../nbs/appendix/29_model.variants.ipynb #e0d2d1c0
+def heard_with_gradient(
+    beta: nn.Module,
+    x: Tensor,  # (B, C, T, V)
+    taught: Tensor,  # (B, T, V), not used
+) -> Tensor:  # (B, T, V)
+    "The prediction with its graph, down to the features."
+    return beta(x).squeeze(1)
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #2add15bd
 def replace_residual(A: Tensor, residual: Tensor, G: Tensor) -> Tensor:  # (K, V, V) twice, (B, K, V, V) -> (B, K, V, V)
@@ -251,37 +266,21 @@ def alone(names: tuple[str, ...], step: int, epoch: int, progress: float) -> Pla
     return ((("exploration",) if step % 2 == 0 and "exploration" in names else (CE, *(n for n in names if n != "exploration"))),)
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #5f5246cb
-class FrozenBalance(RunningBalance):
-    "Factors that stay as they are at a term's first step."
-
-    def __init__(self, shares: dict[str, float], cap: float = 10.0):
-        super().__init__(shares, cap)
-        self.frozen: dict[str, float] = {}
+class RunningBalance(FrozenBalance):
+    "Factors that follow running means, so that each term keeps its share: that of the first reading."
 
     def factor(self, name: str) -> float:
         "lambda of one term."
-        if name not in self.means:
-            return 0.0
-        return self.frozen.setdefault(name, super().factor(name))
-
-    def state(self) -> dict:
-        "Means and factors."
-        return {**super().state(), "frozen": dict(self.frozen)}
-
-    def restore(self, state: dict) -> None:
-        "Go on from `state`."
-        super().restore(state)
-        self.frozen = dict(state["frozen"])
+        return self.ratio(name) if name in self.means else 0.0
 
 
-class WindowBalance(RunningBalance):
+class WindowBalance(FrozenBalance):
     "Running factors for the first `window` steps of a term, which then stay as they are."
 
     window = 20
 
     def __init__(self, shares: dict[str, float], cap: float = 10.0):
         super().__init__(shares, cap)
-        self.frozen: dict[str, float] = {}
         self.steps: dict[str, int] = {}
 
     def update(self, sizes: dict[str, float]) -> None:
@@ -292,18 +291,16 @@ class WindowBalance(RunningBalance):
 
     def factor(self, name: str) -> float:
         "lambda of one term."
-        if self.steps.get(name, 0) <= self.window:
-            return super().factor(name)
-        return self.frozen.setdefault(name, super().factor(name))
+        return self.ratio(name) if 0 < self.steps.get(name, 0) <= self.window else super().factor(name)
 
     def state(self) -> dict:
         "Means, factors, and how often each term was noted."
-        return {**super().state(), "frozen": dict(self.frozen), "steps": dict(self.steps)}
+        return super().state() | {"steps": dict(self.steps)}
 
     def restore(self, state: dict) -> None:
         "Go on from `state`."
         super().restore(state)
-        self.frozen, self.steps = dict(state["frozen"]), dict(state["steps"])
+        self.steps = dict(state["steps"])
 
 
 class FallingBalance(FrozenBalance):
@@ -313,11 +310,11 @@ class FallingBalance(FrozenBalance):
         "lambda of one term."
         if name not in self.means:
             return 0.0
-        self.frozen[name] = min(self.frozen.get(name, self.cap), RunningBalance.factor(self, name))
+        self.frozen[name] = min(self.frozen.get(name, self.cap), self.ratio(name))
         return self.frozen[name]
 
 
-class FixedBalance(RunningBalance):
+class FixedBalance(FrozenBalance):
     "Shares are factors."
 
     def factor(self, name: str) -> float:
@@ -357,12 +354,13 @@ CHOICES: dict[str, Choice] = {
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),
     "stf_beta": _choice("C10", "stf", "beta", two_layers=focus_predictor, linear=linear_predictor, relu=relu_predictor),
     "stf_alpha": _choice("C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha),
-    "stf_squash": _choice("C11", "stf", "squash", softmax=row_softmax, tanh=bounded, loose_tanh=loose),
-    "stf_gate": _choice("C12", "stf", "gate", half=0.5, closed=0.0, open=1.0),
+    "stf_squash": _choice("C11", "stf", "squash", centred=centred_softmax, softmax=row_softmax, tanh=bounded, loose_tanh=loose),
+    "stf_gate": _choice("C12", "stf", "gate", open=1.0, half=0.5, closed=0.0),
     "stf_join": _choice("C12", "stf", "join", add=add, replace_residual=replace_residual, multiply=multiply),
+    "stf_heard": _choice("C14", "stf", "hears", detached=heard, attached=heard_with_gradient),
     "stf_taught_on": _choice("C14", "stf", "taught_on", detached=Tensor.detach, attached=attached),
     "separation": _choice("C16", "objective", "schedule", batches=alternate, alone=alone, steps=steps, phases=phases, epochs=epochs, none=together),
-    "balance": _choice("C19", "objective", "balance", running=RunningBalance, frozen=FrozenBalance, window=WindowBalance, falling=FallingBalance, fixed=FixedBalance),
+    "balance": _choice("C19", "objective", "balance", frozen=FrozenBalance, window=WindowBalance, running=RunningBalance, falling=FallingBalance, fixed=FixedBalance),
 }
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #687a421e

@@ -60,6 +60,7 @@ class ObjectiveConfig(Part):
     shares: dict[str, float] = {}  # term -> wanted size beside the cross-entropy; M1 of Table 5 has none
     warmup: float = Field(0.4, ge=0, le=1)
     cap: float = Field(10.0, gt=0)
+    teach_every: int = Field(1, ge=1)  # steps from one in which beta is taught (L_Gk) to the next
 
     @model_validator(mode="after")
     def _known_terms(self):

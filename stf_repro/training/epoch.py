@@ -52,7 +52,7 @@ def build_objective(
     "The loss that a run trains with: its terms, and how it reads what the paper leaves open."
     o, taken = config.objective, arguments(config.read)
     reading, own = FocusReading(**taken.pop("focus", {})), taken.pop("objective", {})
-    return Objective(dict(o.shares), o.warmup, o.cap, reading=reading, choices={name: taken[name] for name in TERMS if name in taken}, **own)
+    return Objective(dict(o.shares), o.warmup, o.cap, o.teach_every, reading=reading, choices={name: taken[name] for name in TERMS if name in taken}, **own)
 
 # %% ../../nbs/reference/33_training.epoch.ipynb #991e7991
 def epoch_generator(

@@ -309,7 +309,7 @@ def is_known(
     dtypes = {p.dtype for m in modules if m._parameters for p in m._parameters.values() if p is not None}
     if not _is_untouched(modules) or dtypes not in ({torch.float32}, {torch.float64}) or not isinstance(model.head, nn.Linear):
         return False
-    by_row = all(_is_by_row(part) for unit in stf for part in (*_modules(unit), unit.squash, unit.taught_on))
+    by_row = all(_is_by_row(part) for unit in stf for part in (*_modules(unit), unit.squash, unit.taught_on, unit.hears))
     return by_row and len({m.training for m in _modules(model.blocks)}) == 1 and all(map(_is_block, model.blocks))
 
 # %% ../../../nbs/appendix/21_model.fast.passes.ipynb #6bd6e21e
