@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'show', 'render', 'pack', 'predict', 'focus', 'draw',
-           'evaluate', 'doctor', 'bench', 'parser', 'main']
+           'evaluate', 'mechanism', 'doctor', 'bench', 'parser', 'main']
 
 # %% ../nbs/reference/60_cli.ipynb #ca39a4de
 import argparse
@@ -532,6 +532,21 @@ def evaluate(root: None, args) -> str:
     return "\n".join([str(folder), *notes, overview_text(overview(found), args.pairs)])
 
 
+def mechanism(root: Path, args) -> str:
+    "Say what the parts of a finished run do on its test clips: terms, mask, beta, G, gradients."
+    from tqdm import tqdm
+
+    from stf_repro.evaluation.mechanism import mechanism_text, run_mechanism
+    from stf_repro.training.params import run_folder
+    from stf_repro.training.trainer import find_device
+
+    whole = run_folder(root, _params(root), args.run)
+    folders = sorted(path.parent for path in whole.rglob("metrics.json"))
+    if not folders:
+        raise ValueError(f"{whole} holds no finished training: `stf train {args.run}` trains it")
+    return mechanism_text([run_mechanism(folder, root, find_device(args.device)) for folder in tqdm(folders, unit=" trainings", leave=False)])
+
+
 def doctor(root: None, args) -> int:
     "Say what can be run here and what is missing: environment, project, data, runs. The exit code is 0 if the profile can be run."
     from stf_repro.report.doctor import report
@@ -698,6 +713,10 @@ def _look_commands(commands: _Commands) -> None:
     p = commands.add(_LOOK, evaluate, "how good is the finished run RUN, and what does it mix up?", "stf evaluate stf-xsub60-joint", project=False)
     p.add_argument("run", help="a key of the profile, or the folder of a run or of one training")
     p.add_argument("--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)")
+
+    p = commands.add(_LOOK, mechanism, "do the parts of the finished run RUN do what they are there for? Terms, mask, beta, G, gradients", "stf mechanism stf-xsub60-joint")
+    p.add_argument("run", help="a key of the profile, e.g. stf-xsub60-joint")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 def _check_commands(commands: _Commands) -> None:

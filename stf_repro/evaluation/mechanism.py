@@ -4,24 +4,29 @@
 
 # %% auto #0
 __all__ = ['Taught', 'Measured', 'correlation', 'term_values', 'shuffled', 'mask_effect', 'taught_by', 'agreement',
-           'fitted_afterwards', 'gradient_sizes', 'mechanism']
+           'fitted_afterwards', 'gradient_sizes', 'mechanism', 'run_mechanism', 'mechanism_text']
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #d618f37a
 from collections.abc import Collection
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..data.batches import Clips
+from ..data.benchmarks import get_benchmark
+from ..data.clips import ClipStore
 from .adjacency import class_adjacency, without_adjacency
+from .localisation import load_run
 from ..model import losses
 from ..model.focus import gradients, stretch
 from ..model.msg3d import MSG3D
 from ..model.objective import TERMS, FocusReading, Objective, Scene, cross_entropy
 from ..model.variants import fixed_gradients
 from ..training.config import InputConfig
-from ..training.epoch import make_batch
+from ..training.epoch import build_objective, make_batch
+from ..training.trainer import split_clips
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #3edd3ed3
 def correlation(
@@ -210,3 +215,27 @@ def mechanism(
             alone = torch.cat([shut(make_batch(clips, part, config)[0]).argmax(1) for part in test.split(batch_size)])
         found |= {("top1", "without G"): percent(alone == labels), ("changed", "without G"): percent(alone != torch.cat(said))}
     return found
+
+# %% ../../nbs/reference/46_evaluation.mechanism.ipynb #9e18533f
+def run_mechanism(
+    folder,  # of a finished training: runs/<profile>/<group>/<key>/seed-<n>
+    root,  # of the project, with clips/
+    device="cpu",
+) -> Measured:
+    "What the parts of a trained network do. Raises `FileNotFoundError` without a finished run or its clips."
+    model, config = load_run(folder, device)
+    store = ClipStore.open(Path(root) / "clips" / config.source)
+    clips, parts = Clips(store, device, get_benchmark(config.benchmark).num_persons), split_clips(config, store)
+    return mechanism(model, clips, parts["train"][:256], parts["test"], config.input, build_objective(config), config.seed)
+
+
+def mechanism_text(
+    found: list[Measured],  # of one run, seed by seed
+) -> str:
+    "A table: quantity, of what, mean over the seeds, and from the lowest to the highest."
+    rows = []
+    for quantity, of in found[0]:
+        values = [one[quantity, of] for one in found]
+        spread = f"   {min(values):.3g} to {max(values):.3g}" if len(values) > 1 else ""
+        rows.append(f"{quantity:24s} {of:12s} {sum(values) / len(values):9.3g}{spread}")
+    return "\n".join(rows)
