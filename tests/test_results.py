@@ -773,8 +773,8 @@ def test_what_is_said_of_the_settings_is_counted():
 
 def localisation_csv(maps: dict[tuple[str, str], list[float]], chance: float = 0.25) -> pd.DataFrame:
     "Energy inside the truth, by map and seed; and rows that do not matter."
-    rows = [{"model": model, "seed": str(s), "module": module, "form": form, "kind": kind, "measure": measure, "value": str(v + 0.3 * (model != "M5" or kind != "all" or measure != "energy")), "chance": str(chance)}
-            for (module, form), values in maps.items() for s, v in enumerate(values) for model in ("M1", "M5") for kind in ("all", "when") for measure in ("pointing", "energy")]  # fmt: skip
+    rows = [{"model": model, "seed": str(s), "place": place, "module": module, "form": form, "kind": kind, "measure": measure, "value": str(v + 0.3 * (model != "M5" or kind != "all" or measure != "energy" or place == "output")), "chance": str(chance)}
+            for (module, form), values in maps.items() for s, v in enumerate(values) for place in ("input", "output") for model in ("M1", "M5") for kind in ("all", "when") for measure in ("pointing", "energy")]  # fmt: skip
     return pd.DataFrame(rows)
 
 

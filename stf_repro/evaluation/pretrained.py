@@ -197,7 +197,7 @@ def choose_example(
     return clips.store.names[of_action[at]], how
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #252c60d7
-TERM_RUNS = ("no-terms", "exploration", "divergence", "adjacency", "coherence")  # of the profile `choices`
+TERM_RUNS = ("no-terms", "exploration", "divergence", "adjacency", "coherence")  # of the profile `alone`
 
 
 def term_foci(
@@ -228,7 +228,7 @@ def load_terms() -> dict[str, dict[str, Tensor]]:  # run of `TERM_RUNS` -> what 
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #c749a680
 def pack(
-    root: Path,  # the project, with finished runs of the profiles `synthetic` and `choices`, and clips and recordings of `synth60`
+    root: Path,  # the project, with finished runs of the profiles `synthetic` and `alone`, and clips and recordings of `synth60`
 ) -> str:  # one line
     "Write the networks and the example clip that ship with the package, and what each term changes on it. Raises `FileNotFoundError` for a run that is not finished."
     raw, out = Path(root) / "raw" / "synth60", FOLDER
@@ -249,7 +249,7 @@ def pack(
     for file, content in ((f"{name}.skeleton", (raw / f"{name}.skeleton").read_bytes()), ("truth.jsonl", f"{line}\n".encode()), ("chosen.txt", f"{how}\n".encode())):
         write_atomic(out / "example" / file, content)
     example, label = example_clip(), get_benchmark("synth60-xsub").classes.index("kick")
-    trained = {run: load_run(Path(root) / "runs" / "choices" / "choices" / run / "seed-0") for run in TERM_RUNS}
+    trained = {run: load_run(Path(root) / "runs" / "alone" / "alone" / run / "seed-0") for run in TERM_RUNS}
     seen = {f"{run}/{what}": value for run, (network, config) in trained.items() for what, value in term_foci(network, example, config.input, label).items()}
     write_atomic(out / "terms.safetensors", save(seen))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
