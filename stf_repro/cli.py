@@ -676,7 +676,7 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("source", help="a source that was preprocessed")
     p.add_argument("format", choices=("msg3d", "pyskl"), help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does")
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
-    commands.add(_PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profiles synthetic and alone", "stf pack")
+    commands.add(_PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profile synthetic", "stf pack")
 
 # %% ../nbs/reference/60_cli.ipynb #bd510180
 _FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table (.csv, .tsv), results of a pose estimator (.json), a folder that OpenPose filled"

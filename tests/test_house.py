@@ -110,7 +110,7 @@ def test_committed_parameters_are_the_composed_default(root, tmp_path):
     assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == yaml.safe_load((root / "params.yaml").read_text()), "run `make params`"
 
 
-SMALL = ("synthetic", "alone", "choices", "search", "why", "sbu", "jhmdb", "nwucla")
+SMALL = ("synthetic", "choices", "search", "why", "sbu", "jhmdb", "nwucla")
 PROFILES = dict.fromkeys(SMALL, 12) | dict.fromkeys(("paper", "sbu-full", "jhmdb-full", "nwucla-full"), 96)  # and their width
 
 
@@ -131,7 +131,7 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
         assert all(c.model.name == "msg3d" and not c.objective.shares and c.hold_out for c in configs)
     elif profile == "why":  # one thing at a time, on training clips alone, with the recipe of the study
         assert {"M1", "M5"} < {c.label for c in configs} and all(c.hold_out and (c.optim.lr, c.optim.epochs) == (0.02, 20) for c in configs)
-    elif profile != "alone":
+    else:
         assert {"M1", "M2", "M3", "M4", "M5"} <= {c.label for c in configs}
     if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need, and a row of ours
         assert len(runs) == {"paper": 31, "synthetic": 32}[profile] and (profile == "synthetic") == ("M5e" in runs)

@@ -9,7 +9,7 @@ import pytest
 
 # where a network is scored, or trained, and something is asserted about it
 NUMERIC = ["22_model.focus", "24_model.stf", "26_model.objective", "33_training.epoch", "34_training.trainer", "42_evaluation.localisation"]
-NUMERIC += ["43_evaluation.faithfulness", "44_evaluation.similarity", "45_evaluation.adjacency", "46_evaluation.terms"]
+NUMERIC += ["43_evaluation.faithfulness", "44_evaluation.similarity", "45_evaluation.adjacency", "46_evaluation.mechanism"]
 
 
 @pytest.mark.parametrize("name", NUMERIC)

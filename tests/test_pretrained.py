@@ -15,7 +15,7 @@ from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.localisation import clip_focus
-from stf_repro.evaluation.pretrained import FOLDER, SHIPPED, TERM_RUNS, choose_example, clips_of, example_clip, load_pretrained, load_terms, rounded, term_foci
+from stf_repro.evaluation.pretrained import FOLDER, SHIPPED, choose_example, clips_of, example_clip, load_pretrained, rounded
 from stf_repro.model.stf import STF
 from stf_repro.model.variants import elementwise
 from stf_repro.training.epoch import make_batch
@@ -113,20 +113,6 @@ def test_weights_that_do_not_bear_rounding_are_kept(made):
     net.network.head.bias.data *= 1e7
     state, again, _ = rounded(net.network, clips, net.config)
     assert state["head.weight"].dtype == torch.float32 and abs(again - correct) <= 1
-
-
-def test_what_the_terms_see_is_kept_as_it_was_computed():
-    "The same function on a network that ships: names, shapes and range as in the file."
-    stf, example, terms = load_pretrained("stf-synth60"), example_clip(), load_terms()
-    seen = term_foci(stf.network, example, stf.config.input, stf.classes.index("kick"))
-    assert tuple(terms) == TERM_RUNS and all(set(row) == set(seen) for row in terms.values())
-    assert int(seen["every"]) == stf.config.input.every
-    for row in (*terms.values(), seen):
-        assert int(row["said"]) == 3 != int(row["second"]) and 0 <= int(row["second"]) < 14 and 0 <= float(row["after_mask"]) <= 1
-        frames = 60 // int(row["every"])  # block 2 has every other of them, block 3 every other of those
-        half, quarter = len(range(0, frames, 2)), len(range(0, frames, 4))
-        assert [tuple(row[name].shape) for name in ("last", "second_class", "last_but_one", "gcn2", "beta")] == [(quarter, 25)] * 3 + [(half, 25), (frames, 25)]
-        assert float(row["last"].max()) == 1 and float(row["gcn2"].max()) in (0, 1) and min(float(row[name].min()) for name in ("last", "gcn2")) >= 0
 
 
 def test_recordings_become_clips(made):
