@@ -25,7 +25,6 @@ from ..data.clips import ClipStore, write_store
 from ..data.formats import Recording, read_ntu
 from ..data.preprocess import clip_of
 from .localisation import FORMS, clip_focus, clip_truth, lay_truth, load_run, measure
-from ..model.fast.passes import accelerate
 from ..model.msg3d import MSG3D
 from ..skeleton import Layout
 from ..data.folders import write_atomic, write_json
