@@ -120,7 +120,7 @@ def gradients(folder: Path) -> None:
     def own(half, names, shares):
         twin = copy.deepcopy(model)
         Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}}))(x[half], labels[half], present[half], names).total.backward()
-        return {name: p.grad for name, p in twin.named_parameters()}
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in twin.named_parameters()}  # beta has one from L_Gk alone
 
     for names in (*((term,) for term in TERMS), TERMS):
         shares = {name: 1.0 for name in names}
@@ -132,7 +132,7 @@ def gradients(folder: Path) -> None:
         largest = 0.0
         for name, p in twin.named_parameters():
             expected = (one[name] + two[name]) / 2
-            largest = max(largest, (p.grad - expected).abs().max().item())
+            largest = max(largest, ((torch.zeros_like(p) if p.grad is None else p.grad) - expected).abs().max().item())
         differs = max((one[name] - two[name]).abs().max().item() for name in one)
         assert largest < 1e-6 < 1e-4 < differs, (names, largest, differs)
     counted_on_one(group, model, x, labels, present, halves[group.rank])

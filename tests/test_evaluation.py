@@ -256,9 +256,10 @@ def by_hand(Q, truth, present):
     share = lambda mask: sum(Q[p] for p in mask) / total
     peak = max(places, key=lambda p: Q[p])
     S = {p for p in places if Q[p] >= THRESHOLD * Q[peak]}
-    values = float(peak in G), share(G), share(where), share(when), len(S & G) / len(S | G)
+    first = set(sorted(places, key=lambda p: -Q[p])[: len(G)])
+    values = float(peak in G), share(G), share(where), share(when), len(S & G) / len(S | G), len(first & G) / len(G)
     a, s = len(G) / len(places), len(S) / len(places)
-    return values, (a, a, len(where) / len(places), len(when) / len(places), a * s / (a + s - a * s))
+    return values, (a, a, len(where) / len(places), len(when) / len(places), a * s / (a + s - a * s), a)
 
 
 @given(st.integers(0, 10_000))
@@ -280,10 +281,10 @@ def test_extremes_of_the_measures():
     truth[0, 0, 1:3, 2:4] = True
     for Q, expected in ((truth.float(), 1), ((~truth).float(), 0), (torch.zeros(1, 1, 4, 6), 0)):
         values, _ = measure(Q, truth, present)
-        assert all(values[m] == expected for m in ("pointing", "energy", "iou"))
+        assert all(values[m] == expected for m in ("pointing", "energy", "iou", "budget"))
     flat, chance = measure(torch.ones(1, 1, 4, 6), truth, present)
     assert chance["energy"] == pytest.approx(4 / 24) and chance["energy_where"] == pytest.approx(2 / 6) and chance["energy_when"] == pytest.approx(0.5)
-    assert all(flat[m] == pytest.approx(float(chance[m])) for m in ("energy", "energy_where", "energy_when", "iou"))
+    assert all(flat[m] == pytest.approx(float(chance[m])) for m in ("energy", "energy_where", "energy_when", "iou", "budget"))
 
 
 @pytest.fixture(scope="module")

@@ -38,12 +38,12 @@ class FocusAttention(nn.Module):
     ):
         super().__init__()
         self.theta, self.phi = (nn.Conv1d(frames, num_scales * size, 1) for _ in range(2))
-        self.num_scales, self.size = num_scales, size
+        self.num_scales, self.size, self.shape = num_scales, size, (frames, num_joints)
 
     def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
         if focus.shape[1] != self.theta.in_channels:
             raise ValueError(f"this STF module was built for {self.theta.in_channels} frames at its place, got {focus.shape[1]}: build STF(frames=...) for this length")
-        f = F.layer_norm(focus, focus.shape[1:])
+        f = F.layer_norm(focus, self.shape)
         v, u = (embed(f).unflatten(1, (self.num_scales, self.size)) for embed in (self.theta, self.phi))  # (B, K, d, V)
         return torch.einsum("bkdv,bkdu->bkvu", v, u) / self.size**0.5
 

@@ -104,7 +104,8 @@ def distribute(
     step.objective.reduce = group.sum
     with warnings.catch_warnings():  # newer versions of torch want another name for it, which older ones do not know
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(step, broadcast_buffers=False)
+        seldom = any(".beta." in name for name, _ in step.named_parameters())  # beta is moved by L_Gk alone, and has no gradient in other steps
+        return DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=seldom)
 
 # %% ../../nbs/reference/31_training.distributed.ipynb #900abe7a
 def split_batch(
