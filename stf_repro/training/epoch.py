@@ -99,7 +99,11 @@ def make_optimiser(
     "The optimiser of a recipe."
     if optim.recipe == "adamw":
         return torch.optim.AdamW(parameters, optim.lr, weight_decay=optim.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, optim.lr, optim.momentum, nesterov=optim.momentum > 0, weight_decay=optim.weight_decay, fused=True)
+    optimiser = torch.optim.SGD(parameters, optim.lr, optim.momentum, nesterov=optim.momentum > 0, weight_decay=optim.weight_decay, fused=True)
+    if optim.momentum:  # from zero: beta gets its first gradient after the warm-up, and fused steps want momenta for all or for none
+        for p in parameters:
+            optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimiser
 
 
 def learning_rate(
