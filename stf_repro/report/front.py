@@ -144,7 +144,7 @@ def answer(
     rest = f"; that rests on {hangs_on(root)} and disappears without it" if hangs_on(root) else ""
     return (
         f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}{rest}.\n"
-        "That is our first reading of the poster, with a focus at the modules' ends, small terms and a graph that hardly acts. The reading that fits its words best is trained on [synthetic data](results/synthetic/mechanism/table.md) alone so far; the paper's own data were not tried.\n"
+        "That is our first reading of the poster, with a focus at the modules' ends, small terms and a graph that hardly acts. The reading that fits its words best is trained on synthetic data alone so far; the paper's own data were not tried.\n"
     )
 
 # %% ../../nbs/reference/59_report.front.ipynb #ed948173
