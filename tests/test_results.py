@@ -505,7 +505,7 @@ def test_results_in_params_are_checked(tiny, results, reason):
     assert code == 1 and reason in error and error.count("\n") == 1
 
 
-FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "search", "sensitivity", "study", "table_similarity", "terms", "why"]
+FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "mechanism", "search", "sensitivity", "study", "table_similarity", "terms", "why"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
