@@ -295,7 +295,8 @@ def test_the_table_of_choices_is_that_of_the_page_and_begins_with_the_defaults(r
             else:
                 default = inspect.signature(takers[who]).parameters[argument].default
             if callable(default) and default.__name__ == "<lambda>":  # the same function, in one line
-                probe = type("P", (), {"right": torch.tensor([True])})() if argument == "counted" else torch.randn(2, 3)
+                stub = type("P", (), {"right": torch.tensor([True]), "maps": torch.ones(1), "modules": ["a", "b"], "mean_focus": lambda self, names: torch.tensor([float("ab".index(n)) for n in names])})()
+                probe = stub if argument in ("counted", "place", "evidence") else torch.randn(2, 3)
                 assert torch.equal(default(probe), first(probe)), name
             else:
                 assert default == first, name
