@@ -237,7 +237,7 @@ def test_seconds_are_shown_where_the_rate_is_known(here, kick, capsys):
     found = look(net := open_network(), read_for(net, kick.path)[0])
     numbers = lambda fig: [ax.texts[0].get_text() for ax in fig.axes if ax.texts and ax.texts[0].get_text()[-1] in "0123456789)"]
     assert numbers(draw_look(net, found)) == [f"frame {t}" for t in range(0, 41, 6)]
-    assert numbers(draw_look(net, found, rate=24)) == [f"frame {t} ({t / 24:.2f} s)" for t in range(0, 41, 6)]
+    assert numbers(draw_look(net, found, rate=24)) == [f"{t} ({t / 24:.2f} s)" for t in range(0, 41, 6)]
     assert main(["focus", "example", "-o", "f.csv", "--rate", "24"]) == 0
     assert {(row["frame"], row["seconds"]) for row in csv.DictReader((here / "f.csv").open())} >= {("0", "0.000"), ("36", "1.500")}
     for wrong in ("0", "-3", "nan", "thirty"):
