@@ -768,7 +768,7 @@ def _is_short_of_memory(error: Exception) -> bool:
 
     return is_short_of_memory(error)
 
-
+# %% ../nbs/reference/60_cli.ipynb #c2480925
 @contextmanager
 def _warnings_as_lines(command: str):
     "What a reader warns of is a line of the command, as its errors are, and not a place in the code."

@@ -67,3 +67,13 @@ def test_a_text_has_a_row_for_each_quantity():
 def test_correlation_does_not_see_scale_and_shift():
     Q = torch.rand(3, 4, 5)
     torch.testing.assert_close(correlation(Q, 0.1 * Q + 7), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_a_network_without_maps_is_told_in_a_sentence(monkeypatch):
+    from stf_repro.evaluation import mechanism as module
+    from stf_repro.model.convolution import TemporalConvNet
+    from stf_repro.skeleton import LAYOUTS
+
+    monkeypatch.setattr(module, "_batch", lambda clips, part, config: (torch.randn(2, 3, 8, 25, 1), torch.arange(2), HERE[:2]))
+    with pytest.raises(ValueError, match="TemporalConvNet hands out no feature maps"):
+        module.mechanism(TemporalConvNet(4, LAYOUTS["ntu25"], 1).eval(), None, torch.arange(2), torch.arange(2), None)

@@ -9,6 +9,7 @@ __all__ = ['Taught', 'Measured', 'correlation', 'term_values', 'shuffled', 'mask
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #d618f37a
 from collections.abc import Collection
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from .localisation import load_run
 from ..model import losses
 from ..model.focus import gradients, stretch
 from ..model.msg3d import MSG3D
-from ..model.objective import TERMS, FocusReading, Objective, Scene, cross_entropy
+from ..model.objective import TERMS, Objective, Scene, cross_entropy, exploration_mask
 from ..model.variants import fixed_gradients
 from ..training.config import InputConfig
 from ..training.epoch import build_objective, make_batch
@@ -83,9 +84,8 @@ def mask_effect(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:  # (N,) each
     "How much the mask covers, and the probability of the predicted class on the clip, without its focus, and with the same mask at other places."
-    chosen = objective.choices.get("exploration", {})
-    evidence, mask = (chosen.get(name, default) for name, default in (("evidence", lambda s: s.mean_focus(s.modules[-1:])), ("mask", lambda Q: Q)))
-    Q = mask(scene.out.by_clip(evidence(scene).detach()))  # (N, M, T, V)
+    how = {name: choice for name, choice in objective.choices.get("exploration", {}).items() if name in ("evidence", "mask")}
+    Q = exploration_mask(scene, **how).detach()  # (N, M, T, V)
     there = scene.present.float() if Q.shape[1] > 1 else torch.ones_like(scene.present[:, :1], dtype=Q.dtype)
     covered = (Q.mean((2, 3)) * there).sum(1) / there.sum(1)
     clips = {"whole": scene.x, "masked": losses.masked(scene.x, Q), "shuffled": losses.masked(scene.x, shuffled(Q, generator))}
@@ -147,6 +147,12 @@ def fitted_afterwards(
     return copy
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #e26da52a
+def _batch(clips: Clips, part: Tensor, config: InputConfig) -> tuple[Tensor, Tensor, Tensor]:
+    "What a `Scene` is made of: x, labels, present."
+    x, present = make_batch(clips, part, config)
+    return x, clips.labels[part], present
+
+
 def _flat(value: Tensor, weights: list[nn.Parameter]) -> Tensor:
     "The gradient of a value with respect to all weights, as one vector."
     found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else [None] * len(weights)
@@ -164,8 +170,7 @@ def gradient_sizes(
     "The size of the gradient of each term with respect to all weights, with and without the second derivative."
     weights, found = list(model.parameters()), {}
     for order, derive in (("first", fixed_gradients), ("second", gradients)):
-        reading = FocusReading(**{**vars(objective.reading), "derive": derive})
-        scene = Scene(model, x, labels, present, reading)
+        scene = Scene(model, x, labels, present, replace(objective.reading, derive=derive))
         unit = _flat(cross_entropy(scene.out.logits, labels)[0], weights).norm()
         for name in names:
             found.setdefault(name, {})[order] = _flat(TERMS[name](scene, **objective.choices.get(name, {}))[0], weights) / unit
@@ -176,6 +181,33 @@ def gradient_sizes(
 Measured = dict[tuple[str, str], float]  # (quantity, of what) -> value
 
 
+def _percent(hits: Tensor) -> float:
+    return 100 * hits.double().mean().item()
+
+
+def _of_modules(
+    model: MSG3D,  # an STF in evaluation mode
+    clips: Clips,
+    fit: Tensor,  # (n,) training clips
+    test: Tensor,  # (n,) test clips
+    said: Tensor,  # (n,) what the network says of these
+    config: InputConfig,
+    objective: Objective,
+) -> Measured:
+    "What beta knows, how large G is, and what it is worth."
+    labels, shut = clips.labels[test], without_adjacency(model)
+    there, best = taught_by(model, clips, test, config, objective), fitted_afterwards(model, taught_by(model, clips, fit, config, objective))
+    G = class_adjacency(model, clips, test, config, int(clips.labels.max()) + 1)
+    with torch.no_grad():
+        alone = torch.cat([shut(make_batch(clips, part, config)[0]).argmax(1) for part in test.split(64)])
+    by_module = {
+        "beta": agreement(model, there), "beta, fitted afterwards": agreement(best, there),
+        "G": {name: g.size / g.fixed for name, g in G.items()}, "G, between clips": {name: g.deviation / g.fixed for name, g in G.items()},
+    }
+    found = {(quantity, name): value for quantity, of in by_module.items() for name, value in of.items()}
+    return found | {("top1", "without G"): _percent(alone == labels), ("changed", "without G"): _percent(alone != said)}
+
+
 def mechanism(
     model: MSG3D,  # in evaluation mode; an STF or not
     clips: Clips,
@@ -184,37 +216,22 @@ def mechanism(
     config: InputConfig,
     objective: Objective = Objective(),  # its reading and its choices
     seed: int = 0,  # of the shuffled mask
-    batch_size: int = 64,
 ) -> Measured:
-    "What the parts of a trained network do."
-    has_beta, found, generator = hasattr(model, "stf"), {}, torch.Generator().manual_seed(seed)
-    names = [name for name in TERMS if has_beta or name != "adjacency"]
-    values = term_values(model, clips, test, config, objective, names, batch_size)
-    found |= {("term", name): value for name, value in values.items() if name in TERMS}
-    masks, said, labels = [], [], clips.labels[test]
-    for part in test.split(batch_size):
-        x, present = make_batch(clips, part, config)
-        scene = Scene(model, x, clips.labels[part], present, objective.reading)
+    "What the parts of a trained network do. Raises `ValueError` for a network without maps to take a focus of."
+    names, generator = [name for name in TERMS if hasattr(model, "stf") or name != "adjacency"], torch.Generator().manual_seed(seed)
+    masks, classes = [], []
+    for part in test.split(64):
+        scene = Scene(model, *_batch(clips, part, config), objective.reading)
+        if not scene.modules:
+            raise ValueError(f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured")
         masks.append(mask_effect(scene, objective, generator))
-        said.append(scene.classes[:, 0])
-    found |= {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]}
-    percent = lambda hits: 100 * hits.double().mean().item()
-    found["top1", "whole"] = percent(torch.cat(said) == labels)
-    part = test[:batch_size]
-    sizes = gradient_sizes(model, *make_batch(clips, part, config)[:1], clips.labels[part], make_batch(clips, part, config)[1], objective, names)
+        classes.append(scene.classes[:, 0])
+    found, said = {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]}, torch.cat(classes)
+    found |= {("term", name): value for name, value in term_values(model, clips, test, config, objective, names).items() if name in TERMS}
+    found["top1", "whole"] = _percent(said == clips.labels[test])
+    sizes = gradient_sizes(model, *_batch(clips, test[:64], config), objective, names)
     found |= {(f"gradient, {order}", name): value for name, of in sizes.items() for order, value in of.items()}
-    if has_beta:
-        there = taught_by(model, clips, test, config, objective, batch_size)
-        found |= {("beta", name): value for name, value in agreement(model, there).items()}
-        best = fitted_afterwards(model, taught_by(model, clips, fit, config, objective, batch_size))
-        found |= {("beta, fitted afterwards", name): value for name, value in agreement(best, there).items()}
-        G = class_adjacency(model, clips, test, config, int(clips.labels.max()) + 1, batch_size)
-        found |= {("G", name): g.size / g.fixed for name, g in G.items()} | {("G, between clips", name): g.deviation / g.fixed for name, g in G.items()}
-        shut = without_adjacency(model)
-        with torch.no_grad():
-            alone = torch.cat([shut(make_batch(clips, part, config)[0]).argmax(1) for part in test.split(batch_size)])
-        found |= {("top1", "without G"): percent(alone == labels), ("changed", "without G"): percent(alone != torch.cat(said))}
-    return found
+    return found | (_of_modules(model, clips, fit, test, said, config, objective) if hasattr(model, "stf") else {})
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #9e18533f
 def run_mechanism(

@@ -97,10 +97,7 @@ class Effect:
         "Whether there is a difference: the interval excludes zero."
         return self.side != 0
 
-    def beyond(
-        self,
-        step: float,
-    ) -> float:  # in [0, 1]; NaN where the error is not known
+    def beyond(self, step: float) -> float:  # in [0, 1]; NaN where the error is not known
         "The probability that the true difference is larger than a step, with a flat prior: if nothing was known before."
         return float(self.mean > step) if self.error == 0 else float(stats.t.sf((step - self.mean) / self.error, self.freedom))
 
@@ -110,17 +107,11 @@ class Effect:
         above = self.beyond(0)
         return 1.0 if self.mean == self.error == 0 else 2 * min(above, 1 - above) if above == above else math.nan
 
-    def smaller(
-        self,
-        step: float,
-    ) -> bool:
+    def smaller(self, step: float) -> bool:
         "Whether the difference is shown to be smaller than a step: the upper side of an equivalence test, at 5 %."
         return self.beyond(step) < 0.05
 
-    def detectable(
-        self,
-        power: float = 0.8,
-    ) -> float:
+    def detectable(self, power: float = 0.8) -> float:
         "How large a true difference must be for this design to show it with this probability."
         return float((stats.t.ppf(0.975, self.freedom) + stats.t.ppf(power, self.freedom)) * self.error)
 

@@ -89,6 +89,20 @@ def read_made(
     except ValueError as error:
         raise damaged(path, error) from None
 
+# %% ../../nbs/reference/50_report.page.ipynb #5e0e5da1
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    "What an NPZ file holds."
+    with np.load(path, allow_pickle=False) as z:
+        return dict(z)
+
+
+def _read(path: Path, read: Callable, kept: Path):
+    "A file by its reader; one that cannot be read is told by the name that it has in the repository."
+    try:
+        return read(path)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:  # a ValueError of pandas, too
+        raise damaged(kept, error) from None
+
 # %% ../../nbs/reference/50_report.page.ipynb #c14d10df
 @dataclass(frozen=True)
 class Page:
@@ -121,11 +135,7 @@ class Page:
         "A measure that needs networks: made where the trainings are, else as it was kept."
         if new := self.measures(name):
             write_atomic(self.out / name, measure().to_csv(index=False, lineterminator="\n").encode())
-        path = self.out / name if new else self.file(name)
-        try:
-            return pd.read_csv(path)
-        except ValueError as error:  # of pandas, too
-            raise damaged(self.kept / name, error) from None
+        return _read(self.out / name if new else self.file(name), pd.read_csv, self.kept / name)
 
     def arrays(
         self,
@@ -135,12 +145,7 @@ class Page:
         "The same for what a picture is drawn from."
         if new := self.measures(name):
             np.savez_compressed(self.out / name, **measure())
-        path = self.out / name if new else self.file(name)
-        try:
-            with np.load(path, allow_pickle=False) as z:
-                return dict(z)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise damaged(self.kept / name, error) from None
+        return _read(self.out / name if new else self.file(name), _arrays, self.kept / name)
 
     @property
     def made(self) -> dict:

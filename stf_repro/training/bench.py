@@ -187,8 +187,8 @@ class Rig:
         return x, self.clips.labels[indices.to(self.clips.device)], present
 
     def kinds(self) -> dict[str, tuple[str, ...]]:
-        "The kinds of steps, with their terms: cross-entropy alone as in the warm-up, then those that alternate."
-        plans = [names for step in (0, 1) for names in self.step.objective.plan(step, 0, 1.0)]
+        "The kinds of steps, with their terms: cross-entropy alone as in the warm-up, then those that alternate; of each the last of a cycle, with L_Gk where it ever has it, so that a cost is an upper bound."
+        plans = [names for step in range(2 * self.step.objective.teach_every) for names in self.step.objective.plan(step, 0, 1.0)]
         return {"cross-entropy": (CE,)} | {"exploration" if "exploration" in names else "other terms": names for names in plans if names != (CE,)}
 
     def one(self, names: tuple[str, ...]) -> None:

@@ -28,7 +28,8 @@ def code_hash(
     "A hash of all code that decides what a training computes."
     used = [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
     used += [CHOICES[name].options[option] for name, option in config.read.items()]
-    starts = [(f.__module__, f.__qualname__) for f in used if hasattr(f, "__qualname__") and hasattr(f, "__module__")]  # a number, a slice or a method of torch is in the configuration
+    named = [f if hasattr(f, "__qualname__") else type(f) for f in used]  # of a place its class; a number or a pair is in the configuration
+    starts = [(f.__module__, f.__qualname__) for f in named if hasattr(f, "__module__")]  # a method of torch names none
     found = sorted(reached([*_TRAINER, *starts], TABLES | _OWN).items())
     b = BENCHMARKS[config.benchmark]
     facts = [b.source, len(b.classes), b.num_persons, b.channels, _plain(b.rule), repr(LAYOUTS[b.layout])]
