@@ -2429,4 +2429,6 @@ d = { 'settings': { 'branch': 'main',
                                             'stf_repro.training.trainer.take_over': ( 'reference/training.trainer.html#take_over',
                                                                                       'stf_repro/training/trainer.py'),
                                             'stf_repro.training.trainer.train': ( 'reference/training.trainer.html#train',
-                                                                                  'stf_repro/training/trainer.py')}}}
+                                                                                  'stf_repro/training/trainer.py'),
+                                            'stf_repro.training.trainer.train_in_memory': ( 'reference/training.trainer.html#train_in_memory',
+                                                                                            'stf_repro/training/trainer.py')}}}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['find_device', 'locked', 'read_start', 'take_over', 'Job', 'split_clips', 'prepare', 'run_epoch', 'score', 'identify',
-           'train', 'is_trained']
+           'train', 'is_trained', 'train_in_memory']
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #a6d75644
 import fcntl
@@ -373,3 +373,17 @@ def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: 
         metrics = write_results(out, job.config, job.model.state_dict(), job.best, scores, job.history, origin(device) | timing | origins, n)
     job.group.gather(0, device)  # nobody leaves before the files are there
     return metrics or finished(out, origins["fingerprint"])["metrics"]
+
+# %% ../../nbs/reference/34_training.trainer.ipynb #eea2b393
+def train_in_memory(
+    config: RunConfig,
+    store: ClipStore,
+    device="cpu",
+) -> Job:  # its model in evaluation mode
+    "A training that leaves no files, and cannot be resumed."
+    job = prepare(config, store, torch.device(device))
+    step = Step(job.model, job.objective, config.optim.precision)
+    for epoch in range(config.optim.epochs):
+        train_epoch(step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch)
+    job.model.eval()
+    return job
