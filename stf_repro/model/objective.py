@@ -96,10 +96,8 @@ class Scene:
     ) -> Tensor:  # (B, T, V) scaled, with its graph
         "The focus of one module for one class."
         if (rank, module, place) not in self._foci:
-            maps = self._maps(place)
-            together = list(maps)[-2:] if module in list(maps)[-2:] else [module]
-            raw = focus(self.scores[rank], [maps[name] for name in together], True, self.reading.form, self.reading.derive)
-            self._foci |= {(rank, name, place): self.reading.scale(q) for name, q in zip(together, raw)}
+            raw = focus(self.scores[rank], [self._maps(place)[module]], True, self.reading.form, self.reading.derive)
+            self._foci[rank, module, place] = self.reading.scale(raw[0])
         return self._foci[rank, module, place]
 
     def mean_focus(
