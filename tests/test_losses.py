@@ -1,5 +1,7 @@
 "Focus and losses against brute force, finite differences and properties."
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -274,6 +276,25 @@ def test_a_choice_that_does_not_exist_names_the_nearest():
         arguments({"focus_scale": "nrom"})
 
 
+def test_choices_do_not_overwrite_each_other():
+    "All pairs: both are in what is handed on, or the pair is refused."
+    options = [(name, option) for name, choice in CHOICES.items() for option in choice.options]
+    refused = set()
+    for (a, x), (b, y) in itertools.combinations(options, 2):
+        if a == b:
+            continue
+        try:
+            both = arguments({a: x, b: y})
+        except ValueError as error:
+            assert a in str(error) and b in str(error)
+            refused.add((a, b))
+            continue
+        for name, option in ((a, x), (b, y)):
+            if option != next(iter(CHOICES[name].options)):
+                assert all(both[who][argument] is CHOICES[name].options[option] for who, argument in CHOICES[name].takers), (a, x, b, y)
+    assert refused == {("distance", "divergence_bound")}
+
+
 def test_the_table_of_choices_is_that_of_the_page_and_begins_with_the_defaults(root):
     "CHOICES.md names each choice and each option in its row; the first option is what the core takes by itself."
     import dataclasses
@@ -411,18 +432,25 @@ def test_frozen_and_fixed_factors_do_not_follow_the_terms():
     assert sized(again, cross_entropy=1.0, coherence=1.0)["coherence"] == pytest.approx(0.08)
 
 
-def test_factors_of_a_window_stay_and_falling_ones_never_rise():
-    "Both go on from a checkpoint with the same factors."
-    window, falling = (Objective({"coherence": 0.2}, balance=b) for b in (WindowBalance, FallingBalance))
-    seen = {name: [] for name in ("window", "falling")}
+@pytest.mark.parametrize("balance", [FrozenBalance, WindowBalance, RunningBalance, FallingBalance])
+@pytest.mark.parametrize("stopped", [5, 30])
+def test_factors_go_on_from_a_checkpoint(balance, stopped):
+    "A fresh objective that takes over the state gives the same factors as one that was not stopped."
+    make = lambda: Objective({"coherence": 0.2}, balance=balance)
+    whole, first, seen, again = make(), make(), [], []
     for step in range(60):
-        for name, objective in (("window", window), ("falling", falling)):
-            if step == 30:
-                objective.restore(Objective({"coherence": 0.2}, balance=type(objective.balanced)).state() | objective.state())
-            seen[name].append(sized(objective, cross_entropy=2.0, coherence=5.0 if step < 40 else 1.0)["coherence"])
-    assert len(set(seen["window"][WindowBalance.window :])) == 1
-    assert seen["falling"] == sorted(seen["falling"], reverse=True)
-    assert sized(Objective({"coherence": 0.2}, balance=RunningBalance), cross_entropy=2.0, coherence=1.0)["coherence"] > seen["falling"][-1]
+        sizes = dict(cross_entropy=2.0 + step / 9, coherence=5.0 if step < 40 else 1.0)
+        seen.append(sized(whole, **sizes)["coherence"])
+        if step == stopped:
+            state, first = first.state(), make()
+            first.restore(state)
+        again.append(sized(first, **sizes)["coherence"])
+    assert again == seen
+    if balance is WindowBalance:
+        assert len(set(seen[WindowBalance.window :])) == 1 < len(set(seen))
+    if balance is FallingBalance:
+        running = Objective({"coherence": 0.2}, balance=RunningBalance)
+        assert seen == sorted(seen, reverse=True) and sized(running, cross_entropy=2.0, coherence=1.0)["coherence"] > seen[-1]
 
 
 def test_balance_over_two_processes_is_that_of_all_clips():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_losses import batch, network
 
-from stf_repro.evaluation.mechanism import agreement, correlation, fitted_afterwards, gradient_sizes, mask_effect, mechanism_text, shuffled
+from stf_repro.evaluation.mechanism import agreement, correlation, fitted_afterwards, gradient_sizes, largest_tenth, mask_effect, mechanism_text, shuffled
 from stf_repro.model.focus import stretch
 from stf_repro.model.msg3d import MSG3D
 from stf_repro.model.objective import TERMS, Objective, Scene
@@ -29,6 +29,13 @@ def test_the_effect_of_a_mask_is_that_of_masking_by_hand():
     torch.testing.assert_close(found["whole"], scene.out.logits.softmax(1).amax(1).detach())
 
 
+def test_a_tenth_is_hidden_where_the_mask_is_largest():
+    Q, there = torch.rand(2, 2, 4, 5), torch.tensor([[1.0, 1.0], [1.0, 0.0]])[..., None, None]
+    hidden = largest_tenth(Q, there).bool()
+    assert hidden.sum((1, 2, 3)).tolist() == [4, 2] and not hidden[1, 1].any()
+    assert all(Q[i][hidden[i]].min() > (Q[i] * there[i])[~hidden[i]].max() for i in (0, 1))
+
+
 def test_absent_bodies_do_not_count_in_what_a_mask_covers():
     model, present = network(MSG3D, persons=2).eval(), torch.tensor([[True, True], [True, False], [True, True]])
     x = batch() * present[:, None, None, None, :]
@@ -47,6 +54,16 @@ def test_a_beta_that_is_fitted_afterwards_finds_what_can_be_known():
     found = agreement(fitted_afterwards(model, taught), taught)
     assert all(found[f"gcn{i}"] > 0.9 and abs(found[f"g3d{i}"]) < 0.3 for i in (1, 2, 3))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_another_form_may_be_fitted_to_the_same_network():
+    "What two frames apart say together, one layer on one frame cannot know."
+    model, g = network(persons=1).float().eval(), torch.Generator().manual_seed(0)
+    X = {name: torch.randn(96, m.beta[1].in_channels, 6, 25, generator=g) for name, m in model.stf.items()}
+    taught = {name: (x, (3 * torch.roll(x[:, 0], 1, 1)).sigmoid()) for name, x in X.items()}
+    wide = lambda C: torch.nn.Sequential(torch.nn.Conv2d(C, 1, (3, 1), padding=(1, 0)), torch.nn.Sigmoid())
+    own, wider = (agreement(fitted_afterwards(model, taught, form=form), taught) for form in (None, wide))
+    assert all(abs(own[name]) < 0.3 and wider[name] > 0.7 for name in taught)
 
 
 def test_sizes_of_gradients_are_those_of_autograd():

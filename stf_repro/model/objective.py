@@ -141,17 +141,18 @@ def last_focus(scene: Scene) -> Tensor:  # (B, T, V) at the frames of the clip
 def exploration_mask(
     scene: Scene,
     evidence: Callable[[Scene], Tensor] = last_focus,  # what masks, (B, T, V): the last module's focus
-    mask: Callable[[Tensor], Tensor] = lambda Q: Q,  # of the mask: keep its graph; `Tensor.detach` cuts it
+    mask: Callable[[Tensor], Tensor] = lambda Q: Q,  # from it to a mask, (N, M, T, V) both
+    keep: Callable[[Tensor], Tensor] = lambda mask: mask,  # the mask's graph; `Tensor.detach` cuts it
 ) -> Tensor:  # (N, M, T, V) in [0, 1]
     "What is taken from each place of each body."
-    return mask(scene.out.by_clip(evidence(scene)))
+    return keep(mask(scene.out.by_clip(evidence(scene))))
 
 
 def explore(
     scene: Scene,
     counted: Callable[[Scene], Tensor] = lambda scene: scene.right,  # which clips, (N,) bool
     survival: Callable[[Tensor, Tensor], Tensor] = losses.probability,
-    **how,  # evidence and mask, as in `exploration_mask`
+    **how,  # evidence, mask and keep, as in `exploration_mask`
 ) -> Counted:
     "L_e: mask what the network looked at, and look again."
     clips, Q = counted(scene), exploration_mask(scene, **how)

@@ -109,7 +109,7 @@ class STF(MSG3D):
         num_g3d_scales: int = 6,
         windows: tuple[int, ...] = (3, 5),
         join: Callable = add,  # how G meets the other matrices
-        **parts,  # beta, alpha, squash, taught_on, gate of every `STFModule`
+        **parts,  # beta, alpha, squash, taught_on, hears, gate of every `STFModule`
     ):
         super().__init__(num_classes, layout, num_persons, in_channels, width, num_gcn_scales, num_g3d_scales, windows)
         self.stf = nn.ModuleDict()

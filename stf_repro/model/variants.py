@@ -335,7 +335,7 @@ CHOICES: dict[str, Choice] = {
     "focus_form": _choice("C29", "focus", "form", mean_gradient=grad_cam, elementwise=elementwise),
     "focus_scale": _choice("C7", "focus", "scale", maximum=normalise, norm=unit_norm, none=raw),
     "mask_modules": _choice("C9", "exploration", "evidence", last=last_focus, last_two=last_two, all=all_modules, first=first, last_map=last_of_network),
-    "mask_gradient": _choice("C14", "exploration", "mask", attached=attached, detached=Tensor.detach),
+    "mask_gradient": _choice("C14", "exploration", "keep", attached=attached, detached=Tensor.detach),
     "mask_shape": _choice("C7", "exploration", "mask", as_is=attached, soft_threshold=soft_threshold),
     "divergence_module": _choice("C31", "divergence", "module", last=-1, first=0),
     "coherence_modules": _choice("C31", "coherence", "modules", last_two=(-2, -1), first_two=(0, 1), frame_graphs=(0, 2), last_frame_graphs=(2, 4), last_windows=(3, 5)),
@@ -371,12 +371,16 @@ def check_choices(
 def arguments(
     choices: dict[str, str],  # choice -> option
 ) -> dict[str, dict]:  # by who takes them: {"stf": {"alpha": GramAlpha}, ...}
-    "What chosen options are as arguments of the network, the focus, the terms and the objective. Raises `ValueError`."
+    "What chosen options are as arguments of the network, the focus, the terms and the objective. Raises `ValueError`, also where two choices differ from their defaults in the same argument."
     check_choices(choices)
-    found: dict[str, dict] = {}
-    for name, option in choices.items():
-        for who, argument in CHOICES[name].takers:
-            found.setdefault(who, {})[argument] = CHOICES[name].options[option]
+    is_default = lambda name: choices[name] == next(iter(CHOICES[name].options))
+    found, by = {}, {}  # by who and argument: the choice that differs from its default
+    for name in sorted(choices, key=is_default, reverse=True):  # defaults first: others overrule them
+        for taker in CHOICES[name].takers:
+            if taker in by and not is_default(name):
+                raise ValueError(f"{by[taker]}: {choices[by[taker]]} and {name}: {choices[name]} both say what the {taker[1]} of {taker[0]} is; choose one")
+            by |= {} if is_default(name) else {taker: name}
+            found.setdefault(taker[0], {})[taker[1]] = CHOICES[name].options[choices[name]]
     return found
 
 

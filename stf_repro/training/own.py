@@ -74,7 +74,7 @@ def train_kept(
         return metrics
 
 # %% ../../nbs/reference/38_training.own.ipynb #5c8f7e45
-SHARES = {"exploration": 0.3, "divergence": 0.3, "adjacency": 1.0, "coherence": 0.3}  # of the paper's full method: M5 in conf/terms.yaml
+SHARES = {"exploration": 0.1, "divergence": 0.1, "adjacency": 1.0, "coherence": 0.1}  # of the paper's full method: M5 in conf/terms.yaml
 
 
 def recipe(
