@@ -146,7 +146,7 @@ def answer(
     made = f" ({counted(_steps(t[t.kind == 'ours']), 'settings')})" if table.exists() and len(t := pd.read_csv(table, dtype=str, keep_default_na=False)) else ""
     return (
         f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}{rest}.\n"
-        "That is our first reading of the poster, with a focus at the modules' ends, small terms and a graph that hardly acts. "
+        "They follow our first reading of the poster: Grad-CAM at the modules' outputs, small weights for the four losses, an added graph that hardly acts. "
         f"The reading that fits its words best has been compared on synthetic data alone so far{made}; the paper's own data were not tried.\n"
     )
 
