@@ -349,7 +349,7 @@ class Foreign(nn.Module):
 
 def step(model, *names, n=3):
     objective = Objective(dict.fromkeys(names, 0.1), warmup=0.0, choices={"exploration": {"counted": every}})
-    losses = objective(model, clips(n), torch.arange(n) % 5, torch.ones(n, 2, dtype=torch.bool), names)
+    losses = objective(model, clips(n), torch.arange(n) % 5, torch.ones(n, 2, dtype=torch.bool), names or ("cross_entropy",))
     losses.total.backward()
     return losses
 
