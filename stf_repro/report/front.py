@@ -142,12 +142,12 @@ def answer(
     short = "Yes, as we read it so far." if sides == {1} else "Not as we read it so far." if 1 not in sides else "In part, as we read it so far."
     said = "; on ".join(f"{SAYS[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}" for side in SAYS if side in sides).replace("; on ", ", and it is ")
     rest = f"; that rests on {hangs_on(root)} and disappears without it" if hangs_on(root) else ""
-    table = root / "results" / "synthetic" / "table2_comparison" / "table.csv"
-    made = f" ({counted(_steps(t[t.kind == 'ours']), 'settings')})" if table.exists() and len(t := pd.read_csv(table, dtype=str, keep_default_na=False)) else ""
+    table = root / "results" / "synthetic" / "table5_ablation" / "table.csv"
+    made = found_accuracy(pd.read_csv(table, dtype=str, keep_default_na=False)) if table.exists() else ""
     return (
         f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}{rest}.\n"
         "They follow our first reading of the poster: Grad-CAM at the modules' outputs, small weights for the four losses, an added graph that hardly acts. "
-        f"The reading that fits its words best has been compared on synthetic data alone so far{made}; the paper's own data were not tried.\n"
+        f"The reading that fits its words best has been compared on synthetic data alone so far{f': {made}' if made else ''}; the paper's own data were not tried.\n"
     )
 
 # %% ../../nbs/reference/59_report.front.ipynb #ed948173
