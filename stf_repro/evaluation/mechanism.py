@@ -21,6 +21,7 @@ from ..data.clips import ClipStore
 from .adjacency import class_adjacency, without_adjacency
 from .localisation import load_run
 from ..model import losses
+from ..model.fast.passes import accelerate
 from ..model.focus import gradients, stretch
 from ..model.msg3d import MSG3D
 from ..model.objective import TERMS, Objective, Scene, cross_entropy, exploration_mask
@@ -119,7 +120,7 @@ def taught_by(
     found: dict[str, list] = {}
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        scene = Scene(model, x, clips.labels[part], present, objective.reading)
+        scene = Scene(accelerate(model), x, clips.labels[part], present, objective.reading)
         Q, there = scene.all_foci(), scene.bodies()
         for name in scene.out.beta:
             found.setdefault(name, []).append((scene.out.maps[name].detach()[there], Q[name][there]))
@@ -233,19 +234,19 @@ def mechanism(
 ) -> Measured:
     "What the parts of a trained network do. Raises `ValueError` for a network without maps to take a focus of."
     names, generator = [name for name in TERMS if hasattr(model, "stf") or name != "adjacency"], torch.Generator().manual_seed(seed)
-    masks, classes = [], []
+    masks, classes, fast = [], [], accelerate(model)
     for part in test.split(64):
-        scene = Scene(model, *_batch(clips, part, config), objective.reading)
+        scene = Scene(fast, *_batch(clips, part, config), objective.reading)
         if not scene.modules:
             raise ValueError(f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured")
         masks.append(mask_effect(scene, objective, generator))
         classes.append(scene.classes[:, 0])
     found, said = {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]}, torch.cat(classes)
-    found |= {("term", name): value for name, value in term_values(model, clips, test, config, objective, names).items() if name in TERMS}
+    found |= {("term", name): value for name, value in term_values(fast, clips, test, config, objective, names).items() if name in TERMS}
     found["top1", "whole"] = _percent(said == clips.labels[test])
     at_the_end = replace(objective, reading=replace(objective.reading, place=At("output")))
     for place, read in {"": objective, **({" at the end": at_the_end} if "output" in scene.out.places else {})}.items():
-        sizes = gradient_sizes(model, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"])
+        sizes = gradient_sizes(fast, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"])
         found |= {(f"gradient{place}, {order}", name): value for name, of in sizes.items() for order, value in of.items()}
     return found | (_of_modules(model, clips, fit, test, said, config, objective) if hasattr(model, "stf") else {})
 
