@@ -409,7 +409,7 @@ def files(tmp_path, monkeypatch) -> dict:
     rng = np.random.default_rng(0)
     made = {
         "kick": body,
-        "long": np.tile(body, (1, 10, 1, 1))[:, :410],
+        "long": np.tile(body, (1, 11, 1, 1))[:, :410],
         "down": body * [1, -1, 1],
         "mirrored": body * [-1, 1, 1],
         "noise": rng.normal(size=body.shape),
@@ -449,7 +449,7 @@ def test_a_clip_that_is_unlike_all_training_clips_is_told(files, capsys, name, s
 
 def test_a_clip_is_drawn_without_a_network(files, capsys, monkeypatch):
     assert main(["draw", "example"]) == 0 and Path("example.png").read_bytes()[:4] == b"\x89PNG"
-    assert "41 frames, 1 body, 25 joints of ntu25" in capsys.readouterr().out
+    assert f"{example_clip().recording.bodies.shape[1]} frames, 1 body, 25 joints of ntu25" in capsys.readouterr().out
     assert main(["draw", "down.npy", "--layout", "ntu25", "-o", "down.gif"]) == 0 and Path("down.gif").read_bytes()[:3] == b"GIF"
     assert "does y point down" in capsys.readouterr().err
     assert main(["draw", "kick.npy"]) == 0 and "25 joints of ntu25" in capsys.readouterr().out  # metres are no scores: not body25

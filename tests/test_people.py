@@ -387,7 +387,8 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
     monkeypatch.chdir(tmp_path)
     assert main(["show", "example"]) == 0
     example = capsys.readouterr().out
-    assert "'kick', 41 frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0] and example.count("says kick, 9") == len(SHIPPED) and "`stf focus example -o" in example
+    frames = example_clip().recording.bodies.shape[1]
+    assert f"'kick', {frames} frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0] and example.count("says kick, 9") == len(SHIPPED) and "`stf focus example -o" in example
     assert main(["show"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(example) and said.out.splitlines()[-1].startswith("No project here") and not said.err
