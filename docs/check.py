@@ -1,7 +1,7 @@
 """Look at the built site with a browser: every page at two widths. Not part of `make test`.
 
-    pip install playwright            # in an environment of its own; the browser is the system's
-    python docs/check.py _site        # or: python docs/check.py _site FOLDER, for pictures of the pages
+pip install playwright            # in an environment of its own; the browser is the system's
+python docs/check.py _site        # or: python docs/check.py _site FOLDER, for pictures of the pages
 """
 
 import functools
@@ -38,8 +38,18 @@ def look(page, base: str, path: str, width: int, pictures: Path | None) -> list[
     page.set_viewport_size({"width": width, "height": 900})
     page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
-    page.on("request", lambda request: wrong.append(f"asks elsewhere: {request.url}") if not request.url.startswith((base, "data:", "blob:")) else None)
-    page.on("response", lambda response: wrong.append(f"{response.status}: {response.url}") if response.status >= 400 else None)
+    page.on(
+        "request",
+        lambda request: (
+            wrong.append(f"asks elsewhere: {request.url}")
+            if not request.url.startswith((base, "data:", "blob:"))
+            else None
+        ),
+    )
+    page.on(
+        "response",
+        lambda response: wrong.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+    )
     page.goto(base + path, wait_until="networkidle")
     if page.evaluate(MATHS):
         page.wait_for_function(f"!({MATHS})", timeout=20000)
@@ -62,7 +72,9 @@ def main(site: Path, pictures: Path | None = None) -> int:
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"])
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]
+        )
         for path in sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html") if "_static" not in p.parts):
             for width in WIDTHS:
                 page = browser.new_page()

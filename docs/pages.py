@@ -12,12 +12,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "site"
-NOTEBOOKS = ("nbs/book", "nbs/reference", "nbs/appendix", "nbs/benchmarks", "results/synthetic/*", "results/choices/*", "results/*/study", "results/search/*", "results/why/*")
-TEXTS = ("README.md", "CHOICES.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELIABILITY.md", "docs/reproduce.md", "conf/PROTOCOL.md", "results/README.md", "data/README.md", "data/reference/README.md", "tests/fixtures/README.md")
+NOTEBOOKS = (
+    "nbs/book",
+    "nbs/reference",
+    "nbs/networks",
+    "nbs/appendix",
+    "nbs/benchmarks",
+    "results/synthetic/*",
+    "results/choices/*",
+    "results/*/study",
+    "results/search/*",
+    "results/why/*",
+)
+TEXTS = (
+    "README.md",
+    "CHOICES.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "RELIABILITY.md",
+    "docs/reproduce.md",
+    "conf/PROTOCOL.md",
+    "results/README.md",
+    "data/README.md",
+    "data/reference/README.md",
+    "tests/fixtures/README.md",
+)
 OURS = ("index.md", "source.md")  # written for the site, in this folder
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
-DRAWN_ELSEWHERE = re.compile(r"^```mermaid\n.*?^```\n", flags=re.MULTILINE | re.DOTALL)  # forges draw it, with a large program that is not here; the book has pictures
+DRAWN_ELSEWHERE = re.compile(
+    r"^```mermaid\n.*?^```\n", flags=re.MULTILINE | re.DOTALL
+)  # forges draw it, with a large program that is not here; the book has pictures
 SHOWN = {"export", "eval:"}  # nbdev's marks: `#| export` is dropped, the cell stays
 HIDDEN = {"hide", "default_exp"}  # with these the cell goes
 
@@ -33,7 +58,9 @@ def without_marks(cell: dict) -> dict | None:
     lines = "".join(cell["source"]).splitlines(keepends=True)
     marks = {line[2:].split()[0] for line in lines if line.startswith("#| ")} if cell["cell_type"] == "code" else set()
     if unknown := marks - SHOWN - HIDDEN:
-        raise ValueError(f"the mark `#| {unknown.pop()}` is not known to docs/pages.py; say there whether its cells are shown")
+        raise ValueError(
+            f"the mark `#| {unknown.pop()}` is not known to docs/pages.py; say there whether its cells are shown"
+        )
     if marks & HIDDEN or "injected-parameters" in cell["metadata"].get("tags", []):
         return None
     return cell | {"source": [line for line in lines if not line.startswith("#| ")] if marks else cell["source"]}
@@ -45,7 +72,14 @@ def leads_to(target: Path, known: set[str]) -> str:
     if target.name == "table.md":  # the executed notebook shows the same table
         path = f"{target.parent.as_posix()}/{target.parent.name}.ipynb"
     elif path.startswith("nbs/results/"):  # stored without outputs; the executed one is a page
-        path = next((page for page in sorted(known, reverse=True) if page.startswith("results/") and Path(page).name == target.name), path)
+        path = next(
+            (
+                page
+                for page in sorted(known, reverse=True)
+                if page.startswith("results/") and Path(page).name == target.name
+            ),
+            path,
+        )
     elif path.startswith("docs/") and target.name in OURS:
         path = target.name
     elif path == "nbs":
@@ -81,8 +115,14 @@ def name_pictures(cells: list[dict]) -> None:
         if cell["cell_type"] == "markdown":
             heading = (re.findall(r"^#+ (.+)", source, flags=re.M) or [heading])[-1]
         elif any(kind.startswith("image/") for output in cell["outputs"] for kind in output.get("data", {})):
-            text = caption.split("\n\n")[0] if caption.startswith("*") and not caption.startswith("**") else f"Picture: {heading}"
-            cell["metadata"] = cell["metadata"] | {"mystnb": {"image": {"alt": re.sub(r"[*$`]|\]\([^)]*\)|\[", "", text)}}}
+            text = (
+                caption.split("\n\n")[0]
+                if caption.startswith("*") and not caption.startswith("**")
+                else f"Picture: {heading}"
+            )
+            cell["metadata"] = cell["metadata"] | {
+                "mystnb": {"image": {"alt": re.sub(r"[*$`]|\]\([^)]*\)|\[", "", text)}}
+            }
 
 
 def laid_out(page: str, known: set[str], files: set[str]) -> str:

@@ -14,14 +14,18 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
 
 # %% ../nbs/reference/60_cli.ipynb #6cafe755
-def _params(root: Path) -> dict:
-    from stf_repro.training.params import read_params
+_PROFILE: ContextVar[str | None] = ContextVar("profile", default=None)  # of `--profile`; None: that of params.yaml
 
-    return read_params(root / "params.yaml")
+
+def _params(root: Path) -> dict:
+    from stf_repro.training.params import profile_params, read_params
+
+    return profile_params(root, profile) if (profile := _PROFILE.get()) else read_params(root / "params.yaml")
 
 
 def _own(root: Path, source: str) -> dict | None:
@@ -47,7 +51,9 @@ def download(root: Path, args) -> str:
     from stf_repro.data.sources import fetch
 
     if _own(root, args.source) is not None:
-        raise ValueError(f"{args.source} is a data set of your own: put its files into raw/{args.source}, then `stf preprocess {args.source}`")
+        raise ValueError(
+            f"{args.source} is a data set of your own: put its files into raw/{args.source}, then `stf preprocess {args.source}`"
+        )
     folder, (options, _) = root / "raw" / args.source, _options(root, args.source)
     if _source(args.source).files:
         return f"{fetch(args.source, folder)}: complete"
@@ -68,13 +74,17 @@ def _options(root: Path, source: str) -> tuple[dict, bool]:
     "What params.yaml says about a source: how to make it, and whether to denoise. A source that the profile does not have takes its defaults."
     made, options = not _source(source).files, _params(root)["sources"].get(source)
     if not isinstance(options, dict | None):
-        raise ValueError(f"sources.{source} in params.yaml is {options!r}; expected options such as `seed: 0`, or nothing")
+        raise ValueError(
+            f"sources.{source} in params.yaml is {options!r}; expected options such as `seed: 0`, or nothing"
+        )
     options = dict(options or {})
     denoised = options.pop("denoise", False)
     if not isinstance(denoised, bool):
         raise ValueError(f"sources.{source}.denoise in params.yaml is {denoised!r}; expected true or false")
     if options and not made:
-        raise ValueError(f"sources.{source} in params.yaml: unknown option {next(iter(options))!r}; a fetched source has only `denoise`")
+        raise ValueError(
+            f"sources.{source} in params.yaml: unknown option {next(iter(options))!r}; a fetched source has only `denoise`"
+        )
     return options, denoised
 
 
@@ -86,7 +96,9 @@ def _configure(kind, source: str, options: dict, **fixed):
             raise ValueError(f"sources.{source}.{name} in params.yaml is unknown; known: {', '.join(known)}")
         wanted = (int, float) if isinstance(known[name], float) else type(known[name])
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise ValueError(f"sources.{source}.{name} in params.yaml is {value!r}; expected a number such as {known[name]!r}")
+            raise ValueError(
+                f"sources.{source}.{name} in params.yaml is {value!r}; expected a number such as {known[name]!r}"
+            )
     return kind(**options, **fixed)
 
 # %% ../nbs/reference/60_cli.ipynb #82fb0a04
@@ -142,7 +154,9 @@ def export(root: Path, args) -> str:
     if _own(root, args.source) is None:
         _source(args.source)
     store = ClipStore.open(root / "clips" / args.source)
-    benchmarks = list(benchmarks_of(store).values()) or [b for b in BENCHMARKS.values() if args.source in (b.source, *b.other_sources)]
+    benchmarks = list(benchmarks_of(store).values()) or [
+        b for b in BENCHMARKS.values() if args.source in (b.source, *b.other_sources)
+    ]
     Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)
     if args.format == "pyskl":
         return f"{export_pyskl(store, benchmarks, args.out)}: {len(store)} annotations"
@@ -166,10 +180,15 @@ def train(root: Path, args) -> str:
 
     params = _params(root)
     _check_fresh(root, find_run(params, args.run)[1].get("source"))
-    trainings, folder = find_trainings(*find_run(params, args.run), args.seed, args.fold), run_folder(root, params, args.run)
+    trainings, folder = (
+        find_trainings(*find_run(params, args.run), args.seed, args.fold),
+        run_folder(root, params, args.run),
+    )
     alone = min(args.jobs, len(trainings)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if not alone and all((folder / training.folder / "metrics.json").exists() for training in trainings):
-        alone = all(_train_one(root, params, args, training, only_look=True) for training in trainings)  # then no process need be started
+        alone = all(
+            _train_one(root, params, args, training, only_look=True) for training in trainings
+        )  # then no process need be started
     if alone:
         for training in trainings:
             metrics = _train_one(root, params, args, training)
@@ -178,7 +197,9 @@ def train(root: Path, args) -> str:
     if (args.seed, args.fold) == (None, None):
         return _summary(folder, trainings)
     if len(trainings) == 1:
-        return f"{folder / trainings[0].folder}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
+        return (
+            f"{folder / trainings[0].folder}: top-1 {metrics['top1_last']:.1f} % on {metrics['test_clips']} test clips"
+        )
     return f"{folder}: {len(trainings)} trainings are finished"
 
 
@@ -188,7 +209,11 @@ def _summary(folder: Path, trainings: list) -> str:
 
     if os.environ.get("RANK", "0") != "0":
         return ""
-    what = f"mean of {len(trainings)} {'trainings' if trainings[0].fold else 'seeds'}" if len(trainings) > 1 else "one training"
+    what = (
+        f"mean of {len(trainings)} {'trainings' if trainings[0].fold else 'seeds'}"
+        if len(trainings) > 1
+        else "one training"
+    )
     means, over = summarise(folder, [training.folder for training in trainings]), what
     return f"{folder}: top-1 {means['top1_last']:.1f} % ({over}) on {means['test_clips']:.0f} test clips"
 
@@ -197,8 +222,11 @@ def _train_several(args, trainings: list) -> None:
     "Do several trainings, each in a process of its own."
     from stf_repro.training.seeds import side_by_side
 
-    command = ["train", args.run, *(["--device", args.device] if args.device else [])]
-    side_by_side(main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings)))
+    profile = ["--profile", _PROFILE.get()] if _PROFILE.get() else []
+    command = [*profile, "train", args.run, *(["--device", args.device] if args.device else [])]
+    side_by_side(
+        main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings))
+    )
 
 
 def _train_one(root: Path, params: dict, args, training, only_look: bool = False):
@@ -206,7 +234,10 @@ def _train_one(root: Path, params: dict, args, training, only_look: bool = False
     from stf_repro.training.params import find_run, run_folder
     from stf_repro.training.stamp import is_stamped, stamp_file, training_stamp, write_stamp
 
-    out, stamp = run_folder(root, params, args.run, training), lambda: training_stamp(root, params, args.run, training, args.device)
+    out, stamp = (
+        run_folder(root, params, args.run, training),
+        lambda: training_stamp(root, params, args.run, training, args.device),
+    )
     before, file = stamp(), stamp_file(root, params, args.run, training)
     if not is_stamped(file, before, out):
         done = _ask_trainer(root, params, args, training, only_look)
@@ -227,7 +258,14 @@ def _ask_trainer(root: Path, params: dict, args, training, only_look: bool):
     with _knowing(root, params, args.run):
         config = run_configs(params, args.run, training.seed, training.fold)[training]
     start = run_folder(root, params, config.start, training) if config.start else None
-    return train_kept(config, root / "clips" / config.source, run_folder(root, params, args.run, training), _dealt(args), start=start, only_look=only_look)
+    return train_kept(
+        config,
+        root / "clips" / config.source,
+        run_folder(root, params, args.run, training),
+        _dealt(args),
+        start=start,
+        only_look=only_look,
+    )
 
 # %% ../nbs/reference/60_cli.ipynb #6d5da0af
 @contextmanager
@@ -259,7 +297,9 @@ def runs(root: Path, args) -> str:
     "List the trainings of the profile that are still to be done: each line is what follows `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.params import trainings
 
-    lines = [" ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready)]
+    lines = [
+        " ".join([key, *training.arguments]) for key, training in trainings(root, _params(root), args.all, args.ready)
+    ]
     if lines and sys.stdout.isatty():  # not in a pipe: there the lines are arguments
         lines.insert(0, "each line is what follows `stf train`:")
     return "\n".join(lines)
@@ -303,7 +343,11 @@ def _example_lines() -> list[str]:
         said, p = ask(net, [example.recording])[0].classes[0]
         lines.append(f"  {name:<13}  says {said}, {100 * p:.1f} %")
     what = f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} joints ({example.recording.layout.name})"
-    return [f"example: {what}", *lines, "  `stf predict example` says more, `stf focus example -o focus.gif` draws where the network looks"]
+    return [
+        f"example: {what}",
+        *lines,
+        "  `stf predict example` says more, `stf focus example -o focus.gif` draws where the network looks",
+    ]
 
 
 def _run_lines() -> list[str]:
@@ -320,21 +364,31 @@ def _run_lines() -> list[str]:
     params = _params(root)
     every, todo = (Counter(key for key, _ in trainings(root, params, everything)) for everything in (True, False))
     width = max(map(len, every))
-    rows = [f"  {key:<{width}}  {find_run(params, key)[1].get('label', ''):<5}  {n - todo[key]} of {n} trained" for key, n in every.items()]
-    return [f"runs of the profile {params['profile']!r}; `stf show RUN` says what one is made of, `stf train RUN` trains it, `stf evaluate RUN` says how good it is:", *rows]
+    rows = [
+        f"  {key:<{width}}  {find_run(params, key)[1].get('label', ''):<5}  {n - todo[key]} of {n} trained"
+        for key, n in every.items()
+    ]
+    return [
+        f"runs of the profile {params['profile']!r}; `stf show RUN` says what one is made of, `stf train RUN` trains it, `stf evaluate RUN` says how good it is:",
+        *rows,
+    ]
 
 # %% ../nbs/reference/60_cli.ipynb #219af821
 def render(root: Path, args) -> str:
     "Execute results notebooks: one of the profile in params.yaml, or of another, or all that are in results/."
-    from stf_repro.report.notebooks import NotebookError, committed_pages, profile_params, render
+    from stf_repro.report.notebooks import NotebookError, committed_pages, render
+    from stf_repro.training.params import profile_params
 
     if not args.all:
         if not args.notebook:
             raise ValueError("which page? Name one, e.g. `stf render table5_ablation`, or say --all")
-        params = profile_params(root, args.profile) if args.profile else _params(root)
+        params = _params(root)
         return f"{render(root, params, args.notebook)}: complete"
     pages = [page for page in committed_pages(root) if args.profile in (None, page[0])]
-    params, failed = {profile: profile_params(root, profile) for profile in {args.profile, *(p for p, _ in pages)} - {None}}, 0
+    params, failed = (
+        {profile: profile_params(root, profile) for profile in {args.profile, *(p for p, _ in pages)} - {None}},
+        0,
+    )
     for i, (profile, name) in enumerate(pages, 1):
         try:
             print(f"{i} of {len(pages)}: {render(root, params[profile], name)}", flush=True)
@@ -342,7 +396,9 @@ def render(root: Path, args) -> str:
             failed += 1
             print(f"{i} of {len(pages)}: {error}", file=sys.stderr, flush=True)
     if failed or not pages:
-        raise NotebookError(f"{failed} of {len(pages)} pages failed" if failed else "no page of this profile was ever made here")
+        raise NotebookError(
+            f"{failed} of {len(pages)} pages failed" if failed else "no page of this profile was ever made here"
+        )
     return f"{len(pages)} pages: complete"
 
 
@@ -358,7 +414,10 @@ def _say_what_it_has_seen(args, net) -> bool:
     from stf_repro.evaluation.ask import is_synthetic
 
     if synthetic := is_synthetic(net):
-        print(f"stf {args.command}: {args.network} was trained on synthetic data ({len(net.classes)} actions of {net.config.source}) and has seen no real recording: a demonstration, not a measurement", file=sys.stderr)
+        print(
+            f"stf {args.command}: {args.network} was trained on synthetic data ({len(net.classes)} actions of {net.config.source}) and has seen no real recording: a demonstration, not a measurement",
+            file=sys.stderr,
+        )
     return synthetic
 
 
@@ -370,7 +429,9 @@ def _say_what_seems_wrong(args, net, recordings: list) -> None:
     from stf_repro.evaluation.ask import unlike
 
     known = net.config.source in SOURCES  # whose units and axes are known; yours may have others
-    said = check_joints(recordings) if known else [s for s in check_joints(recordings) if s not in check_units(recordings)]
+    said = (
+        check_joints(recordings) if known else [s for s in check_joints(recordings) if s not in check_units(recordings)]
+    )
     said += [sentence for r in recordings for sentence in posture(r)] if known else []
     for sentence in dict.fromkeys([*said, *unlike(net, recordings)]):
         print(f"stf {args.command}: {sentence}", file=sys.stderr)
@@ -430,14 +491,29 @@ def _predict(net, args, read: list) -> str:
         _say_what_is_left_out(args, net, path, a.frames)
     synthetic = _say_what_it_has_seen(args, net)
     if args.json:
-        rows = [{"file": path, "clip": a.name, "frames": a.frames, "frames_read": a.read, "bodies": a.bodies, "classes": [{"class": name, "probability": p} for name, p in a.classes]} for path, a in found]
-        return json.dumps({"network": args.network, "trained_on": net.config.source, "synthetic": synthetic, "clips": rows}, indent=1)
+        rows = [
+            {
+                "file": path,
+                "clip": a.name,
+                "frames": a.frames,
+                "frames_read": a.read,
+                "bodies": a.bodies,
+                "classes": [{"class": name, "probability": p} for name, p in a.classes],
+            }
+            for path, a in found
+        ]
+        return json.dumps(
+            {"network": args.network, "trained_on": net.config.source, "synthetic": synthetic, "clips": rows}, indent=1
+        )
     width = max(len(name) for name in net.classes)
     lines = []
     for path, a in found:
         name = f"{path}: {a.name}" if path.endswith(".npz") else path
         part = f"frames {a.read[0]} to {a.read[1]} of {a.frames}" if a.read[1] + 1 < a.frames else f"{a.frames} frames"
-        lines += [f"{name} ({part}, {a.bodies} {'body' if a.bodies == 1 else 'bodies'})", *(f"  {name:<{width}}  {100 * p:5.1f} %" for name, p in a.classes)]
+        lines += [
+            f"{name} ({part}, {a.bodies} {'body' if a.bodies == 1 else 'bodies'})",
+            *(f"  {name:<{width}}  {100 * p:5.1f} %" for name, p in a.classes),
+        ]
     return "\n".join(lines)
 
 # %% ../nbs/reference/60_cli.ipynb #dbdf8e43
@@ -450,13 +526,23 @@ def _track(net, args, read: list) -> str:
         _say_what_is_left_out(args, net, path, min(args.window, r.bodies.shape[1]))
     synthetic = _say_what_it_has_seen(args, net)
     if args.json:
-        windows = lambda ws: [{"first": w.first, "last": w.last, "classes": [{"class": name, "probability": p} for name, p in w.classes]} for w in ws]
-        rows = [{"file": path, "clip": r.name, "frames": r.bodies.shape[1], "windows": windows(ws)} for path, r, ws in found]
-        return json.dumps({"network": args.network, "trained_on": net.config.source, "synthetic": synthetic, "clips": rows}, indent=1)
+        windows = lambda ws: [
+            {"first": w.first, "last": w.last, "classes": [{"class": name, "probability": p} for name, p in w.classes]}
+            for w in ws
+        ]
+        rows = [
+            {"file": path, "clip": r.name, "frames": r.bodies.shape[1], "windows": windows(ws)} for path, r, ws in found
+        ]
+        return json.dumps(
+            {"network": args.network, "trained_on": net.config.source, "synthetic": synthetic, "clips": rows}, indent=1
+        )
     lines = []
     for path, r, ws in found:
         lines.append(f"{path}: {r.name} ({r.bodies.shape[1]} frames), frames of each window, classes")
-        lines += [f"  {w.first:6d} - {w.last:<6d}  {', '.join(f'{name} {100 * p:.1f} %' for name, p in w.classes) or 'nobody is seen'}" for w in ws]
+        lines += [
+            f"  {w.first:6d} - {w.last:<6d}  {', '.join(f'{name} {100 * p:.1f} %' for name, p in w.classes) or 'nobody is seen'}"
+            for w in ws
+        ]
     return "\n".join(lines)
 
 
@@ -470,7 +556,9 @@ def focus(root: None, args) -> str:
     net = open_network(args.network)
     recordings = read_for(net, args.file, args.image_size)
     if len(recordings) > 1:
-        raise ValueError(f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the focus is drawn of one, so save that one as .npy")
+        raise ValueError(
+            f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the focus is drawn of one, so save that one as .npy"
+        )
     found = look(net, recordings[0], args.module, args.form, args.of)
     write_focus(args.out, net, found, args.rate)
     _say_what_seems_wrong(args, net, recordings)
@@ -507,7 +595,11 @@ def _run_of(folder: Path) -> str:
 
     try:
         params = _params(root := project_root(folder))
-        runs = {key: run_folder(root, params, key).resolve() for kind in ("runs", "transfers") for key in params.get(kind) or {}}
+        runs = {
+            key: run_folder(root, params, key).resolve()
+            for kind in ("runs", "transfers")
+            for key in params.get(kind) or {}
+        }
     except (OSError, ValueError):
         return ""
     return next((key for key, own in runs.items() if folder.resolve() == own or own in folder.resolve().parents), "")
@@ -544,7 +636,12 @@ def mechanism(root: Path, args) -> str:
     folders = sorted(path.parent for path in whole.rglob("metrics.json"))
     if not folders:
         raise ValueError(f"{whole} holds no finished training: `stf train {args.run}` trains it")
-    return mechanism_text([run_mechanism(folder, root, find_device(args.device)) for folder in tqdm(folders, unit=" trainings", leave=False)])
+    return mechanism_text(
+        [
+            run_mechanism(folder, root, find_device(args.device))
+            for folder in tqdm(folders, unit=" trainings", leave=False)
+        ]
+    )
 
 
 def doctor(root: None, args) -> int:
@@ -570,20 +667,13 @@ def bench(root: Path, args) -> str:
 
 def _paper(root: Path) -> dict:
     "The parameters of the profile paper."
-    import tempfile
+    from stf_repro.training.params import profile_params
 
-    from stf_repro.training.params import read_params
-
-    params = read_params(root / "params.yaml")
-    if params["profile"] == "paper":
-        return params
     if not (root / "conf" / "profile" / "paper.yaml").is_file():
-        raise ValueError("stf bench wants a clone of the repository: conf/ holds the paper's runs, and tests/ the original's numbers")
-    from dvc.utils.hydra import compose_and_dump
-
-    with tempfile.TemporaryDirectory() as folder:
-        compose_and_dump(Path(folder) / "params.yaml", str(root / "conf"), None, "config", "", ["profile=paper"])
-        return read_params(Path(folder) / "params.yaml")
+        raise ValueError(
+            "stf bench wants a clone of the repository: conf/ holds the paper's runs, and tests/ the original's numbers"
+        )
+    return profile_params(root, "paper")
 
 # %% ../nbs/reference/60_cli.ipynb #27804358
 def _expected() -> tuple[type[Exception], ...]:
@@ -595,7 +685,17 @@ def _expected() -> tuple[type[Exception], ...]:
     from stf_repro.training.epoch import TrainingError
     from stf_repro.training.seeds import ChildError
 
-    return ValueError, OSError, StoreError, BadFilesError, WorkerError, HashError, NotebookError, TrainingError, ChildError
+    return (
+        ValueError,
+        OSError,
+        StoreError,
+        BadFilesError,
+        WorkerError,
+        HashError,
+        NotebookError,
+        TrainingError,
+        ChildError,
+    )
 
 
 def _positive(text: str) -> int:
@@ -628,7 +728,10 @@ class _Commands:
     "Adds commands to a parser, and remembers them by group for `--help`."
 
     def __init__(self, top: argparse.ArgumentParser):
-        self.parsers, self.groups = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS), {}
+        self.parsers, self.groups = (
+            top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS),
+            {},
+        )
 
     def add(self, group: str, do, summary: str, example: str, project: bool = True) -> argparse.ArgumentParser:
         "A command that is named as its function. `project`: it is run in a project's folder."
@@ -639,44 +742,94 @@ class _Commands:
 
     def listing(self) -> str:
         "All commands, group by group."
-        return "\n\n".join("\n".join([f"{group}:", *(f"  {name:<11} {summary}" for name, summary in rows)]) for group, rows in self.groups.items())
+        return "\n\n".join(
+            "\n".join([f"{group}:", *(f"  {name:<11} {summary}" for name, summary in rows)])
+            for group, rows in self.groups.items()
+        )
 
 # %% ../nbs/reference/60_cli.ipynb #fecdb014
-_OWN, _PIPELINE, _LOOK, _CHECK = "own (your skeletons; then the pipeline, in the new folder)", "pipeline (in a project's folder; `dvc repro` runs these in order)", "look (a file, a network, a run)", "check"
+_OWN, _PIPELINE, _LOOK, _CHECK = (
+    "own (your skeletons; then the pipeline, in the new folder)",
+    "pipeline (in a project's folder; `dvc repro` runs these in order)",
+    "look (a file, a network, a run)",
+    "check",
+)
 
 
 def _data_commands(commands: _Commands) -> None:
     "From raw files to clips."
-    p = commands.add(_OWN, new, "write a project folder for clips of your own", "stf new gym --layout coco17", project=False)
+    p = commands.add(
+        _OWN, new, "write a project folder for clips of your own", "stf new gym --layout coco17", project=False
+    )
     p.add_argument("folder", metavar="DIR", help="the folder to write; its name becomes that of the data set")
-    p.add_argument("--layout", required=True, metavar="NAME|FILE", help="ntu25, coco17, openpose18, body25, halpe26, mediapipe33, mediapipe33-image, kinect20, sbu15, jhmdb15; or a YAML file with joints and bones")
-    p.add_argument("--clips", type=_positive, default=250, metavar="N", help="about how many clips you have: sizes suit their number (default: 250)")
+    p.add_argument(
+        "--layout",
+        required=True,
+        metavar="NAME|FILE",
+        help="ntu25, coco17, openpose18, body25, halpe26, mediapipe33, mediapipe33-image, kinect20, sbu15, jhmdb15; or a YAML file with joints and bones",
+    )
+    p.add_argument(
+        "--clips",
+        type=_positive,
+        default=250,
+        metavar="N",
+        help="about how many clips you have: sizes suit their number (default: 250)",
+    )
     p = commands.add(_PIPELINE, download, "make or fetch raw files into raw/SOURCE", "stf download nwucla")
-    p.add_argument("source", help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first")
+    p.add_argument(
+        "source",
+        help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first",
+    )
     p = commands.add(_PIPELINE, preprocess, "turn raw/SOURCE into the clip store clips/SOURCE", "stf preprocess nwucla")
     p.add_argument("source", help="a source that was downloaded")
     p.add_argument("--workers", type=_positive, help="processes (default: one per core)")
-    p.add_argument("--allow-bad", action="store_true", help="go on without files that cannot be read; they are listed in clips/SOURCE.bad.tsv")
+    p.add_argument(
+        "--allow-bad",
+        action="store_true",
+        help="go on without files that cannot be read; they are listed in clips/SOURCE.bad.tsv",
+    )
 
 
 def _run_commands(commands: _Commands) -> None:
     "From clips to networks and tables."
-    p = commands.add(_PIPELINE, train, "train the run RUN into runs/, with all its seeds and folds", "stf train stf-xsub60-joint trains that run of the profile in params.yaml, or goes on where it was stopped")
+    p = commands.add(
+        _PIPELINE,
+        train,
+        "train the run RUN into runs/, with all its seeds and folds",
+        "stf train stf-xsub60-joint trains that run of the profile in params.yaml, or goes on where it was stopped",
+    )
     p.add_argument("run", help="a key below `runs` or `transfers` in params.yaml, e.g. stf-xsub60-joint")
     p.add_argument("--seed", type=int, help="one of its seeds (default: all)")
-    p.add_argument("--fold", help="one of its folds, e.g. sbu-1 (default: all; only where a run has several benchmarks)")
+    p.add_argument(
+        "--fold", help="one of its folds, e.g. sbu-1 (default: all; only where a run has several benchmarks)"
+    )
     p.add_argument("--jobs", type=_positive, default=1, help="how many trainings go side by side (default: 1)")
-    p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)")
+    p.add_argument(
+        "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)"
+    )
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
-    p = commands.add(_PIPELINE, render, "execute nbs/results/NOTEBOOK.ipynb into results/: from finished runs, or, where there are none, from the files that were committed with the page", "stf render table5_ablation, or stf render --all")
+    p = commands.add(
+        _PIPELINE,
+        render,
+        "execute nbs/results/NOTEBOOK.ipynb into results/: from finished runs, or, where there are none, from the files that were committed with the page",
+        "stf render table5_ablation, or stf render --all",
+    )
     p.add_argument("notebook", nargs="?", help="e.g. table5_ablation")
-    p.add_argument("--profile", help="another profile than that of params.yaml, e.g. sbu")
+    p.add_argument("--profile", default=argparse.SUPPRESS, help="another profile than that of params.yaml, e.g. sbu")
     p.add_argument("--all", action="store_true", help="every page in results/, of all profiles or of the one named")
-    p = commands.add(_PIPELINE, export, "write clips/SOURCE for other toolboxes", "stf export synth60 pyskl synth60.pkl")
+    p = commands.add(
+        _PIPELINE, export, "write clips/SOURCE for other toolboxes", "stf export synth60 pyskl synth60.pkl"
+    )
     p.add_argument("source", help="a source that was preprocessed")
-    p.add_argument("format", choices=("msg3d", "pyskl"), help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does")
+    p.add_argument(
+        "format",
+        choices=("msg3d", "pyskl"),
+        help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does",
+    )
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
-    commands.add(_PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profile synthetic", "stf pack")
+    commands.add(
+        _PIPELINE, pack, "write stf_repro/pretrained/ anew, from finished runs of the profile synthetic", "stf pack"
+    )
 
 # %% ../nbs/reference/60_cli.ipynb #bd510180
 _FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table (.csv, .tsv), results of a pose estimator (.json), a folder that OpenPose filled"
@@ -686,35 +839,103 @@ _NETWORK = "one that ships with the package, stf-synth60 or msg3d-synth60, or th
 def _network_options(p: argparse.ArgumentParser) -> None:
     "Which network, and how to read a file of pixels."
     p.add_argument("--network", default="stf-synth60", metavar="NAME|FOLDER", help=_NETWORK)
-    p.add_argument("--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels")
+    p.add_argument(
+        "--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels"
+    )
 
 
 def _look_commands(commands: _Commands) -> None:
     "What somebody with a file or a finished run wants to know."
-    p = commands.add(_LOOK, predict, "which action does FILE show? Class probabilities", "stf predict my-clip.npy other.skeleton --top 5", project=False)
+    p = commands.add(
+        _LOOK,
+        predict,
+        "which action does FILE show? Class probabilities",
+        "stf predict my-clip.npy other.skeleton --top 5",
+        project=False,
+    )
     p.add_argument("files", nargs="+", metavar="FILE", help=_FILE)
     p.add_argument("--top", type=_positive, default=3, help="how many classes to print (default: 3)")
     p.add_argument("--json", action="store_true", help="print JSON")
-    p.add_argument("--window", type=_positive, metavar="N", help="cut a long recording into windows of N frames, each half a window after the one before, and ask about each")
+    p.add_argument(
+        "--window",
+        type=_positive,
+        metavar="N",
+        help="cut a long recording into windows of N frames, each half a window after the one before, and ask about each",
+    )
     _network_options(p)
-    p = commands.add(_LOOK, focus, "where does a network look in FILE? Writes .gif, .png or .csv", "stf focus my-clip.npy -o focus.gif", project=False)
+    p = commands.add(
+        _LOOK,
+        focus,
+        "where does a network look in FILE? Writes .gif, .png or .csv",
+        "stf focus my-clip.npy -o focus.gif",
+        project=False,
+    )
     p.add_argument("file", metavar="FILE", help=_FILE)
-    p.add_argument("-o", "--out", default="focus.gif", help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: focus.gif, in this folder)")
-    p.add_argument("--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)")
-    p.add_argument("--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)")
-    p.add_argument("--class", dest="of", metavar="NAME", help="whose evidence to look for (default: the class that the network names)")
-    p.add_argument("--rate", type=_rate, metavar="FPS", help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames")
+    p.add_argument(
+        "-o",
+        "--out",
+        default="focus.gif",
+        help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: focus.gif, in this folder)",
+    )
+    p.add_argument(
+        "--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)"
+    )
+    p.add_argument(
+        "--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)"
+    )
+    p.add_argument(
+        "--class",
+        dest="of",
+        metavar="NAME",
+        help="whose evidence to look for (default: the class that the network names)",
+    )
+    p.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="FPS",
+        help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames",
+    )
     _network_options(p)
-    p = commands.add(_LOOK, draw, "what is in FILE? Frames with axes, without a network", "stf draw my-clip.npy -o clip.gif", project=False)
+    p = commands.add(
+        _LOOK,
+        draw,
+        "what is in FILE? Frames with axes, without a network",
+        "stf draw my-clip.npy -o clip.gif",
+        project=False,
+    )
     p.add_argument("file", metavar="FILE", help="`example`, or skeletons of any layout that is known")
-    p.add_argument("-o", "--out", help="the file to write: .png (six frames) or .gif (all) (default: FILE.png, in this folder)")
-    p.add_argument("--layout", metavar="NAME|FILE", help="the joints: one of those that `stf new --help` lists, or a YAML file with joints and bones (default: the layout that fits)")
-    p.add_argument("--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if the file holds joints in pixels")
-    p = commands.add(_LOOK, evaluate, "how good is the finished run RUN, and what does it mix up?", "stf evaluate stf-xsub60-joint", project=False)
+    p.add_argument(
+        "-o", "--out", help="the file to write: .png (six frames) or .gif (all) (default: FILE.png, in this folder)"
+    )
+    p.add_argument(
+        "--layout",
+        metavar="NAME|FILE",
+        help="the joints: one of those that `stf new --help` lists, or a YAML file with joints and bones (default: the layout that fits)",
+    )
+    p.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="WIDTHxHEIGHT",
+        help="of the image, if the file holds joints in pixels",
+    )
+    p = commands.add(
+        _LOOK,
+        evaluate,
+        "how good is the finished run RUN, and what does it mix up?",
+        "stf evaluate stf-xsub60-joint",
+        project=False,
+    )
     p.add_argument("run", help="a key of the profile, or the folder of a run or of one training")
-    p.add_argument("--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)")
+    p.add_argument(
+        "--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)"
+    )
 
-    p = commands.add(_LOOK, mechanism, "do the parts of the finished run RUN do what they are there for? Terms, mask, beta, G, gradients", "stf mechanism stf-xsub60-joint")
+    p = commands.add(
+        _LOOK,
+        mechanism,
+        "do the parts of the finished run RUN do what they are there for? Terms, mask, beta, G, gradients",
+        "stf mechanism stf-xsub60-joint",
+    )
     p.add_argument("run", help="a key of the profile, e.g. stf-xsub60-joint")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
@@ -722,20 +943,40 @@ def _look_commands(commands: _Commands) -> None:
 def _check_commands(commands: _Commands) -> None:
     "What is there, and what is to be done."
     commands.add(_CHECK, doctor, "what can be run here, and what is missing?", "stf doctor && dvc repro", project=False)
-    p = commands.add(_CHECK, bench, "how fast is this machine, and what would the paper cost? (in a clone)", "stf bench -o my-card.json")
+    p = commands.add(
+        _CHECK,
+        bench,
+        "how fast is this machine, and what would the paper cost? (in a clone)",
+        "stf bench -o my-card.json",
+    )
     p.add_argument("-o", "--out", default="bench.json", help="the JSON to write (default: bench.json)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    p.add_argument("--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)")
+    p.add_argument(
+        "--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)"
+    )
     p = commands.add(_CHECK, runs, "list the trainings that are still to be done", "stf runs --ready")
     p.add_argument("--all", action="store_true", help="the finished ones, too")
     p.add_argument("--ready", action="store_true", help="only those that need not wait for the network of another")
-    p = commands.add(_CHECK, show, "what is there to look at? With RUN: its configuration, and where it is written", "stf show stf-xsub60-joint", project=False)
-    p.add_argument("run", nargs="?", help="a key below `runs` or `transfers` in params.yaml, or `example` (default: the shipped clip `example`, and a list of the runs)")
+    p = commands.add(
+        _CHECK,
+        show,
+        "what is there to look at? With RUN: its configuration, and where it is written",
+        "stf show stf-xsub60-joint",
+        project=False,
+    )
+    p.add_argument(
+        "run",
+        nargs="?",
+        help="a key below `runs` or `transfers` in params.yaml, or `example` (default: the shipped clip `example`, and a list of the runs)",
+    )
 
 # %% ../nbs/reference/60_cli.ipynb #5ded7de0
 def parser() -> argparse.ArgumentParser:
     "The command line of `stf`."
-    top = argparse.ArgumentParser(prog="stf", usage="stf [-h] COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="stf", usage="stf [-h] [--profile NAME] COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
     for part in (_data_commands, _run_commands, _look_commands, _check_commands):
         part(commands)
@@ -756,7 +997,11 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, OSError) or not error.errno:
         return str(error)
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{said}; what was finished before is intact. Make room, and start the same command again" if error.errno in NO_ROOM else said
+    return (
+        f"{said}; what was finished before is intact. Make room, and start the same command again"
+        if error.errno in NO_ROOM
+        else said
+    )
 
 
 _NO_UNIX = "this command needs Linux or macOS, whose module fcntl is not there: on Windows use WSL, or the container in containers/"
@@ -782,7 +1027,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from stf_repro.data.folders import project_root
 
-    code, before = 0, signal.signal(signal.SIGTERM, _interrupt)
+    code, before, kept = 0, signal.signal(signal.SIGTERM, _interrupt), _PROFILE.set(args.profile)
     try:
         with _warnings_as_lines(args.command):
             said = args.do(project_root() if args.project else None, args)
@@ -791,7 +1036,10 @@ def main(argv: list[str] | None = None) -> int:
         elif said and os.environ.get("RANK", "0") == "0":
             print(said)
     except KeyboardInterrupt:
-        print(f"stf {args.command}: stopped. What was saved stays, and the same command goes on from there", file=sys.stderr)
+        print(
+            f"stf {args.command}: stopped. What was saved stays, and the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:  # the reader of a list has had enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -807,12 +1055,18 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_short_of_memory(error):
             raise
-        print(f"stf {args.command}: not enough memory; a shorter file, a smaller network or fewer processes take less", file=sys.stderr)
+        print(
+            f"stf {args.command}: not enough memory; a shorter file, a smaller network or fewer processes take less",
+            file=sys.stderr,
+        )
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
+        _PROFILE.reset(kept)
     return code
 
 
-if __name__ == "__main__" and "__file__" in globals():  # as `python -m stf_repro.cli`, which torchrun wants; not in a notebook
+if (
+    __name__ == "__main__" and "__file__" in globals()
+):  # as `python -m stf_repro.cli`, which torchrun wants; not in a notebook
     sys.exit(main())

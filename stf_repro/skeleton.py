@@ -22,7 +22,9 @@ class Layout:
     bones: tuple[tuple[int, int], ...]  # (child, parent), counted from 0
     root: int  # the joint without a parent
     centre: int | None = None  # the joint that preprocessing puts at the origin; None: nothing is subtracted
-    upright: tuple[tuple[int, int], tuple[int, int]] | None = None  # bones that preprocessing turns onto z and onto x; None: nothing is turned
+    upright: tuple[tuple[int, int], tuple[int, int]] | None = (
+        None  # bones that preprocessing turns onto z and onto x; None: nothing is turned
+    )
 
     def __post_init__(self):
         _plain(self)
@@ -38,7 +40,9 @@ class Layout:
             raise ValueError(f"layout {self.name!r}: the bones form a circle, so some joints never reach the root")
         used = [v for v in (self.root, self.centre, *sum(self.upright or (), ())) if v is not None and not 0 <= v < V]
         if used:
-            raise ValueError(f"layout {self.name!r} has {V} joints; root, centre or upright name the joints {used}, outside 0..{V - 1}")
+            raise ValueError(
+                f"layout {self.name!r} has {V} joints; root, centre or upright name the joints {used}, outside 0..{V - 1}"
+            )
 
     def __len__(self):
         return len(self.joints)
@@ -60,7 +64,11 @@ def _plain(
     except TypeError:
         raise ValueError(f"layout {layout.name!r}: bones, root, centre and upright must be numbers of joints") from None
     pairs = [*values["bones"], *(values["upright"] or ())]
-    if isinstance(layout.joints, str) or not values["joints"] or not all(isinstance(name, str) for name in (layout.name, *values["joints"])):
+    if (
+        isinstance(layout.joints, str)
+        or not values["joints"]
+        or not all(isinstance(name, str) for name in (layout.name, *values["joints"]))
+    ):
         raise ValueError(f"layout {layout.name!r}: expected a name and at least one joint, each with a name of its own")
     if any(len(p) != 2 for p in pairs) or len(values["upright"] or (0, 0)) != 2:
         raise ValueError(f"layout {layout.name!r}: a bone is a pair of joints, and upright is two of them")
@@ -156,7 +164,22 @@ _OF_ESTIMATORS = (
         "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, middle of hips, "
         "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear, "
         "left big toe, left small toe, left heel, right big toe, right small toe, right heel",
-        [(0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 9), (11, 10), (12, 8), (13, 12), (14, 13)]
+        [
+            (0, 1),
+            (2, 1),
+            (3, 2),
+            (4, 3),
+            (5, 1),
+            (6, 5),
+            (7, 6),
+            (8, 1),
+            (9, 8),
+            (10, 9),
+            (11, 10),
+            (12, 8),
+            (13, 12),
+            (14, 13),
+        ]
         + [(15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
         root=1,
     ),
@@ -167,7 +190,20 @@ _OF_ESTIMATORS = (
         "left little finger, right little finger, left index finger, right index finger, left thumb, right thumb, "
         "left hip, right hip, left knee, right knee, left ankle, right ankle, left heel, right heel, left toes, right toes",
         [(1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0)]
-        + [(11, 0), (13, 11), (15, 13), (17, 15), (19, 15), (21, 15), (12, 0), (14, 12), (16, 14), (18, 16), (20, 16), (22, 16)]
+        + [
+            (11, 0),
+            (13, 11),
+            (15, 13),
+            (17, 15),
+            (19, 15),
+            (21, 15),
+            (12, 0),
+            (14, 12),
+            (16, 14),
+            (18, 16),
+            (20, 16),
+            (22, 16),
+        ]
         + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
         root=0,
     ),
@@ -177,11 +213,26 @@ _OF_ESTIMATORS = (
         "left hip, right hip, left knee, right knee, left ankle, right ankle, head, neck, middle of hips, "
         "left big toe, right big toe, left small toe, right small toe, left heel, right heel",
         [(0, 18), (1, 0), (2, 0), (3, 1), (4, 2), (17, 18), (5, 18), (6, 18), (7, 5), (9, 7), (8, 6), (10, 8), (19, 18)]
-        + [(11, 19), (12, 19), (13, 11), (15, 13), (14, 12), (16, 14), (20, 24), (22, 24), (24, 15), (21, 25), (23, 25), (25, 16)],
+        + [
+            (11, 19),
+            (12, 19),
+            (13, 11),
+            (15, 13),
+            (14, 12),
+            (16, 14),
+            (20, 24),
+            (22, 24),
+            (24, 15),
+            (21, 25),
+            (23, 25),
+            (25, 16),
+        ],
         root=18,
     ),
 )
-_IN_IMAGE = tuple(replace(layout, name="mediapipe33-image") for layout in _OF_ESTIMATORS if layout.name == "mediapipe33")  # the same joints, as parts of the image
+_IN_IMAGE = tuple(
+    replace(layout, name="mediapipe33-image") for layout in _OF_ESTIMATORS if layout.name == "mediapipe33"
+)  # the same joints, as parts of the image
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (*_OF_DATA_SETS, *_OF_ESTIMATORS, *_IN_IMAGE)}
 
 # %% ../nbs/reference/00_skeleton.ipynb #3c6267cc

@@ -20,7 +20,9 @@ def root() -> Path:
 @pytest.fixture
 def clone(tmp_path) -> Path:
     "The project's files as they are, in a git repository of their own."
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in names.splitlines():
         source = ROOT / name
         if source.is_file():
@@ -28,7 +30,13 @@ def clone(tmp_path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
     folder = tmp_path / "clone"
-    for command in (["init", "-q"], ["config", "user.name", "t"], ["config", "user.email", "t@example.org"], ["add", "-A"], ["commit", "-qm", "t"]):
+    for command in (
+        ["init", "-q"],
+        ["config", "user.name", "t"],
+        ["config", "user.email", "t@example.org"],
+        ["add", "-A"],
+        ["commit", "-qm", "t"],
+    ):
         subprocess.run(["git", *command], cwd=folder, check=True)
     return folder
 
@@ -36,16 +44,29 @@ def clone(tmp_path) -> Path:
 @pytest.fixture
 def small_params() -> dict:
     "Runs that train in seconds."
-    model = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
+    network = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
     optim = {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]}
-    base = {"group": "ablation", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 60, "every": 10}, "optim": optim}
+    base = {
+        "group": "ablation",
+        "source": "synth60",
+        "benchmark": "synth60-xsub",
+        "input": {"frames": 60, "every": 10},
+        "optim": optim,
+    }
     shares = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
     return {
         "profile": "synthetic",
         "sources": {"synth60": {"seed": 0, "subjects": 3}},
         "runs": {
-            "M1": base | {"label": "M1", "model": model | {"name": "msg3d"}, "seeds": [0]},
-            "M5": base | {"label": "M5", "model": model | {"name": "stf"}, "objective": {"shares": shares, "warmup": 0.3}, "seeds": [0]},
+            "M1": base | {"label": "M1", "network": network, "seeds": [0]},
+            "M5": base
+            | {
+                "label": "M5",
+                "network": network,
+                "stf": True,
+                "objective": {"shares": shares, "warmup": 0.3},
+                "seeds": [0],
+            },
         },
         "transfers": {},
     }
@@ -56,7 +77,9 @@ def made_data(tmp_path_factory) -> Path:
     "A small synthetic data set, preprocessed once for all tests."
     folder = tmp_path_factory.mktemp("made")
     (folder / "dvc.yaml").write_text("stages: {}\n")
-    (folder / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": {"synth60": {"seed": 0, "subjects": 3}}, "runs": {"M1": {}}}))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump({"profile": "t", "sources": {"synth60": {"seed": 0, "subjects": 3}}, "runs": {"M1": {}}})
+    )
     for command in (["download", "synth60"], ["preprocess", "synth60"]):
         subprocess.run([*STF, *command], cwd=folder, check=True, capture_output=True)
     return folder

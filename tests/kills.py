@@ -28,13 +28,19 @@ RUN = {
     "label": "M1",
     "source": "synth60",
     "benchmark": "synth60-xsub",
-    "model": {"name": "msg3d", "width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
+    "network": {"name": "msg3d", "width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
     "input": {"frames": 60, "every": 20},
     "percent": 50,
     "optim": {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]},
     "seeds": [0, 1],
 }
-PARAMS = {"profile": "synthetic", "sources": {"synth60": {"seed": 0, "subjects": 3}}, "runs": {"M1": RUN}, "transfers": {}, "results": {"main": {"table1_datasets": {}}}}
+PARAMS = {
+    "profile": "synthetic",
+    "sources": {"synth60": {"seed": 0, "subjects": 3}},
+    "runs": {"M1": RUN},
+    "transfers": {},
+    "results": {"main": {"table1_datasets": {}}},
+}
 CHANGES = ("record.json",)  # holds the time of day
 MARK = "STF_KILLS"  # an environment variable by which the processes of a call are found
 
@@ -51,7 +57,11 @@ class Stage:
     def files(self, project: Path, folder: Path | None = None) -> dict[str, bytes]:
         "What it made, by name."
         folder = folder or project / self.made
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in CHANGES}
+        return {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name not in CHANGES
+        }
 
     def undo(self, project: Path, all_of_it: bool) -> None:
         "Make the command work again: from nothing, or on top of what is finished."
@@ -63,7 +73,12 @@ class Stage:
 STAGES = (
     Stage("download", ("download", "synth60"), "raw/synth60"),
     Stage("preprocess", ("preprocess", "synth60", "--workers", "2"), "clips/synth60"),
-    Stage("train", ("train", "M1", "--jobs", "2", "--device", "cpu"), "runs/synthetic/ablation/M1", "runs/synthetic/stamps"),
+    Stage(
+        "train",
+        ("train", "M1", "--jobs", "2", "--device", "cpu"),
+        "runs/synthetic/ablation/M1",
+        "runs/synthetic/stamps",
+    ),
     Stage("render", ("render", "table1_datasets"), "results/synthetic/table1_datasets", "runs/synthetic/rendered"),
 )
 
@@ -124,14 +139,20 @@ def kill_once(stage: Stage, project: Path, seconds: float, whole_group: bool) ->
 def whole(stage: Stage, project: Path, known: dict[str, bytes]) -> bool:
     "Whether what was finished is still there: in its place, or beside it."
     folder = project / stage.made
-    return any(stage.files(project, place) == known for place in (folder, folder.parent / f".{folder.name}.old") if place.is_dir())
+    return any(
+        stage.files(project, place) == known
+        for place in (folder, folder.parent / f".{folder.name}.old")
+        if place.is_dir()
+    )
 
 
 def complete(stage: Stage, project: Path, known: dict[str, bytes], beside: set[str]) -> None:
     "Call the stage again; it must end as if nothing had happened."
     finish(stage, project)
     found = stage.files(project)
-    assert found == known, f"{stage.name}: other files than undisturbed: {sorted(k for k in {*found, *known} if found.get(k) != known.get(k))}"
+    assert found == known, (
+        f"{stage.name}: other files than undisturbed: {sorted(k for k in {*found, *known} if found.get(k) != known.get(k))}"
+    )
     left = {p.name for p in (project / stage.made).parent.iterdir()} - beside
     assert not left, f"{stage.name} leaves {sorted(left)}"
 
@@ -140,7 +161,11 @@ def torment(stage: Stage, project: Path, kills: int, rng: random.Random) -> None
     "Kill a stage that often, and complete it now and then."
     began = time.monotonic()
     finish(stage, project)
-    usual, known, beside = time.monotonic() - began, stage.files(project), {p.name for p in (project / stage.made).parent.iterdir()}
+    usual, known, beside = (
+        time.monotonic() - began,
+        stage.files(project),
+        {p.name for p in (project / stage.made).parent.iterdir()},
+    )
     assert known, f"{stage.name} made nothing"
     on_top = done = 0
     stage.undo(project, all_of_it=True)
@@ -155,7 +180,10 @@ def torment(stage: Stage, project: Path, kills: int, rng: random.Random) -> None
         finished = stage.name != "train" and rng.random() < 0.5  # a training that is finished is not begun again
         stage.undo(project, all_of_it=not finished)
     complete(stage, project, known, beside)
-    print(f"{stage.name}: {done} kills, {on_top} of them on top of a finished result, within {usual:.1f} s; nothing lost", flush=True)
+    print(
+        f"{stage.name}: {done} kills, {on_top} of them on top of a finished result, within {usual:.1f} s; nothing lost",
+        flush=True,
+    )
 
 
 def main(kills: int = 50, seed: int = 0) -> None:

@@ -43,7 +43,12 @@ def execute(path: Path) -> list[str]:
     notebook = read_nb(path)
     with OtherKernels():
         CaptureShell(path.parent).run_all(notebook, exc_stop=False)
-    return [f"cell {i}: {o['ename']}: {o['evalue'][:300]}" for i, c in enumerate(notebook.cells) for o in c.get("outputs") or [] if o["output_type"] == "error"]
+    return [
+        f"cell {i}: {o['ename']}: {o['evalue'][:300]}"
+        for i, c in enumerate(notebook.cells)
+        for o in c.get("outputs") or []
+        if o["output_type"] == "error"
+    ]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import torch
 from stf_repro.data.clips import Clip, ClipStore, write_store
 from stf_repro.model.objective import TERMS, Objective
 from stf_repro.model.variants import FixedBalance, every, together
-from stf_repro.model.stf import STF
+from stf_repro.model.nets.msg3d import MSG3D
+from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training import trainer
 from stf_repro.training.config import parse
@@ -25,7 +26,8 @@ TRAINING = {
     "label": "M5",
     "source": "synth60",
     "benchmark": "synth60-xsub",
-    "model": {"name": "stf", "width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
+    "stf": True,
+    "network": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
     "input": {"frames": 12, "every": 3},
     "objective": {"shares": SHARES, "warmup": 0.3},
     "optim": {"epochs": 3, "batch_size": 8, "accumulate": 2, "lr": 0.02, "milestones": [2]},
@@ -39,7 +41,16 @@ def toy_store(folder: Path, n: int = 32) -> ClipStore:
     for i in range(n):
         drift = np.linspace(0, 1, 12)[:, None, None] * (1 if i % 2 else -1) * np.array([1.0, 0, 0])
         body = (rng.normal(size=(1, 25, 3)) + 0.1 * rng.normal(size=(12, 25, 3)) + drift).astype(np.float32)
-        clips.append(Clip(f"clip{i:02d}", i % 2, {"setup": 1, "camera": 1, "subject": 1 if i < n * 3 // 4 else 3}, [body], 12, np.eye(3)))
+        clips.append(
+            Clip(
+                f"clip{i:02d}",
+                i % 2,
+                {"setup": 1, "camera": 1, "subject": 1 if i < n * 3 // 4 else 3},
+                [body],
+                12,
+                np.eye(3),
+            )
+        )
     return write_store(folder, clips, "synth60", LAYOUTS["ntu25"])
 
 
@@ -111,22 +122,32 @@ def gradients(folder: Path) -> None:
     "Two processes: gradients against the mean of each one's own, term by term, in float64."
     group = join_group(torch.device("cpu"))
     torch.manual_seed(0)
-    model = STF(5, LAYOUTS["ntu25"], 8, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).double()
+    model = with_stf(MSG3D(5, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)), 8).double()
     for module in model.stf.values():  # at its start the gate is zero, and hides what is behind it
         module.gate.data.fill_(0.5)
-    x, labels, present = torch.randn(8, 3, 8, 25, 2, dtype=torch.float64), torch.randint(5, (8,)), torch.ones(8, 2, dtype=torch.bool)
+    x, labels, present = (
+        torch.randn(8, 3, 8, 25, 2, dtype=torch.float64),
+        torch.randint(5, (8,)),
+        torch.ones(8, 2, dtype=torch.bool),
+    )
     halves = (slice(0, 4), slice(4, 8))
 
     def own(half, names, shares):
         twin = copy.deepcopy(model)
-        Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}}))(x[half], labels[half], present[half], names).total.backward()
-        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in twin.named_parameters()}  # beta has one from L_Gk alone
+        Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}}))(
+            x[half], labels[half], present[half], names
+        ).total.backward()
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in twin.named_parameters()
+        }  # beta has one from L_Gk alone
 
     for names in (*((term,) for term in TERMS), TERMS):
         shares = {name: 1.0 for name in names}
         one, two = own(halves[0], names, shares), own(halves[1], names, shares)
         twin = copy.deepcopy(model)
-        step = distribute(Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}})), group)
+        step = distribute(
+            Step(twin, Objective(shares, balance=FixedBalance, choices={"exploration": {"counted": every}})), group
+        )
         half = halves[group.rank]
         step(x[half], labels[half], present[half], names).total.backward()
         largest = 0.0

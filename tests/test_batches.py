@@ -70,7 +70,9 @@ def test_uniform_takes_the_middle_of_each_stretch_of_the_clip(made, frames):
     for n, clip in enumerate(clips):
         L = max(map(len, clip.bodies))
         moments = [int((2 * t + 1) * L / (2 * frames)) for t in range(frames)]
-        rows = [np.stack([body[t] if t < len(body) else np.zeros_like(body[0]) for t in moments]) for body in clip.bodies]
+        rows = [
+            np.stack([body[t] if t < len(body) else np.zeros_like(body[0]) for t in moments]) for body in clip.bodies
+        ]
         np.testing.assert_allclose(x[n], expected(clip, store.layout, rows), atol=2e-5)  # fp32
 
 
@@ -121,7 +123,9 @@ def made_ntu(tmp_path_factory):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**31), name=st.sampled_from(sorted(LAYOUTS)), C=st.sampled_from([2, 3]), T=st.integers(1, 6))
+@given(
+    seed=st.integers(0, 2**31), name=st.sampled_from(sorted(LAYOUTS)), C=st.sampled_from([2, 3]), T=st.integers(1, 6)
+)
 def test_bones_and_motion_against_loops(seed, name, C, T):
     layout = LAYOUTS[name]
     x = torch.randn(2, C, T, len(layout), 2, generator=torch.Generator().manual_seed(seed))
@@ -142,7 +146,26 @@ def test_bones_and_motion_against_loops(seed, name, C, T):
 
 def test_bones_of_kinetics_are_those_of_the_original():
     "The pairs of MS-G3D's bone generator: the nose is the root, and its bone is zero."
-    pairs = {(0, 0), (1, 0), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 2), (9, 8), (10, 9), (11, 5), (12, 11), (13, 12), (14, 0), (15, 0), (16, 14), (17, 15)}
+    pairs = {
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 2),
+        (4, 3),
+        (5, 1),
+        (6, 5),
+        (7, 6),
+        (8, 2),
+        (9, 8),
+        (10, 9),
+        (11, 5),
+        (12, 11),
+        (13, 12),
+        (14, 0),
+        (15, 0),
+        (16, 14),
+        (17, 15),
+    }
     assert set(LAYOUTS["openpose18"].bones) | {(0, 0)} == pairs
 
 

@@ -29,6 +29,7 @@ def few(configs, sizes, gpu):
     yield "parts", "Kinetics", "M1", 2, "bf16"
 
 
+@pytest.mark.slow
 def test_a_short_bench_measures_what_it_says(root, params, monkeypatch):
     monkeypatch.setattr(page, "_jobs", few)
     found = json.loads(json.dumps(bench(root, params, torch.device("cpu"), repeats=1)))
@@ -43,6 +44,7 @@ def test_a_short_bench_measures_what_it_says(root, params, monkeypatch):
     assert "NOT the paper's" in text and "hours" not in text  # a tiny network says nothing of the paper's cost
 
 
+@pytest.mark.slow
 def test_out_of_time_means_left_out_and_said_so(root, params, monkeypatch):
     monkeypatch.setattr(page, "_jobs", few)
     found = bench(root, params, torch.device("cpu"), minutes=0)
@@ -60,13 +62,23 @@ def test_operations_of_a_product():
 
 def test_hours_are_epochs_times_clips_times_seconds(root, params):
     counts = clip_counts(root)
-    assert counts["ntu60-xsub"] == {"train": 40091, "test": 16487}  # of 56578 usable samples, as MS-G3D's code counts them
-    seconds = {(shape, row, kind): value for shape in ("NTU", "Kinetics") for row in ("M1", "M5") for kind, value in (("cross-entropy", 0.01), ("exploration", 0.03), ("other terms", 0.02), ("scoring", 0.001))}
+    assert counts["ntu60-xsub"] == {
+        "train": 40091,
+        "test": 16487,
+    }  # of 56578 usable samples, as MS-G3D's code counts them
+    seconds = {
+        (shape, row, kind): value
+        for shape in ("NTU", "Kinetics")
+        for row in ("M1", "M5")
+        for kind, value in (("cross-entropy", 0.01), ("exploration", 0.03), ("other terms", 0.02), ("scoring", 0.001))
+    }
     hours = {row["run"]: row["hours"] for row in cost(params, counts, seconds)}
     assert len(hours) == 31
     assert hours["msg3d-xsub60-joint"] == pytest.approx(50 * (40091 * 0.01 + 16487 * 0.001) / 3600)
     warm = 0.4  # the part of a training on cross-entropy alone, as `stf show stf-xsub60-joint` says in that profile
-    assert hours["stf-xsub60-joint"] == pytest.approx(50 * (40091 * (warm * 0.01 + (1 - warm) * 0.025) + 16487 * 0.001) / 3600)
+    assert hours["stf-xsub60-joint"] == pytest.approx(
+        50 * (40091 * (warm * 0.01 + (1 - warm) * 0.025) + 16487 * 0.001) / 3600
+    )
     assert hours["msg3d-p10"] == pytest.approx(50 * (4009.1 * 0.01 + 16487 * 0.001) / 3600)
     assert hours["msg3d-transfer"] == pytest.approx(60 * (63026 + 50919) * 0.001 / 3600)  # only the last layer learns
 
@@ -75,7 +87,9 @@ def test_the_measured_card_is_complete(root, params):
     "The file that the page on GPUs reads: parity in fp32, every kind of step at the runs' own pass, and a bound below what was measured."
     for path in sorted(root.joinpath("nbs", "benchmarks", "measured").glob("*.json")):
         found = json.loads(path.read_text())
-        assert not found["reduced"] and all(row["logits"] < 1e-4 for row in found["parity"] if row["precision"] == "fp32")
+        assert not found["reduced"] and all(
+            row["logits"] < 1e-4 for row in found["parity"] if row["precision"] == "fp32"
+        )
         for precision in ("fp32", "tf32", "bf16"):
             measured, least = rates(found, precision, params), bound(found, found["ceilings"][precision])
             assert len(measured) == 12 and all(least[key] < value for key, value in measured.items())
@@ -88,7 +102,7 @@ def test_precisions_differ_only_where_they_say():
         raise RuntimeError
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
     from stf_repro.model.fast.passes import accelerate
-    from stf_repro.model.msg3d import MSG3D
+    from stf_repro.model.nets.msg3d import MSG3D
     from stf_repro.skeleton import LAYOUTS
 
     torch.manual_seed(0)

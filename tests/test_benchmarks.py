@@ -44,9 +44,7 @@ def table1():
 def test_counts_equal_the_published_table(row, attributes):
     benchmark = get_benchmark(f"{row['dataset']}-{row['protocol']}".lower())
     assert count_parts(benchmark, attributes) == (int(row["train_sequences"]), int(row["test_sequences"]))
-    assert len(benchmark.classes) == int(row["classes"]) and len(LAYOUTS[benchmark.layout]) == int(
-        row["keypoints"]
-    )
+    assert len(benchmark.classes) == int(row["classes"]) and len(LAYOUTS[benchmark.layout]) == int(row["keypoints"])
     if row["train_groups"]:
         assert len(benchmark.rule.train) == int(row["train_groups"])
         assert len(benchmark.rule.test) == int(row["test_groups"])
@@ -177,7 +175,9 @@ def test_folds_and_splits_cover_each_pair_once():
         assert sorted(rule.train | rule.test) == pairs
     for k in (1, 2, 3):
         place = {"split1": 0, "split2": 0, "split3": 0} | {f"split{k}": 1}
-        assert [BENCHMARKS[f"jhmdb-{n}"].split(place) for n in (1, 2, 3)] == ["test" if n == k else "train" for n in (1, 2, 3)]
+        assert [BENCHMARKS[f"jhmdb-{n}"].split(place) for n in (1, 2, 3)] == [
+            "test" if n == k else "train" for n in (1, 2, 3)
+        ]
 
 
 def test_stand_ins_have_the_protocols_of_what_they_stand_for(attributes):
@@ -206,7 +206,11 @@ def test_what_is_held_out_is_apart_and_about_a_third(rows, data):
         kept, apart = held_out(store, places, "subject")
         assert sorted([*kept, *apart]) == places.tolist() and len(kept) and len(apart)
         held = {rows[i][1] for i in apart}
-        assert not held & {rows[i][1] for i in kept} and held == set(people[-len(held) :]) and len(held) == -(-len(people) // 3)
+        assert (
+            not held & {rows[i][1] for i in kept}
+            and held == set(people[-len(held) :])
+            and len(held) == -(-len(people) // 3)
+        )
     kept, apart = held_out(store, places, "clip")
     assert sorted([*kept, *apart]) == places.tolist()
     for label in range(4):

@@ -26,7 +26,9 @@ def text(cell):
 
 
 def pictures(path):
-    return [o["data"]["image/png"] for c in cells(path, "code") for o in c["outputs"] if "image/png" in o.get("data", {})]
+    return [
+        o["data"]["image/png"] for c in cells(path, "code") for o in c["outputs"] if "image/png" in o.get("data", {})
+    ]
 
 
 def test_each_chapter_says_what_it_gives_needs_and_takes(root):
@@ -44,7 +46,9 @@ def test_the_chapters_form_a_chain(root):
     paths = chapters(root)
     assert [p.name[:2] for p in paths] == [f"{i:02d}" for i in range(1, len(paths) + 1)]
     for path, following in zip(paths, paths[1:]):
-        assert f"]({following.name})" in text(cells(path, "markdown")[-1]), f"{path.name} does not lead on to {following.name}"
+        assert f"]({following.name})" in text(cells(path, "markdown")[-1]), (
+            f"{path.name} does not lead on to {following.name}"
+        )
 
 
 def test_there_are_enough_pictures_and_none_is_shown_twice(root):
@@ -71,7 +75,9 @@ def test_chapters_were_run_in_order_and_hold_no_noise(root):
         source = path.read_text()
         assert "skip_exec" not in source and "default_exp" not in source
         apart = [c for c in cells(path, "code") if "eval: false" in text(c)]  # what nbdev leaves out
-        assert [path.name for _ in apart] == [INTERACTIVE] * (path.name == INTERACTIVE) and not any(c["outputs"] for c in apart), path
+        assert [path.name for _ in apart] == [INTERACTIVE] * (path.name == INTERACTIVE) and not any(
+            c["outputs"] for c in apart
+        ), path
         for c in cells(path, "code"):
             assert all(o.get("name") != "stderr" and o["output_type"] != "error" for o in c["outputs"]), path
 
@@ -82,7 +88,9 @@ def test_what_the_paper_says_is_told_from_what_we_chose(root, mark):
     marked = [path.name for path in chapters(root) if re.search(rf"\*\*{mark}\b", path.read_text(), re.I)]
     assert len(marked) >= 6
     for path in chapters(root):
-        assert not re.search(r"\bC\d{1,2}\b", "\n".join(text(c) for c in cells(path))), f"{path.name} has a code of CHOICES.md"
+        assert not re.search(r"\bC\d{1,2}\b", "\n".join(text(c) for c in cells(path))), (
+            f"{path.name} has a code of CHOICES.md"
+        )
 
 
 def test_the_first_chapter_needs_nothing_but_the_package(root):
@@ -124,7 +132,13 @@ def test_each_menu_exchanges_the_picture(root, monkeypatch):
     menus = {menu.description: menu for menu in own["menus"]}
     assert list(menus) == ["class", "network", "module", "frame"] and not menus["frame"].continuous_update
     pictures = [own["shown"].value]
-    for name, value in (("class", "push"), ("network", "msg3d-synth60"), ("module", "g3d3"), ("frame", menus["frame"].max), ("frame", menus["frame"].min)):
+    for name, value in (
+        ("class", "push"),
+        ("network", "msg3d-synth60"),
+        ("module", "g3d3"),
+        ("frame", menus["frame"].max),
+        ("frame", menus["frame"].min),
+    ):
         assert name == "frame" or value in menus[name].options
         menus[name].choose(value)
         pictures.append(own["shown"].value)

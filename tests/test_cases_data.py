@@ -15,14 +15,29 @@ from stf_repro.data.formats import FormatError, Recording, format_ntu
 from stf_repro.data.own import own_data, preprocess_own, read_own
 from stf_repro.data.pickles import pyskl_annotations, read_array
 from stf_repro.data.plain import as_name, load_yaml, plain_name
-from stf_repro.data.poses import KINECT_JOINTS, array_poses, image_poses, make_layout, mediapipe_poses, read_kinect, read_mediapipe, read_openpose, read_poses
+from stf_repro.data.poses import (
+    KINECT_JOINTS,
+    array_poses,
+    image_poses,
+    make_layout,
+    mediapipe_poses,
+    read_kinect,
+    read_mediapipe,
+    read_openpose,
+    read_poses,
+)
 from stf_repro.data.tables import frame_places
 from stf_repro.evaluation.pretrained import example_clip
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.own import new_project
 from stf_repro.training.params import ConfigError, find_run, find_trainings, read_params, trace
 
-STICK = Layout("stick", ("hip", "chest", "head", "left hand", "right hand", "foot"), ((0, 1), (2, 1), (3, 1), (4, 1), (5, 0)), root=1)
+STICK = Layout(
+    "stick",
+    ("hip", "chest", "head", "left hand", "right hand", "foot"),
+    ((0, 1), (2, 1), (3, 1), (4, 1), (5, 0)),
+    root=1,
+)
 BODY = np.array([[0, 0, 0], [0, 0.5, 0], [0, 0.8, 0], [0.4, 0.4, 0], [-0.4, 0.4, 0], [0, -0.6, 0]])
 SPIN = np.linspace(0.9, 1.1, 20)[:, None, None]
 
@@ -48,7 +63,10 @@ def test_an_array_in_the_order_of_the_field_says_how_to_turn_it(tmp_path, V, lay
     "(C, T, V, M), alone, stacked, and in a file; after turning, it is read."
     array = np.random.default_rng(0).uniform(0.1, 0.9, (C, 12, V, M))
     array[..., 1:] = 0  # nobody second
-    for given in (lambda: array_poses("a", array, layout), lambda: own_data(tmp_path / "own", [array] * 4, ["a", "b"] * 2, layout)):
+    for given in (
+        lambda: array_poses("a", array, layout),
+        lambda: own_data(tmp_path / "own", [array] * 4, ["a", "b"] * 2, layout),
+    ):
         with pytest.raises(ValueError, match=r"looks like \(C, T, V, M\).*transpose\(3, 1, 2, 0\)"):
             given()
     with pytest.raises(ValueError, match=r"looks like \(N, C, T, V, M\).*transpose\(0, 4, 2, 3, 1\)"):
@@ -82,7 +100,15 @@ def test_two_bodies_in_the_plane_are_read_as_such():
     assert r.bodies.shape == (2, 9, 15, 2) and r.present.all()
 
 
-@pytest.mark.parametrize("shape,hint", [((30, 75), "75 = 25 x 3.*reshape(30, 25, 3)"), ((30, 50), "25 x 2.*reshape(30, 25, 2)"), ((30, 150), "2 x 25 x 3.*reshape(30, 2, 25, 3).swapaxes(0, 1)"), ((4, 30, 75), "reshape(4, 30, 25, 3)")])
+@pytest.mark.parametrize(
+    "shape,hint",
+    [
+        ((30, 75), "75 = 25 x 3.*reshape(30, 25, 3)"),
+        ((30, 50), "25 x 2.*reshape(30, 25, 2)"),
+        ((30, 150), "2 x 25 x 3.*reshape(30, 2, 25, 3).swapaxes(0, 1)"),
+        ((4, 30, 75), "reshape(4, 30, 25, 3)"),
+    ],
+)
 def test_flat_arrays_are_told_their_axes(shape, hint):
     with pytest.raises(FormatError, match=hint.replace("(", r"\(").replace(")", r"\)")):
         array_poses("a", np.ones(shape), "ntu25")
@@ -123,7 +149,12 @@ def test_a_counting_header_of_any_width_is_no_frame(tmp_path, V, C, layout):
 
 def long_rows(bodies: np.ndarray, numbers) -> list[list]:
     "frame, body, joint, x, y, z."
-    return [[n, f"id {m}", name, *bodies[m, t, v]] for t, n in enumerate(numbers) for m in range(len(bodies)) for v, name in enumerate(KINECT_JOINTS)]
+    return [
+        [n, f"id {m}", name, *bodies[m, t, v]]
+        for t, n in enumerate(numbers)
+        for m in range(len(bodies))
+        for v, name in enumerate(KINECT_JOINTS)
+    ]
 
 
 @pytest.fixture
@@ -135,31 +166,54 @@ def test_a_second_body_in_a_long_table_is_a_body(tmp_path, pair):
     (tmp_path / "k.csv").write_text(table(long_rows(pair, range(6)), ["frame", "TrackingId", "joint", "x", "y", "z"]))
     np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies, pair, atol=1e-6)
     (tmp_path / "k.csv").write_text(table(long_rows(pair, range(6)), ["frame", "what", "joint", "x", "y", "z"]))
-    with pytest.raises(FormatError, match="line 27: the same frame, body and joint as in line 2; several bodies need a column `body`"):
+    with pytest.raises(
+        FormatError, match="line 27: the same frame, body and joint as in line 2; several bodies need a column `body`"
+    ):
         read_kinect(tmp_path / "k.csv")
 
 
 @pytest.mark.parametrize("moment", ["frame", "time"])
 def test_a_second_body_in_a_wide_table_is_a_body(tmp_path, pair, moment):
-    rows = [[t / (1 if moment == "frame" else 30), m, *pair[m, t].ravel()] for t in range(6) for m in range(2) if (m, t) != (1, 3)]
+    rows = [
+        [t / (1 if moment == "frame" else 30), m, *pair[m, t].ravel()]
+        for t in range(6)
+        for m in range(2)
+        if (m, t) != (1, 3)
+    ]
     rows.append([7, "", *[""] * 75])  # nobody is seen
     (tmp_path / "k.csv").write_text(table(rows, [moment, "person_id", *columns()]))
     r = read_kinect(tmp_path / "k.csv")
     gap = [False] * (1 + (moment == "frame"))
     assert r.present.tolist() == [[True] * 6 + gap, [True] * 3 + [False] + [True] * 2 + gap]
     np.testing.assert_allclose(r.bodies[0, :6], pair[0], atol=1e-6)
-    for head, said in (([moment, "what"], "the same frame and body as in line 2"), (["what", "person_id"], "no column `frame` or `time`")):
+    for head, said in (
+        ([moment, "what"], "the same frame and body as in line 2"),
+        (["what", "person_id"], "no column `frame` or `time`"),
+    ):
         (tmp_path / "k.csv").write_text(table(rows, [*head, *columns()]))
         with pytest.raises(FormatError, match=said):
             read_kinect(tmp_path / "k.csv")
 
 
-@pytest.mark.parametrize("numbers,present", [([1, 2, 5], [1, 1, 0, 0, 1]), ([10, 9, 11], [1, 1, 1]), ([0, 3, 12, 6, 15], [1, 1, 1, 0, 1, 1]), ([1, 3, 7], [1, 0, 1, 0, 0, 0, 1]), ([7], [1])])
+@pytest.mark.parametrize(
+    "numbers,present",
+    [
+        ([1, 2, 5], [1, 1, 0, 0, 1]),
+        ([10, 9, 11], [1, 1, 1]),
+        ([0, 3, 12, 6, 15], [1, 1, 1, 0, 1, 1]),
+        ([1, 3, 7], [1, 0, 1, 0, 0, 0, 1]),
+        ([7], [1]),
+    ],
+)
 @pytest.mark.parametrize("wide", [True, False])
 def test_numbers_of_frames_are_their_places(tmp_path, kick, numbers, present, wide):
     "Gaps, any order, numbers that sort otherwise as text, and a step."
     order = np.argsort(numbers)
-    rows, head = ([[n, *kick[t].ravel()] for t, n in enumerate(numbers)], ["Frame", *columns()]) if wide else (long_rows(kick[None], numbers), ["frame", "body", "joint", "x", "y", "z"])
+    rows, head = (
+        ([[n, *kick[t].ravel()] for t, n in enumerate(numbers)], ["Frame", *columns()])
+        if wide
+        else (long_rows(kick[None], numbers), ["frame", "body", "joint", "x", "y", "z"])
+    )
     (tmp_path / "k.csv").write_text(table(rows, head))
     r = read_kinect(tmp_path / "k.csv")
     assert r.present[0].tolist() == list(map(bool, present))
@@ -167,7 +221,9 @@ def test_numbers_of_frames_are_their_places(tmp_path, kick, numbers, present, wi
 
 
 def test_times_are_put_in_order(tmp_path, kick):
-    (tmp_path / "k.csv").write_text(table([[t, *kick[i].ravel()] for i, t in enumerate((9.5, 10.25, 1e-3))], ["time", *columns()]))
+    (tmp_path / "k.csv").write_text(
+        table([[t, *kick[i].ravel()] for i, t in enumerate((9.5, 10.25, 1e-3))], ["time", *columns()])
+    )
     np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[[2, 0, 1]], atol=1e-6)
 
 
@@ -198,10 +254,16 @@ def test_a_table_that_contradicts_itself_is_named(tmp_path, kick):
     head, row = columns(), kick[0].ravel().tolist()
     for text, said in (
         (table([[*row, 1]], [*head, "SpineBase_X"]), "'SpineBase_X' is there twice"),
-        (table([[*row, 1]], [*head, "SpineBase_X.1"]), "'SpineBase_X.1' is there twice"),  # as pandas calls the second of two
+        (
+            table([[*row, 1]], [*head, "SpineBase_X.1"]),
+            "'SpineBase_X.1' is there twice",
+        ),  # as pandas calls the second of two
         (table([[0.5, *row]], ["frame", *head]), "the frame is '0.5'; expected a whole number"),
         (table([], head), "without rows of numbers"),
-        (table([[0, v, 1, 2, 3] for v in range(1, 25)], ["frame", "joint", "x", "y", "z"]), "numbered from 1 to 24; expected 0 to 24 or 1 to 25"),
+        (
+            table([[0, v, 1, 2, 3] for v in range(1, 25)], ["frame", "joint", "x", "y", "z"]),
+            "numbered from 1 to 24; expected 0 to 24 or 1 to 25",
+        ),
         ("PK\0\0", "holds zero bytes"),
         (table([[0, *row], [10**7, *row]], ["frame", *head]), "expected those of one recording"),
     ):
@@ -211,7 +273,12 @@ def test_a_table_that_contradicts_itself_is_named(tmp_path, kick):
 
 
 def test_places_of_frames():
-    assert frame_places("a", [5]) == ({5: 0}, 1) and frame_places("a", [4, 8]) == ({4: 0, 8: 4}, 5) and frame_places("a", [4, 8, 16])[1] == 13 and frame_places("a", [4, 8, 12, 20, 24]) == ({4: 0, 8: 1, 12: 2, 20: 4, 24: 5}, 6)
+    assert (
+        frame_places("a", [5]) == ({5: 0}, 1)
+        and frame_places("a", [4, 8]) == ({4: 0, 8: 4}, 5)
+        and frame_places("a", [4, 8, 16])[1] == 13
+        and frame_places("a", [4, 8, 12, 20, 24]) == ({4: 0, 8: 1, 12: 2, 20: 4, 24: 5}, 6)
+    )
 
 
 def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
@@ -221,7 +288,9 @@ def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
     monkeypatch.setattr(formats.read_bytes, "__defaults__", (1000,))
     (tmp_path / "k.csv").write_text(table(kick.reshape(len(kick), -1)))
     (tmp_path / "k.json").write_text(json.dumps(kick.tolist()))
-    (tmp_path / "k.skeleton").write_text(format_ntu(Recording("k", kick[None].astype(np.float32), np.ones((1, len(kick)), bool), LAYOUTS["ntu25"])))
+    (tmp_path / "k.skeleton").write_text(
+        format_ntu(Recording("k", kick[None].astype(np.float32), np.ones((1, len(kick)), bool), LAYOUTS["ntu25"]))
+    )
     for name in ("k.csv", "k.json", "k.skeleton"):
         np.testing.assert_allclose(read_poses(tmp_path / name, "ntu25")[0].bodies[0], kick, atol=1e-6)
     with pytest.raises(FormatError, match="no recording"):
@@ -231,7 +300,23 @@ def test_limits_belong_to_a_format(tmp_path, kick, monkeypatch):
 # columns that are called otherwise
 
 
-FRAMES = ("frame_idx", "Frame_Nr", "frm", "image", "t", "timestep", "Time (s)", "idx", "n", "sec", "ms", "step", "index", "timestamp_us", "cnt")
+FRAMES = (
+    "frame_idx",
+    "Frame_Nr",
+    "frm",
+    "image",
+    "t",
+    "timestep",
+    "Time (s)",
+    "idx",
+    "n",
+    "sec",
+    "ms",
+    "step",
+    "index",
+    "timestamp_us",
+    "cnt",
+)
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -245,24 +330,42 @@ def test_frames_go_by_many_names(tmp_path, pair, name):
 
 
 def test_names_of_images_are_numbers_of_frames(tmp_path, kick):
-    (tmp_path / "k.csv").write_text(table([[f"a/f{t}.jpg", *kick[t].ravel()] for t in (10, 9, 12)], ["image", *columns()]))
+    (tmp_path / "k.csv").write_text(
+        table([[f"a/f{t}.jpg", *kick[t].ravel()] for t in (10, 9, 12)], ["image", *columns()])
+    )
     r = read_kinect(tmp_path / "k.csv")
     assert r.present[0].tolist() == [True, True, False, True]
     np.testing.assert_allclose(r.bodies[0, 0], kick[9], atol=1e-6)
 
 
 def test_columns_that_say_nothing_are_named(tmp_path, kick, recwarn):
-    write = lambda name, values: (tmp_path / "k.csv").write_text(table([[value, *kick[t].ravel()] for t, value in enumerate(values)], [name, *columns()]))
+    write = lambda name, values: (tmp_path / "k.csv").write_text(
+        table([[value, *kick[t].ravel()] for t, value in enumerate(values)], [name, *columns()])
+    )
     for name, values in (("tick", [2, 0, 1]), ("who knows", [0, 0, 1])):
         write(name, values)
-        with pytest.raises(FormatError, match=f"the column '{name}' holds whole numbers that repeat or fall; .* call it frame or body, else drop it"):
+        with pytest.raises(
+            FormatError,
+            match=f"the column '{name}' holds whole numbers that repeat or fall; .* call it frame or body, else drop it",
+        ):
             read_kinect(tmp_path / "k.csv")
-    for name, values in (("label", [1, 1, 1]), ("tick", [0, 1, 5]), ("SpineBase_State", [2, 1, 2]), ("x25", [3, 1, 2]), ("speed", [0.5, 0.2, 0.1])):
+    for name, values in (
+        ("label", [1, 1, 1]),
+        ("tick", [0, 1, 5]),
+        ("SpineBase_State", [2, 1, 2]),
+        ("x25", [3, 1, 2]),
+        ("speed", [0.5, 0.2, 0.1]),
+    ):
         write(name, values)
         with pytest.warns(UserWarning, match=f"left aside {name}, which is no coordinate"):
             np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
     recwarn.clear()
-    for name, values in (("", [0, 1, 2]), ("Unnamed: 0", [0, 1, 2]), ("index", [0, 1, 2]), ("elapsed", [0.1, 0.2, 0.3])):
+    for name, values in (
+        ("", [0, 1, 2]),
+        ("Unnamed: 0", [0, 1, 2]),
+        ("index", [0, 1, 2]),
+        ("elapsed", [0.1, 0.2, 0.3]),
+    ):
         write(name, values)
         np.testing.assert_allclose(read_kinect(tmp_path / "k.csv").bodies[0], kick[:3], atol=1e-6)
     assert not recwarn.list
@@ -301,11 +404,30 @@ def points(values) -> list:
     return [[dict(zip(("x", "y", "z", "visibility"), point)) for point in frame] for frame in values.tolist()]
 
 
-@pytest.mark.parametrize("a,b", [("pose_world_landmarks", "pose_landmarks"), ("poseWorldLandmarks", "poseLandmarks"), ("worldLandmarks", "landmarks")])
-@pytest.mark.parametrize("wrap", [lambda frame: frame, lambda frame: [frame], lambda frame: {"landmark": frame}, lambda frame: [{"landmarks": frame}]])
+@pytest.mark.parametrize(
+    "a,b",
+    [
+        ("pose_world_landmarks", "pose_landmarks"),
+        ("poseWorldLandmarks", "poseLandmarks"),
+        ("worldLandmarks", "landmarks"),
+    ],
+)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda frame: frame,
+        lambda frame: [frame],
+        lambda frame: {"landmark": frame},
+        lambda frame: [{"landmarks": frame}],
+    ],
+)
 def test_world_landmarks_are_preferred_in_every_spelling(tmp_path, world, picture, a, b, wrap):
-    (tmp_path / "a.json").write_text(json.dumps([{b: wrap(p), a: wrap(w)} for w, p in zip(points(world), points(picture))]))
-    np.testing.assert_allclose(read_poses(tmp_path / "a.json", "mediapipe33")[0].bodies[0], world[..., :3] * [-1, -1, 1], atol=1e-6)
+    (tmp_path / "a.json").write_text(
+        json.dumps([{b: wrap(p), a: wrap(w)} for w, p in zip(points(world), points(picture))])
+    )
+    np.testing.assert_allclose(
+        read_poses(tmp_path / "a.json", "mediapipe33")[0].bodies[0], world[..., :3] * [-1, -1, 1], atol=1e-6
+    )
     (image,) = read_poses(tmp_path / "a.json", "mediapipe33-image")
     assert image.layout.name == "mediapipe33-image"
     np.testing.assert_allclose(image.bodies[0], picture[..., :2], atol=1e-6)
@@ -314,8 +436,19 @@ def test_world_landmarks_are_preferred_in_every_spelling(tmp_path, world, pictur
 
 def test_several_people_and_missing_frames_of_mediapipe(tmp_path, world):
     one, two = points(world)[:2]
-    (tmp_path / "a.json").write_text(json.dumps([{"frame": 3, "worldLandmarks": [one, two]}, {"frame": 5, "worldLandmarks": [two]}, {"frame": 6, "worldLandmarks": []}]))
-    assert read_mediapipe(tmp_path / "a.json").present.tolist() == [[True, False, True, False], [True, False, False, False]]
+    (tmp_path / "a.json").write_text(
+        json.dumps(
+            [
+                {"frame": 3, "worldLandmarks": [one, two]},
+                {"frame": 5, "worldLandmarks": [two]},
+                {"frame": 6, "worldLandmarks": []},
+            ]
+        )
+    )
+    assert read_mediapipe(tmp_path / "a.json").present.tolist() == [
+        [True, False, True, False],
+        [True, False, False, False],
+    ]
 
 
 def test_one_key_is_read_in_all_frames(tmp_path, world, picture):
@@ -328,14 +461,20 @@ def test_one_key_is_read_in_all_frames(tmp_path, world, picture):
 
 
 def test_landmarks_and_frames_are_put_in_order(tmp_path, world):
-    frames = [{"timestamp": t / 30, "worldLandmarks": [point | {"id": v} for v, point in enumerate(frame)][::-1]} for t, frame in enumerate(points(world))]
+    frames = [
+        {"timestamp": t / 30, "worldLandmarks": [point | {"id": v} for v, point in enumerate(frame)][::-1]}
+        for t, frame in enumerate(points(world))
+    ]
     write = lambda content: (tmp_path / "a.json").write_text(json.dumps(content))
     write([frames[t] for t in (3, 0, 4, 1, 2)])
     np.testing.assert_allclose(read_mediapipe(tmp_path / "a.json").bodies[0], world[..., :3] * [-1, -1, 1], atol=1e-6)
     for content, said in (
         ([frames[0], frames[0]], "a time is there twice"),
         ([frames[1], frames[0], None], "not in the order of their times or numbers, and some have none"),
-        ([frames[0] | {"worldLandmarks": [point | {"id": 0} for point in frames[0]["worldLandmarks"]]}], "landmarks carry the numbers 0, 0, 0"),
+        (
+            [frames[0] | {"worldLandmarks": [point | {"id": 0} for point in frames[0]["worldLandmarks"]]}],
+            "landmarks carry the numbers 0, 0, 0",
+        ),
     ):
         write(content)
         with pytest.raises(FormatError, match=said):
@@ -408,7 +547,11 @@ def test_a_joint_at_minus_one_or_behind_a_mask_was_not_seen():
     keypoints = np.full((4, 17, 3), 0.5)
     keypoints[0, 3] = -1, -1, -1
     keypoints[1, 3, :2] = -1
-    for r in (image_poses("a", keypoints, "coco17"), array_poses("a", keypoints[1:, :, :2], "coco17"), array_poses("a", keypoints[1:, :15, :2], "jhmdb15")):
+    for r in (
+        image_poses("a", keypoints, "coco17"),
+        array_poses("a", keypoints[1:, :, :2], "coco17"),
+        array_poses("a", keypoints[1:, :15, :2], "jhmdb15"),
+    ):
         assert not r.bodies[0, 0, 3].any() and r.bodies[0, 0, 4].any()
     masked = np.ma.masked_array(np.full((4, 17, 3), 0.5), keypoints == -1)
     for r in (image_poses("a", masked, "coco17"), array_poses("a", masked, "coco17")):
@@ -417,10 +560,16 @@ def test_a_joint_at_minus_one_or_behind_a_mask_was_not_seen():
     assert not array_poses("a", hidden, STICK).bodies[0, :, 2].any()
 
 
-@pytest.mark.parametrize("shape", [(480, 640, 3), [640], ["480", "640"], (-480, 640), (480.5, 640), (0, 640), (True, 640), "480x640", 640, {}])
+@pytest.mark.parametrize(
+    "shape",
+    [(480, 640, 3), [640], ["480", "640"], (-480, 640), (480.5, 640), (0, 640), (True, 640), "480x640", 640, {}],
+)
 def test_a_size_that_is_none_is_one_sentence(tmp_path, shape):
     pixels = np.full((4, 17, 3), 0.5)
-    for read in (lambda: image_poses("a", pixels, "coco17", shape), lambda: own_data(tmp_path / "own", [pixels] * 4, ["a", "b"] * 2, "coco17", image_shape=shape)):
+    for read in (
+        lambda: image_poses("a", pixels, "coco17", shape),
+        lambda: own_data(tmp_path / "own", [pixels] * 4, ["a", "b"] * 2, "coco17", image_shape=shape),
+    ):
         with pytest.raises(ValueError, match="image_shape is .*; expected height and width in pixels"):
             read()
 
@@ -428,7 +577,9 @@ def test_a_size_that_is_none_is_one_sentence(tmp_path, shape):
 def test_height_and_width_the_wrong_way_round():
     pixels = np.random.default_rng(0).uniform([0, 0], [1900, 1000], (9, 17, 2))
     assert array_poses("a", pixels, "coco17", (1080, 1920)).bodies.max() < 1
-    with pytest.raises(FormatError, match=r"the image is said to be 1080 wide; image_shape is height, then width: is it \(1080, 1920\)"):
+    with pytest.raises(
+        FormatError, match=r"the image is said to be 1080 wide; image_shape is height, then width: is it \(1080, 1920\)"
+    ):
         array_poses("a", pixels, "coco17", (1920, 1080))
     array_poses("a", pixels + [300, 0], "coco17", (1080, 1920))  # a little outside
 
@@ -484,13 +635,17 @@ def test_words_of_yaml_stay_words():
         load_yaml("{a: 1, a: 2}")
 
 
-@pytest.mark.parametrize("classes,names", [("[yes, no]", ("yes", "no")), ("[1, 2]", ("1", "2")), ("[off, 010]", ("off", "010"))])
+@pytest.mark.parametrize(
+    "classes,names", [("[yes, no]", ("yes", "no")), ("[1, 2]", ("1", "2")), ("[off, 010]", ("off", "010"))]
+)
 def test_classes_of_params_are_names(tmp_path, classes, names):
     folder = tmp_path / "raw" / "sticks"
     for i in range(8):
         (folder / names[i % 2]).mkdir(parents=True, exist_ok=True)
         np.save(folder / names[i % 2] / f"{i}.npy", stick(i))
-    (tmp_path / "stick.yaml").write_text(yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(b) for b in STICK.bones], "root": 1}))
+    (tmp_path / "stick.yaml").write_text(
+        yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(b) for b in STICK.bones], "root": 1})
+    )
     store = preprocess_own("sticks", load_yaml(f"{{layout: stick.yaml, split: 2, classes: {classes}}}"), tmp_path)
     assert benchmarks_of(store)["sticks-1"].classes == names
 
@@ -514,20 +669,45 @@ def test_classes_of_params_are_names(tmp_path, classes, names):
 ])  # fmt: skip
 def test_names_that_cannot_be_meant_are_one_sentence(tmp_path, given, said):
     with pytest.raises(ValueError, match=said) as error:
-        own_data(**{"folder": tmp_path / "own", "clips": [stick(i) for i in range(8)], "labels": ["a", "b"] * 4, "layout": STICK, "attributes": {"subject": ["1", "2"] * 4}, "split": 2} | given)
+        own_data(
+            **{
+                "folder": tmp_path / "own",
+                "clips": [stick(i) for i in range(8)],
+                "labels": ["a", "b"] * 4,
+                "layout": STICK,
+                "attributes": {"subject": ["1", "2"] * 4},
+                "split": 2,
+            }
+            | given
+        )
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("values,wanted", [(["001", "002"] * 4, "002"), (["001", "002"] * 4, 2), ([1, 2] * 4, "2"), ([7, 10] * 4, 10), (["no", "yes"] * 4, "yes"), (["Rene\u0301", "ben"] * 4, "Ren\u00e9")])
+@pytest.mark.parametrize(
+    "values,wanted",
+    [
+        (["001", "002"] * 4, "002"),
+        (["001", "002"] * 4, 2),
+        ([1, 2] * 4, "2"),
+        ([7, 10] * 4, 10),
+        (["no", "yes"] * 4, "yes"),
+        (["Rene\u0301", "ben"] * 4, "Ren\u00e9"),
+    ],
+)
 def test_a_split_finds_its_people(tmp_path, values, wanted):
     clips = {f"{i}": stick(i) for i in range(8)}
-    store = own_data(tmp_path / "own", clips, ["a", "a", "b", "b"] * 2, STICK, {"subject": values}, {"subject": [wanted]})
+    store = own_data(
+        tmp_path / "own", clips, ["a", "a", "b", "b"] * 2, STICK, {"subject": values}, {"subject": [wanted]}
+    )
     (b,) = benchmarks_of(store).values()
     position = 0 if "Ren" in str(wanted) else 1
     assert b.indices(store, "test").tolist() == list(range(position, 8, 2))
 
 
-@pytest.mark.parametrize("folders", [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03"), ("0", "2"), ("0", "9", "10"), ("-1", "1")])
+@pytest.mark.parametrize(
+    "folders",
+    [("1", "2", "3"), ("0", "1", "2"), ("2", "9", "10"), ("01", "02", "03"), ("0", "2"), ("0", "9", "10"), ("-1", "1")],
+)
 def test_folders_called_by_numbers_are_classes(tmp_path, folders):
     for i, name in enumerate(folders * 3):
         (tmp_path / "raw" / name).mkdir(parents=True, exist_ok=True)
@@ -541,14 +721,20 @@ def test_labels_that_look_alike_are_one_class(tmp_path):
     apart = unicodedata.normalize("NFD", "caf\u00e9")
     labels = ["wave", "wave ", " caf\u00e9", apart] * 2
     store = own_data(tmp_path / "own", [stick(i) for i in range(8)], labels, STICK, split=2)
-    assert benchmarks_of(store)["own-1"].classes == ("caf\u00e9", "wave") and plain_name(apart) == "caf\u00e9" and as_name("a", 7) == "7"
+    assert (
+        benchmarks_of(store)["own-1"].classes == ("caf\u00e9", "wave")
+        and plain_name(apart) == "caf\u00e9"
+        and as_name("a", 7) == "7"
+    )
     with pytest.warns(UserWarning, match="'Wave' and 'wave' differ in capitals only"):
         own_data(tmp_path / "own", [stick(i) for i in range(8)], ["wave", "Wave", "bow", "bow"] * 2, STICK, split=2)
 
 
 def test_keys_of_params_are_text(tmp_path):
     params = {"profile": "p", "sources": {"synth60": {}}, "runs": {}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params) .replace("runs: {}", "runs: {7: {group: g, source: synth60}, no: {group: g}}"))
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(params).replace("runs: {}", "runs: {7: {group: g, source: synth60}, no: {group: g}}")
+    )
     assert list(read_params(tmp_path / "params.yaml")["runs"]) == ["7", "no"]
     (tmp_path / "params.yaml").write_text("{profile: p, sources: {true: {}}, runs: {a: {}}}")
     with pytest.raises(ConfigError, match="the key of an entry is True; expected text"):
@@ -578,7 +764,11 @@ def test_folders_with_dots_are_two_clips(tmp_path):
     for label in ("wave", "bow"):
         for name in ("P01.cam0", "P01.cam1", "2024.01.02"):
             openpose(tmp_path / label / f"{name}", "video_{:012d}_keypoints.json")
-    assert sorted(r.name for r in read_own(tmp_path, "body25").clips if "wave" in r.name) == ["wave/2024.01.02", "wave/P01.cam0", "wave/P01.cam1"]
+    assert sorted(r.name for r in read_own(tmp_path, "body25").clips if "wave" in r.name) == [
+        "wave/2024.01.02",
+        "wave/P01.cam0",
+        "wave/P01.cam1",
+    ]
 
 
 def test_files_of_one_stem_keep_their_endings(tmp_path):
@@ -624,7 +814,12 @@ def test_paths_of_labels_are_found_or_named(tmp_path):
 
 def test_frames_of_openpose_go_by_any_name_with_a_number(tmp_path):
     "Pose2Sim's, a single one without a number, and what only looks like one."
-    assert read_openpose(openpose(tmp_path / "cam01", "cam01.{:04d}.json", (31, 32, 34), 26)).present[0].tolist() == [True, True, False, True]
+    assert read_openpose(openpose(tmp_path / "cam01", "cam01.{:04d}.json", (31, 32, 34), 26)).present[0].tolist() == [
+        True,
+        True,
+        False,
+        True,
+    ]
     assert read_openpose(openpose(tmp_path / "one", "squat_keypoints.json", (0,))).bodies.shape == (1, 1, 25, 2)
     with pytest.raises(FormatError, match="are both frame 1"):
         read_openpose(openpose(openpose(tmp_path / "two", "a_{}_keypoints.json"), "b_{}_keypoints.json", (1,)))
@@ -643,14 +838,32 @@ def test_frames_of_openpose_go_by_any_name_with_a_number(tmp_path):
 # 23: other estimators
 
 
-@pytest.mark.parametrize("V,layout", [(17, "coco17"), (26, "halpe26"), (4, make_layout("four", list("abcd"), [(0, 1), (1, 2), (2, 3)]))])
+@pytest.mark.parametrize(
+    "V,layout", [(17, "coco17"), (26, "halpe26"), (4, make_layout("four", list("abcd"), [(0, 1), (1, 2), (2, 3)]))]
+)
 def test_results_of_estimators_are_read(tmp_path, V, layout):
     "AlphaPose, COCO's results and annotations, MMPose: the same two people, lost in frame 3, named by a number."
     rng = np.random.default_rng(0)
-    xys = {(t, who): np.concatenate([rng.uniform(0, [640, 480], (V, 2)), rng.uniform(0.3, 1, (V, 1))], 1) for t, who in ((1, 8), (2, 8), (2, 3), (4, 8))}
-    flat = [{"image_id": f"frame_{t}.jpg", "category_id": 1, "keypoints": k.ravel().tolist(), "score": 2.9, "idx": [who]} for (t, who), k in xys.items()]
+    xys = {
+        (t, who): np.concatenate([rng.uniform(0, [640, 480], (V, 2)), rng.uniform(0.3, 1, (V, 1))], 1)
+        for t, who in ((1, 8), (2, 8), (2, 3), (4, 8))
+    }
+    flat = [
+        {"image_id": f"frame_{t}.jpg", "category_id": 1, "keypoints": k.ravel().tolist(), "score": 2.9, "idx": [who]}
+        for (t, who), k in xys.items()
+    ]
     coco = [{"image_id": t, "keypoints": k.ravel().tolist(), "track_id": who} for (t, who), k in xys.items()]
-    frames = [{"frame_id": t, "instances": [{"keypoints": k[:, :2].tolist(), "keypoint_scores": k[:, 2].tolist(), "instance_id": who} for (s, who), k in xys.items() if s == t]} for t in (1, 2, 3, 4)]
+    frames = [
+        {
+            "frame_id": t,
+            "instances": [
+                {"keypoints": k[:, :2].tolist(), "keypoint_scores": k[:, 2].tolist(), "instance_id": who}
+                for (s, who), k in xys.items()
+                if s == t
+            ],
+        }
+        for t in (1, 2, 3, 4)
+    ]
     for content in (flat, coco, frames, {"meta_info": {}, "instance_info": frames}):
         (tmp_path / "a.json").write_text(json.dumps(content))
         (r,) = read_poses(tmp_path / "a.json", layout, (480, 640))
@@ -658,7 +871,14 @@ def test_results_of_estimators_are_read(tmp_path, V, layout):
         np.testing.assert_allclose(r.bodies[1, 1], xys[2, 3][:, :2] / [640, 480], atol=1e-6)
         np.testing.assert_allclose(r.confidence[0, 3], xys[4, 8][:, 2], atol=1e-6)
     notes = {"images": [{"id": 900 + t, "file_name": f"v_{t}.png", "height": 480, "width": 640} for t in (1, 2, 4)]}
-    notes["annotations"] = [{"image_id": 900 + t, "keypoints": np.concatenate([k[:, :2], np.full((V, 1), 2)], 1).ravel().tolist(), "track_id": who} for (t, who), k in xys.items()]
+    notes["annotations"] = [
+        {
+            "image_id": 900 + t,
+            "keypoints": np.concatenate([k[:, :2], np.full((V, 1), 2)], 1).ravel().tolist(),
+            "track_id": who,
+        }
+        for (t, who), k in xys.items()
+    ]
     (tmp_path / "a.json").write_text(json.dumps(notes))
     if layout in ("coco17", "halpe26"):
         (r,) = read_poses(tmp_path / "a.json", layout)  # the file knows the size of its images
@@ -695,23 +915,40 @@ def detections(*of) -> list[dict]:
 
 
 def test_one_detection_without_a_track_leaves_the_others_theirs(tmp_path):
-    found = detections((0, 0.1, {"idx": 1}), (0, 0.6, {"idx": 2}), (1, 0.6, {"idx": 2}), (1, 0.9, {}), (1, 0.1, {"idx": 1}))
+    found = detections(
+        (0, 0.1, {"idx": 1}), (0, 0.6, {"idx": 2}), (1, 0.6, {"idx": 2}), (1, 0.9, {}), (1, 0.1, {"idx": 1})
+    )
     (tmp_path / "a.json").write_text(json.dumps(found))
     bodies = read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0]
     np.testing.assert_allclose(bodies, [[0.1, 0.1], [0.6, 0.6], [0, 0.9]], atol=1e-6)
 
 
-@pytest.mark.parametrize("person,categories", [(1, None), (7, [{"id": 1, "name": "ball"}, {"id": 7, "name": "person"}])])
+@pytest.mark.parametrize(
+    "person,categories", [(1, None), (7, [{"id": 1, "name": "ball"}, {"id": 7, "name": "person"}])]
+)
 def test_other_things_are_no_people(tmp_path, person, categories):
-    found = detections((0, 0.6, {"category_id": 8}), (0, 0.1, {"category_id": person}), (1, 0.1, {"category_id": person}))
-    (tmp_path / "a.json").write_text(json.dumps({"annotations": found, "categories": categories} if categories else found))
-    with pytest.warns(UserWarning, match=rf"left out 1 of 3 detections, whose category_id is not that of a person \({person}\)"):
-        np.testing.assert_allclose(read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0], [[0.1, 0.1]], atol=1e-6)
+    found = detections(
+        (0, 0.6, {"category_id": 8}), (0, 0.1, {"category_id": person}), (1, 0.1, {"category_id": person})
+    )
+    (tmp_path / "a.json").write_text(
+        json.dumps({"annotations": found, "categories": categories} if categories else found)
+    )
+    with pytest.warns(
+        UserWarning, match=rf"left out 1 of 3 detections, whose category_id is not that of a person \({person}\)"
+    ):
+        np.testing.assert_allclose(
+            read_poses(tmp_path / "a.json", "coco17")[0].bodies[..., 0, 0], [[0.1, 0.1]], atol=1e-6
+        )
 
 
-@pytest.mark.parametrize("names,present", [(("0.5.jpg", "1.0.jpg", "0.25.jpg"), [1, 1, 1]), (("v_1.0012.jpg", "v_1.0014.jpg", "v_1.0011.jpg"), [1, 1, 0, 1])])
+@pytest.mark.parametrize(
+    "names,present",
+    [(("0.5.jpg", "1.0.jpg", "0.25.jpg"), [1, 1, 1]), (("v_1.0012.jpg", "v_1.0014.jpg", "v_1.0011.jpg"), [1, 1, 0, 1])],
+)
 def test_images_called_by_times_are_in_their_order(tmp_path, names, present):
-    (tmp_path / "a.json").write_text(json.dumps(detections(*((name, x, {}) for name, x in zip(names, (0.2, 0.3, 0.1))))))
+    (tmp_path / "a.json").write_text(
+        json.dumps(detections(*((name, x, {}) for name, x in zip(names, (0.2, 0.3, 0.1)))))
+    )
     (r,) = read_poses(tmp_path / "a.json", "coco17")
     assert r.present[0].tolist() == list(map(bool, present))
     np.testing.assert_allclose(r.bodies[0, r.present[0], 0, 0], [0.1, 0.2, 0.3], atol=1e-6)
@@ -726,7 +963,9 @@ def test_scores_of_a_file_above_one_are_said(tmp_path):
 def test_tables_and_lists_of_any_layout(tmp_path):
     "x, y, z, or x, y, or x, y and a score; named, or in a row."
     clip = stick()
-    (tmp_path / "a.csv").write_text(table(clip.reshape(20, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in "xyz"]))
+    (tmp_path / "a.csv").write_text(
+        table(clip.reshape(20, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in "xyz"])
+    )
     (tmp_path / "b.csv").write_text(table(clip.reshape(20, -1)))
     (tmp_path / "c.json").write_text(json.dumps({"skeletons": clip.tolist()}))
     (tmp_path / "h.tsv").write_text(table(clip.reshape(20, -1), mark="\t"))
@@ -736,7 +975,12 @@ def test_tables_and_lists_of_any_layout(tmp_path):
     np.testing.assert_allclose(read_poses(tmp_path / "d.csv", STICK)[0].bodies[0], clip[..., :2], atol=1e-6)
     coco = np.concatenate([np.random.default_rng(0).uniform(0.1, 0.9, (5, 17, 2)), np.full((5, 17, 1), 0.25)], -1)
     (tmp_path / "e.csv").write_text(table(coco.reshape(5, -1)))
-    (tmp_path / "f.csv").write_text(table(coco.reshape(5, -1), [f"{joint}_{axis}" for joint in LAYOUTS["coco17"].joints for axis in ("x", "y", "score")]))
+    (tmp_path / "f.csv").write_text(
+        table(
+            coco.reshape(5, -1),
+            [f"{joint}_{axis}" for joint in LAYOUTS["coco17"].joints for axis in ("x", "y", "score")],
+        )
+    )
     for name in ("e.csv", "f.csv"):
         (r,) = read_poses(tmp_path / name, "coco17")
         np.testing.assert_allclose(np.concatenate([r.bodies[0], r.confidence[0][..., None]], -1), coco, atol=1e-6)
@@ -749,16 +993,28 @@ def test_a_score_that_may_be_lost_is_said(tmp_path):
     with pytest.warns(UserWarning, match="if it is a score, give image_shape"):
         assert array_poses("a", joints, STICK).bodies.shape[3] == 3
     assert array_poses("a", joints, STICK, (1, 1)).confidence is not None
-    (tmp_path / "a.csv").write_text(table(joints.reshape(5, -1), [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in ("x", "y", "score")]))
+    (tmp_path / "a.csv").write_text(
+        table(
+            joints.reshape(5, -1),
+            [f"{joint.replace(' ', '_')}_{axis}" for joint in STICK.joints for axis in ("x", "y", "score")],
+        )
+    )
     with pytest.warns(UserWarning, match="a.csv: its scores are left out; to keep them, give image_shape"):
         assert read_poses(tmp_path / "a.csv", STICK)[0].bodies.shape[3] == 2
-    np.testing.assert_allclose(read_poses(tmp_path / "a.csv", STICK, (1, 1))[0].confidence[0], joints[..., 2], atol=1e-6)
+    np.testing.assert_allclose(
+        read_poses(tmp_path / "a.csv", STICK, (1, 1))[0].confidence[0], joints[..., 2], atol=1e-6
+    )
 
 
 def test_joints_that_are_called_by_numbers_have_names(tmp_path):
     layout, clip = make_layout("digits", ["1", "2", "3", "0"], [(0, 1), (1, 2), (2, 3)]), stick()[:, :4]
     (tmp_path / "a.csv").write_text(table(clip.reshape(20, -1), columns(layout.joints, "xyz")))
-    (tmp_path / "b.csv").write_text(table([[t, name, *clip[t, v]] for t in range(20) for v, name in enumerate(layout.joints)], ["frame", "joint", "x", "y", "z"]))
+    (tmp_path / "b.csv").write_text(
+        table(
+            [[t, name, *clip[t, v]] for t in range(20) for v, name in enumerate(layout.joints)],
+            ["frame", "joint", "x", "y", "z"],
+        )
+    )
     for name in ("a.csv", "b.csv"):
         np.testing.assert_allclose(read_poses(tmp_path / name, layout)[0].bodies[0], clip, atol=1e-6)
 
@@ -797,8 +1053,11 @@ def test_runs_follow_the_split_of_their_clips(tmp_path):
         find_run(params, "stf")
 
 
+@pytest.mark.slow
 def test_a_split_by_people_is_one_edit_on_the_command_line(tmp_path, monkeypatch, capsys):
-    (tmp_path / "stick.yaml").write_text(yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(b) for b in STICK.bones], "root": 1}))
+    (tmp_path / "stick.yaml").write_text(
+        yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(b) for b in STICK.bones], "root": 1})
+    )
     folder = new_project(tmp_path / "gym", str(tmp_path / "stick.yaml"), 12)
     for i in range(12):
         place = folder / "raw" / "gym" / ("yes", "no")[i % 2] / ("001", "002", "010")[i // 2 % 3]
@@ -819,7 +1078,9 @@ def test_a_split_by_people_is_one_edit_on_the_command_line(tmp_path, monkeypatch
 
 
 def test_a_clone_with_autocrlf_is_unmodified(clone, tmp_path):
-    git = lambda *args, at=clone: subprocess.run(["git", *args], cwd=at, check=True, capture_output=True, text=True).stdout
+    git = lambda *args, at=clone: (
+        subprocess.run(["git", *args], cwd=at, check=True, capture_output=True, text=True).stdout
+    )
     git("-c", "core.autocrlf=true", "clone", "-q", str(clone), str(tmp_path / "windows"))
     assert git("-c", "core.autocrlf=true", "status", "--short", at=tmp_path / "windows") == ""
     for file in sorted((clone / "data").rglob("*.*")):

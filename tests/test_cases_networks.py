@@ -22,11 +22,12 @@ from torch.nn.utils import prune
 from stf_repro.cli import main
 from stf_repro.evaluation.ask import open_network
 from stf_repro.evaluation.pretrained import example_clip, load_pretrained
-from stf_repro.model.convolution import TemporalConvNet
+from stf_repro.model.nets.convolution import TemporalConvNet
 from stf_repro.model.fast.passes import Fast, accelerate, is_fast
-from stf_repro.model.msg3d import MSG3D, Output
+from stf_repro.model.contract import Output
+from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.objective import Objective
-from stf_repro.model.stf import STF
+from stf_repro.model.stf import with_stf
 from stf_repro.model.variants import every
 from stf_repro.skeleton import LAYOUTS
 
@@ -34,7 +35,7 @@ SIZE = dict(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))
 NTU = LAYOUTS["ntu25"]
 NETWORKS = {
     "msg3d": lambda **more: MSG3D(5, NTU, **{**SIZE, **more}),
-    "stf": lambda **more: STF(5, NTU, 8, **{**SIZE, **more}),
+    "stf": lambda **more: with_stf(MSG3D(5, NTU, **{**SIZE, **more}), 8),
     "convolution": lambda **more: TemporalConvNet(5, NTU, width=6),
 }
 
@@ -59,19 +60,23 @@ def clips(n: int = 3, bodies: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["stf-synth60", "msg3d-synth60"])
 def test_a_network_that_is_handed_out_is_of_its_own_class(name):
     for net in (load_pretrained(name), open_network(name)):
-        assert type(net.network) in (MSG3D, STF) and not any(isinstance(m, Fast) for m in net.network.modules())
+        assert type(net.network) is MSG3D and not any(isinstance(m, Fast) for m in net.network.modules())
 
 
 def test_every_inner_module_is_called(kick):
     "What captum, torchinfo and the like rest on: each module with weights answers to a hook, forward and backward."
     net, x, _ = kick
-    units = [m for m in net.network.modules() if not list(m.children()) and any(True for _ in m.parameters(recurse=False))]
+    units = [
+        m for m in net.network.modules() if not list(m.children()) and any(True for _ in m.parameters(recurse=False))
+    ]
     called, reached = set(), set()
     for m in units:
         m.register_forward_hook(lambda m, args, out: called.add(m))
         m.register_full_backward_hook(lambda m, before, after: reached.add(m))
     net.network(x.requires_grad_()).amax().backward()
-    beta = {m for module in getattr(net.network, "stf", {}).values() for m in module.beta.modules()}  # taught by L_Gk alone
+    beta = {
+        m for module in getattr(net.network, "stf", {}).values() for m in module.beta.modules()
+    }  # taught by L_Gk alone
     assert called == set(units) and reached == set(units) - beta
 
 
@@ -102,6 +107,7 @@ def test_networks_are_copied_pickled_and_saved_whole(kind):
     assert torch.equal(pickle.loads(pickle.dumps(quick))(x), quick(x))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporters warn about packages that they could also use
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.parametrize("taken", [lambda model: model, accelerate])
@@ -114,7 +120,9 @@ def test_both_onnx_exporters_write_the_network(kick, dynamo, taken, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     logits = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     with torch.no_grad():
-        torch.testing.assert_close(torch.as_tensor(logits), net.network(x), rtol=1e-4, atol=1e-4)  # fp32, another order of summation
+        torch.testing.assert_close(
+            torch.as_tensor(logits), net.network(x), rtol=1e-4, atol=1e-4
+        )  # fp32, another order of summation
 
 
 # --- the fast path is taken by asking for it, and steps aside -------------------------------------------------------
@@ -122,7 +130,9 @@ def test_both_onnx_exporters_write_the_network(kick, dynamo, taken, tmp_path):
 
 def swap(unit, place, new):
     parent, _, name = place.rpartition(".")
-    setattr(unit.get_submodule(parent), name, new) if not name.isdigit() else unit.get_submodule(parent).__setitem__(int(name), new)
+    setattr(unit.get_submodule(parent), name, new) if not name.isdigit() else unit.get_submodule(parent).__setitem__(
+        int(name), new
+    )
 
 
 class Wrapped(nn.Module):
@@ -153,7 +163,9 @@ def _parametrised(model):
 
 CHANGES = {
     "another norm": lambda m: swap(m.blocks[0].gcn, "norm", nn.GroupNorm(1, 6)),
-    "instance norm": lambda m: swap(m.blocks[1].tcn.branches[0], "1", nn.InstanceNorm2d(2, affine=True, track_running_stats=True)),
+    "instance norm": lambda m: swap(
+        m.blocks[1].tcn.branches[0], "1", nn.InstanceNorm2d(2, affine=True, track_running_stats=True)
+    ),
     "norm without averages": lambda m: swap(m.blocks[0].gcn, "norm", nn.BatchNorm2d(6, track_running_stats=False)),
     "norm without weights": lambda m: swap(m.blocks[0].g3d[0], "norm", nn.BatchNorm2d(6, affine=False)),
     "another epsilon": lambda m: setattr(m.blocks[0].gcn.norm, "eps", 0.1),
@@ -166,12 +178,17 @@ CHANGES = {
     "another dilation": lambda m: swap(m.blocks[0].tcn.branches[3], "3", copy.deepcopy(m.blocks[0].tcn.branches[0][3])),
     "another pool": lambda m: swap(m.blocks[0].tcn.branches[4], "3", nn.AvgPool2d((3, 1), 1, (1, 0))),
     "no bias": lambda m: swap(m.blocks[0].gcn, "mix", nn.Conv2d(6, 6, 1, bias=False)),
-    "another padding": lambda m: setattr(m.blocks[0].tcn.branches[0][3].conv, "padding_mode", "circular") or setattr(m.blocks[0].tcn.branches[0][3].conv, "_reversed_padding_repeated_twice", [0, 0, 1, 1]),
+    "another padding": lambda m: (
+        setattr(m.blocks[0].tcn.branches[0][3].conv, "padding_mode", "circular")
+        or setattr(m.blocks[0].tcn.branches[0][3].conv, "_reversed_padding_repeated_twice", [0, 0, 1, 1])
+    ),
     "weight norm": _parametrised,
     "pruned": lambda m: prune.random_unstructured(m.blocks[0].tcn.branches[0][0], "weight", 0.5),
     "a patched forward": lambda m: _patched(m.blocks[0].gcn, "forward"),
     "a patched fold": lambda m: _patched(m, "fold"),
-    "one branch less": lambda m: swap(m.blocks[0], "tcn", nn.Sequential(m.blocks[0].tcn.branches[0], nn.Conv2d(1, 6, 1))),
+    "one branch less": lambda m: swap(
+        m.blocks[0], "tcn", nn.Sequential(m.blocks[0].tcn.branches[0], nn.Conv2d(1, 6, 1))
+    ),
 }
 
 
@@ -212,9 +229,9 @@ class MixesBodies(nn.Module):
         lambda: Halved(5, NTU, **SIZE),
         lambda: TemporalConvNet(5, NTU, width=6),
         lambda: nn.SyncBatchNorm.convert_sync_batchnorm(MSG3D(5, NTU, **SIZE)).eval(),
-        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, beta=MixesBodies),
-        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, beta=lambda C: MixesBodies(C).read),
-        lambda: STF(5, NTU, 8, **SIZE, gate=0.5, squash=lambda G: G / G.norm()),
+        lambda: with_stf(MSG3D(5, NTU, **SIZE), 8, gate=0.5, beta=MixesBodies),
+        lambda: with_stf(MSG3D(5, NTU, **SIZE), 8, gate=0.5, beta=lambda C: MixesBodies(C).read),
+        lambda: with_stf(MSG3D(5, NTU, **SIZE), 8, gate=0.5, squash=lambda G: G / G.norm()),
         lambda: MSG3D(5, NTU, **SIZE).half().float().to(torch.bfloat16),
     ],
 )
@@ -227,7 +244,15 @@ def test_other_networks_stay_on_their_own_path(make):
     assert torch.equal(quick(x), model(x))
 
 
-@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
 def test_a_hook_anywhere_is_heard_and_its_removal_gives_the_speed_back(kind):
     model = NETWORKS["stf"]()
     quick, x = accelerate(model), clips().requires_grad_()
@@ -316,12 +341,15 @@ trainer.train(config, "clips/synth60", "out", "cpu", progress=False)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["\n\nPEAK = 0.9\n", "\n\ndef half(written:\n"])
 def test_code_that_is_edited_while_a_training_runs_costs_no_result(project, root, more):
     "The result is written under the fingerprint that the training began with, with a line that says so."
     shutil.copytree(root / "stf_repro", project / "stf_repro", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run([sys.executable, "-c", EDITED, more], cwd=project, env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", EDITED, more], cwd=project, env=environment, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads((project / "out" / "record.json").read_text())["fingerprint"] == result.stdout.split()[0]
     assert "changed since this training began" in result.stderr and (project / "out" / "scores.npz").exists()
@@ -344,12 +372,18 @@ class Foreign(nn.Module):
         tokens = F.scaled_dot_product_attention(tokens, tokens, tokens) if self.attention else tokens
         Y = tokens.transpose(1, 2).view_as(X).sin()
         out = self.form(X, Y)
-        return replace(out, logits=self.head(Y.mean((2, 3))).unflatten(0, (len(x), -1)).mean(1)) if isinstance(out, Output) else out
+        return (
+            replace(out, logits=self.head(Y.mean((2, 3))).unflatten(0, (len(x), -1)).mean(1))
+            if isinstance(out, Output)
+            else out
+        )
 
 
 def step(model, *names, n=3):
     objective = Objective(dict.fromkeys(names, 0.1), warmup=0.0, choices={"exploration": {"counted": every}})
-    losses = objective(model, clips(n), torch.arange(n) % 5, torch.ones(n, 2, dtype=torch.bool), names or ("cross_entropy",))
+    losses = objective(
+        model, clips(n), torch.arange(n) % 5, torch.ones(n, 2, dtype=torch.bool), names or ("cross_entropy",)
+    )
     losses.total.backward()
     return losses
 
@@ -357,7 +391,12 @@ def step(model, *names, n=3):
 def test_a_network_with_attention_trains_with_the_terms():
     "Its fused kernel has no second derivative, so that a step with terms takes the plain one."
     model = Foreign(attention=True)
-    assert set(step(model, "exploration", "divergence", "coherence").terms) == {"cross_entropy", "exploration", "divergence", "coherence"}
+    assert set(step(model, "exploration", "divergence", "coherence").terms) == {
+        "cross_entropy",
+        "exploration",
+        "divergence",
+        "coherence",
+    }
     assert model.read.weight.grad.abs().sum() > 0
 
 
@@ -379,7 +418,10 @@ def test_maps_of_another_form_are_told_in_a_sentence(form, said):
 def test_any_network_that_predicts_its_focus_can_have_the_adjacency_term():
     with pytest.raises(ValueError, match=r"Output\(logits, maps, beta\)"):
         step(Foreign(), "adjacency")
-    assert "adjacency" in step(Foreign(lambda X, Y: Output(None, {"a": X, "b": Y}, {"a": X.mean(1).sigmoid()})), "adjacency").terms
+    assert (
+        "adjacency"
+        in step(Foreign(lambda X, Y: Output(None, {"a": X, "b": Y}, {"a": X.mean(1).sigmoid()})), "adjacency").terms
+    )
     for beta in ({"a": torch.zeros(6, 1, 8, 25)}, {"c": torch.zeros(6, 8, 25)}, {"a": torch.zeros(6, 8, 5)}):
         with pytest.raises(ValueError, match="expected .B, T, V. with the rows and the joints"):
             step(Foreign(lambda X, Y, beta=beta: Output(None, {"a": X, "b": Y}, beta)), "adjacency")
@@ -392,7 +434,9 @@ def test_the_masked_pass_moves_no_running_average(kind):
     twin.load_state_dict(model.state_dict())
     step(model, "exploration")
     step(twin)
-    assert torch.equal(model.norm.running_mean, twin.norm.running_mean) and torch.equal(model.norm.running_var, twin.norm.running_var)
+    assert torch.equal(model.norm.running_mean, twin.norm.running_mean) and torch.equal(
+        model.norm.running_var, twin.norm.running_var
+    )
 
 
 # --- annotation files of pyskl --------------------------------------------------------------------------------------
@@ -437,33 +481,64 @@ def test_a_network_says_which_frames_it_read(files, capsys):
 def test_one_bad_file_costs_no_other(files, capsys):
     assert main(["predict", "kick.npy", "bad.npy", "nowhere.npy", "long.npy"]) == 1
     said = capsys.readouterr()
-    assert "kick.npy" in said.out and "long.npy" in said.out and "bad.npy: not an array" in said.err and "nowhere.npy: No such file" in said.err
+    assert (
+        "kick.npy" in said.out
+        and "long.npy" in said.out
+        and "bad.npy: not an array" in said.err
+        and "nowhere.npy: No such file" in said.err
+    )
     assert main(["predict", "bad.npy", "nowhere.npy"]) == 1 and "none of the 2 files" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name,said", [("noise", "unlike all clips"), ("numbers", "unlike all clips"), ("one", "nothing moves"), ("down", "does y point down"), ("mirrored", "left is on its right")])
+@pytest.mark.parametrize(
+    "name,said",
+    [
+        ("noise", "unlike all clips"),
+        ("numbers", "unlike all clips"),
+        ("one", "nothing moves"),
+        ("down", "does y point down"),
+        ("mirrored", "left is on its right"),
+    ],
+)
 def test_a_clip_that_is_unlike_all_training_clips_is_told(files, capsys, name, said):
     assert main(["predict", f"{name}.npy"]) == 0 and said in capsys.readouterr().err
     assert main(["predict", "kick.npy"]) == 0 and said not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_clip_is_drawn_without_a_network(files, capsys, monkeypatch):
     assert main(["draw", "example"]) == 0 and Path("example.png").read_bytes()[:4] == b"\x89PNG"
     assert f"{example_clip().recording.bodies.shape[1]} frames, 1 body, 25 joints of ntu25" in capsys.readouterr().out
-    assert main(["draw", "down.npy", "--layout", "ntu25", "-o", "down.gif"]) == 0 and Path("down.gif").read_bytes()[:3] == b"GIF"
+    assert (
+        main(["draw", "down.npy", "--layout", "ntu25", "-o", "down.gif"]) == 0
+        and Path("down.gif").read_bytes()[:3] == b"GIF"
+    )
     assert "does y point down" in capsys.readouterr().err
-    assert main(["draw", "kick.npy"]) == 0 and "25 joints of ntu25" in capsys.readouterr().out  # metres are no scores: not body25
-    for argv, text in ((["nowhere.npy"], "No such file"), (["kick.npy", "--layout", "ntu"], "did you mean"), (["example", "-o", "a.mp4"], ".png or .gif")):
+    assert (
+        main(["draw", "kick.npy"]) == 0 and "25 joints of ntu25" in capsys.readouterr().out
+    )  # metres are no scores: not body25
+    for argv, text in (
+        (["nowhere.npy"], "No such file"),
+        (["kick.npy", "--layout", "ntu"], "did you mean"),
+        (["example", "-o", "a.mp4"], ".png or .gif"),
+    ):
         assert main(["draw", *argv]) == 1 and text in capsys.readouterr().err
     np.save("image.npy", np.random.default_rng(0).random((20, 17, 3)).astype(np.float32))
     assert main(["draw", "image.npy"]) == 0 and "17 joints of coco17" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_draws_writes_files_whatever_the_backend_is(tmp_path):
     "As in a shell of a notebook, whose backend this environment may not have."
     environment = {**os.environ, "MPLBACKEND": "module://not_installed.backend"}
     for argv in (["focus", "example", "-o", "f.png"], ["draw", "example"]):
-        subprocess.run([sys.executable, "-m", "stf_repro.cli", *argv], cwd=tmp_path, env=environment, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "stf_repro.cli", *argv],
+            cwd=tmp_path,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["example.png", "f.png"]
 
 
@@ -471,7 +546,9 @@ def test_too_little_memory_is_a_sentence(project, capsys, monkeypatch):
     from stf_repro.training import trainer
 
     def fail(*_):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(trainer, "run_epoch", fail)
@@ -480,13 +557,18 @@ def test_too_little_memory_is_a_sentence(project, capsys, monkeypatch):
     assert "not enough memory" in said and "optim.accumulate" in said and "optim.batch_size" in said
 
 
+@pytest.mark.slow
 def test_evaluate_says_that_a_run_is_of_another_configuration(project, small_params, capsys, monkeypatch):
     monkeypatch.chdir(project)
     assert main(["train", "M1", "--device", "cpu"]) == 0 and main(["evaluate", "M1"]) == 0
     assert "before params.yaml was changed" not in capsys.readouterr().out
     small_params["runs"]["M1"]["optim"] = small_params["runs"]["M1"]["optim"] | {"epochs": 1}
     Path("params.yaml").write_text(yaml.safe_dump(small_params))
-    for run in ("M1", *map(str, sorted(Path("runs").glob("*/*/M1"))), *map(str, sorted(Path("runs").glob("*/*/M1/seed-*")))):
+    for run in (
+        "M1",
+        *map(str, sorted(Path("runs").glob("*/*/M1"))),
+        *map(str, sorted(Path("runs").glob("*/*/M1/seed-*"))),
+    ):
         assert main(["evaluate", run]) == 0
         assert "optim.epochs 3, now 1" in capsys.readouterr().out, run
     assert main(["train", "M1", "--device", "cpu"]) == 0 and "replaces a finished training" in capsys.readouterr().out
@@ -506,7 +588,11 @@ def test_clips_follow_the_network(monkeypatch):
 
     seen, whole = [], room.clips_of
     monkeypatch.setattr(room, "_device", lambda net: torch.device("cpu", 0))
-    monkeypatch.setattr(room, "clips_of", lambda recordings, device="cpu", bodies=2: seen.append(device) or whole(recordings, device, bodies))
+    monkeypatch.setattr(
+        room,
+        "clips_of",
+        lambda recordings, device="cpu", bodies=2: seen.append(device) or whole(recordings, device, bodies),
+    )
     net, kick = open_network(), example_clip().recording
     room.ask(net, [kick])
     room.look(net, kick, of="punch")
@@ -608,7 +694,7 @@ def test_a_container_of_another_class_takes_the_plain_path(what):
 
 
 def test_a_unit_that_is_patched_on_its_class_takes_the_plain_path(monkeypatch):
-    from stf_repro.model.msg3d import MultiScaleGraphConv
+    from stf_repro.model.nets.msg3d import MultiScaleGraphConv
 
     net = load_pretrained("msg3d-synth60").network
     assert is_fast(accelerate(net))

@@ -23,7 +23,8 @@ from stf_repro.cli import main
 from stf_repro.data.benchmarks import BENCHMARKS
 from stf_repro.model.objective import TERMS, Objective
 from stf_repro.model.variants import FixedBalance, every
-from stf_repro.model.stf import STF
+from stf_repro.model.nets.msg3d import MSG3D
+from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from stf_repro.training.config import ConfigError, parse, run_configs
@@ -44,13 +45,14 @@ def run(*command, cwd=None) -> subprocess.CompletedProcess:
 
 def quick(folder: Path, **change):
     "A training of a second, and its clips."
-    section = TRAINING | {"objective": {}, "model": TRAINING["model"] | {"name": "msg3d"}, "optim": TRAINING["optim"] | {"epochs": 1, "milestones": []}}
+    section = TRAINING | {"objective": {}, "stf": False, "optim": TRAINING["optim"] | {"epochs": 1, "milestones": []}}
     return parse(section | change), toy_store(folder / "clips")
 
 
 # --- exact resume ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_a_training_ends_with_the_same_bytes(tmp_path):
     "Before optimiser steps, syncs, renames and removals; with accumulation, all terms, both recipes, bf16, two steps a batch and frozen factors."
     result = run(sys.executable, SCRIPT, "kills", tmp_path)
@@ -87,25 +89,37 @@ def until(condition, seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_kill_9_and_sigterm_reach_the_seeds_side_by_side_and_harm_nothing(two_seeds, monkeypatch, capsys):
     out, command = two_seeds / "runs" / "synthetic" / "ablation" / "M5", [*COMMAND, "train", "M5", "--jobs", "2"]
     peaceful = in_peace(two_seeds, "M5", two_seeds / "peaceful", (0, 1))
     for number, sent in ((1, signal.SIGKILL), (2, signal.SIGTERM)):
-        process = subprocess.Popen(command, cwd=two_seeds, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        until(lambda: len(list(out.glob(f"seed-*/checkpoint-*/epoch-000{number}.json"))) == 2 or process.poll() is not None)
+        process = subprocess.Popen(
+            command, cwd=two_seeds, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        until(
+            lambda: (
+                len(list(out.glob(f"seed-*/checkpoint-*/epoch-000{number}.json"))) == 2 or process.poll() is not None
+            )
+        )
         process.send_signal(sent)
         said = process.communicate()[1]
         assert process.returncode == (-9 if sent == signal.SIGKILL else 130)
-        assert sent == signal.SIGKILL or said.strip().splitlines()[-1].startswith("stf train: stopped. What was saved stays")
+        assert sent == signal.SIGKILL or said.strip().splitlines()[-1].startswith(
+            "stf train: stopped. What was saved stays"
+        )
     assert not list(out.glob("seed-*/metrics.json")) and not list(out.glob("**/*.part"))
     again = run(*command, cwd=two_seeds)
     assert again.returncode == 0 and again.stdout.count("goes on after epoch") == 2
     assert results(out, (0, 1)) == peaceful
     monkeypatch.chdir(two_seeds)
-    monkeypatch.setattr("stf_repro.training.seeds.side_by_side", None)  # all is finished: no process is needed to say so
+    monkeypatch.setattr(
+        "stf_repro.training.seeds.side_by_side", None
+    )  # all is finished: no process is needed to say so
     assert main(["train", "M5", "--jobs", "2"]) == 0 and capsys.readouterr().out.count("nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_the_first_seed_that_fails_stops_the_others(two_seeds):
     out = two_seeds / "runs" / "synthetic" / "ablation" / "M5"
     out.mkdir(parents=True)
@@ -147,6 +161,7 @@ cp -r {out} {copy}
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoints_and_more_room_the_same_result(project, tmp_path):
     "On a small tmpfs where the system lets us mount one in a namespace of our own, else under a limit on the size of files."
     out = project / "runs" / "synthetic" / "ablation" / "M1" / "seed-0"
@@ -156,9 +171,15 @@ def test_a_full_disk_leaves_the_last_checkpoints_and_more_room_the_same_result(p
     words = {"out": out, "copy": tmp_path / "seed-0", "train": " ".join(f"'{c}'" for c in command)}
     namespace = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") and run(*namespace, "mount", "-t", "tmpfs", "none", "/tmp").returncode == 0:
-        words |= {"mount": f"mount -t tmpfs -o size={7 * kilobytes}k none {out}", "remount": f"mount -o remount,size=100m {out}"}
+        words |= {
+            "mount": f"mount -t tmpfs -o size={7 * kilobytes}k none {out}",
+            "remount": f"mount -o remount,size=100m {out}",
+        }
     else:
-        namespace, words = [], words | {"mount": f"ulimit -S -f {2 * kilobytes}", "remount": "ulimit -S -f unlimited; mkdir -p x"}
+        namespace, words = (
+            [],
+            words | {"mount": f"ulimit -S -f {2 * kilobytes}", "remount": "ulimit -S -f unlimited; mkdir -p x"},
+        )
     (project / "full.sh").write_text(FULL_DISK.format(**words))
     result = run(*namespace, "bash", "full.sh", cwd=project)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -166,10 +187,14 @@ def test_a_full_disk_leaves_the_last_checkpoints_and_more_room_the_same_result(p
     assert len(error) == 1 and "could not write" in error[0] and "earlier files are intact" in error[0]
     assert (project / "left.txt").read_text() == ""
     if namespace:
-        assert "epoch-0002.json" in (project / "kept.txt").read_text() and "goes on after epoch 2" in (project / "said.txt").read_text()
+        assert (
+            "epoch-0002.json" in (project / "kept.txt").read_text()
+            and "goes on after epoch 2" in (project / "said.txt").read_text()
+        )
     assert results(tmp_path) == peaceful
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_configuration_is_neither_used_nor_harmed(tmp_path, monkeypatch):
     from stf_repro.training import trainer
 
@@ -198,12 +223,14 @@ def test_a_checkpoint_of_another_configuration_is_neither_used_nor_harmed(tmp_pa
 # --- several processes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_are_the_mean_of_their_own(tmp_path):
     "Every term, to 1e-6 in float64; and exploration counted on one rank only."
     result = run(*TORCHRUN, SCRIPT, "gradients", tmp_path)
     assert result.returncode == 0 and "mean of the gradients" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_all_processes_hold_the_same_network(project, small_params):
     small_params["runs"]["M5"]["optim"] |= {"accumulate": 2, "epochs": 2}
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
@@ -212,7 +239,10 @@ def test_torchrun_trains_and_all_processes_hold_the_same_network(project, small_
     out = project / "runs" / "synthetic" / "ablation" / "M5" / "seed-0"
     assert json.loads((out / "record.json").read_text())["processes"] == 2
     scores = np.load(out / "scores.npz")
-    assert 100 * (scores["logits"].argmax(1) == scores["labels"]).mean() == json.loads((out / "metrics.json").read_text())["top1_last"]
+    assert (
+        100 * (scores["logits"].argmax(1) == scores["labels"]).mean()
+        == json.loads((out / "metrics.json").read_text())["top1_last"]
+    )
     assert not list(out.glob("checkpoint-*"))
 
 
@@ -227,10 +257,10 @@ def test_processes_share_passes_before_they_cut_them():
 # --- the step -------------------------------------------------------------------------------------------------------
 
 
-def small_stf() -> tuple[STF, torch.Tensor, torch.Tensor, torch.Tensor]:
+def small_stf() -> tuple[MSG3D, torch.Tensor, torch.Tensor, torch.Tensor]:
     "A network with open gates, and four clips."
     torch.manual_seed(0)
-    model = STF(5, LAYOUTS["ntu25"], 8, width=12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,))
+    model = with_stf(MSG3D(5, LAYOUTS["ntu25"], width=12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,)), 8)
     for module in model.stf.values():
         module.gate.data.fill_(0.5)
     return model, torch.randn(4, 3, 8, 25, 2), torch.randint(5, (4,)), torch.ones(4, 2, dtype=torch.bool)
@@ -259,11 +289,15 @@ def test_bf16_gradients_of_each_term_point_where_those_of_fp32_do(term):
     for precision in ("fp32", "bf16"):
         model = small_stf()[0]
         x, labels, present = torch.randn(16, 3, 8, 25, 2), torch.randint(5, (16,)), torch.ones(16, 2, dtype=torch.bool)
-        step = Step(model, Objective({term: 1.0}, balance=FixedBalance, choices={"exploration": {"counted": every}}), precision)
+        step = Step(
+            model, Objective({term: 1.0}, balance=FixedBalance, choices={"exploration": {"counted": every}}), precision
+        )
         losses = step(x, labels, present, (term,))
         found = torch.autograd.grad(losses.terms[term], list(model.parameters()), allow_unused=True)
         assert all(g is None or g.dtype == torch.float32 for g in found)
-        gradients[precision] = torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(model.parameters(), found)])
+        gradients[precision] = torch.cat(
+            [torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(model.parameters(), found)]
+        )
     one, two = gradients.values()
     assert torch.isfinite(two).all() and one.norm() > 0 and not torch.equal(one, two)
     assert torch.cosine_similarity(one, two, dim=0) > {"adjacency": 0.99, "exploration": 0.8}.get(term, 0.3)
@@ -275,13 +309,27 @@ def test_the_schedules_are_those_of_the_released_configurations(root, tmp_path):
 
     compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", ["profile=paper"])
     params = read_params(tmp_path / "params.yaml")
-    expected = {"xsub60": (50, [30, 40], 32, 2, 0.05, 5e-4), "xset120": (60, [30, 50], 32, 2, 0.05, 5e-4), "kinetics": (65, [45, 55], 128, 2, 0.1, 3e-4)}
+    expected = {
+        "xsub60": (50, [30, 40], 32, 2, 0.05, 5e-4),
+        "xset120": (60, [30, 50], 32, 2, 0.05, 5e-4),
+        "kinetics": (65, [45, 55], 128, 2, 0.1, 3e-4),
+    }
     for protocol, (epochs, milestones, batch, passes, lr, decay) in expected.items():
         config = run_configs(params, f"msg3d-{protocol}-joint")[Training(0)]
         o = config.optim
-        assert (o.epochs, list(o.milestones), o.batch_size, o.accumulate, o.lr, o.weight_decay, o.momentum) == (epochs, milestones, batch, passes, lr, decay, 0.9)
+        assert (o.epochs, list(o.milestones), o.batch_size, o.accumulate, o.lr, o.weight_decay, o.momentum) == (
+            epochs,
+            milestones,
+            batch,
+            passes,
+            lr,
+            decay,
+            0.9,
+        )
         rates = [round(learning_rate(o, 7 * e, 7) / lr, 9) for e in range(epochs)]
-        assert rates == [1.0] * milestones[0] + [0.1] * (milestones[1] - milestones[0]) + [0.01] * (epochs - milestones[1])
+        assert rates == [1.0] * milestones[0] + [0.1] * (milestones[1] - milestones[0]) + [0.01] * (
+            epochs - milestones[1]
+        )
 
 
 def test_figures_of_an_evaluation_against_a_count():
@@ -290,7 +338,9 @@ def test_figures_of_an_evaluation_against_a_count():
     found = score_figures(torch.tensor(logits), torch.tensor(labels))
     ranks = (logits > logits[np.arange(200), labels][:, None]).sum(1)
     losses = np.log(np.exp(logits.astype(float)).sum(1)) - logits[np.arange(200), labels]
-    assert found["test_top1"] == pytest.approx(100 * (ranks == 0).mean()) and found["test_top5"] == pytest.approx(100 * (ranks < 5).mean())
+    assert found["test_top1"] == pytest.approx(100 * (ranks == 0).mean()) and found["test_top5"] == pytest.approx(
+        100 * (ranks < 5).mean()
+    )
     assert found["test_loss"] == pytest.approx(losses.mean())
 
 
@@ -318,8 +368,10 @@ def test_a_new_last_layer_moves_nothing_else_and_fits_its_network(tmp_path):
     assert {name for name in old if not torch.equal(old[name], new[name])} == {"head.weight", "head.bias"}
     record = json.loads((tmp_path / "transfer" / "record.json").read_text())
     assert record["start"] == json.loads((tmp_path / "whole" / "record.json").read_text())["files"]["model.safetensors"]
-    wide = parse(shift.model_dump() | {"model": shift.model.model_dump() | {"width": 12}})
-    with pytest.raises(TrainingError, match=r"the network of 'whole' does not fit: blocks\.\S+ has shape \(\d.*in these weights"):
+    wide = parse(shift.model_dump() | {"network": shift.network.model_dump() | {"width": 12}})
+    with pytest.raises(
+        TrainingError, match=r"the network of 'whole' does not fit: blocks\.\S+ has shape \(\d.*in these weights"
+    ):
         train(wide, store, tmp_path / "wide", "cpu", progress=False, start=tmp_path / "whole")
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(TrainingError, match="holds no finished training: stf train whole --seed 0"):
@@ -338,7 +390,11 @@ def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
         seen.append({k: v.clone() for k, v in job.model.state_dict().items()})
     metrics = train(config, store, tmp_path / "out", "cpu", progress=False)
     tops = [row["test_top1"] for row in job.history]
-    assert metrics["best_epoch"] == 1 + tops.index(max(tops)) and metrics["top1_best"] == max(tops) and metrics["top1_last"] == tops[-1]
+    assert (
+        metrics["best_epoch"] == 1 + tops.index(max(tops))
+        and metrics["top1_best"] == max(tops)
+        and metrics["top1_last"] == tops[-1]
+    )
     for name, epoch in (("best", metrics["best_epoch"]), ("model", 4)):
         kept = load_file(tmp_path / "out" / f"{name}.safetensors")
         assert all(torch.equal(kept[k], v) for k, v in seen[epoch - 1].items())
@@ -348,20 +404,36 @@ def test_with_hold_out_the_test_part_is_not_read(tmp_path):
     config, store = quick(tmp_path)
     whole = split_clips(config, store)
     apart = split_clips(config.model_copy(update={"hold_out": "clip"}), store)
-    assert sorted([*apart["train"].tolist(), *apart["test"].tolist()]) == whole["train"].tolist() and len(apart["test"]) == len(whole["train"]) // 3
+    assert (
+        sorted([*apart["train"].tolist(), *apart["test"].tolist()]) == whole["train"].tolist()
+        and len(apart["test"]) == len(whole["train"]) // 3
+    )
     with pytest.raises(TrainingError, match="cannot be divided by 'subject'"):  # one subject trains here
         split_clips(config.model_copy(update={"hold_out": "subject"}), store)
 
 
+@pytest.mark.slow
 def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_path):
     often, store = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5})
     seldom, _ = quick(tmp_path, optim=TRAINING["optim"] | {"epochs": 5, "score_every": 2})
-    metrics = {name: train(config, store, tmp_path / name, "cpu", progress=False) for name, config in (("often", often), ("seldom", seldom))}
-    rows = {name: list(csv.DictReader((tmp_path / name / "history.tsv").read_text().splitlines(), delimiter="\t")) for name in metrics}
+    metrics = {
+        name: train(config, store, tmp_path / name, "cpu", progress=False)
+        for name, config in (("often", often), ("seldom", seldom))
+    }
+    rows = {
+        name: list(csv.DictReader((tmp_path / name / "history.tsv").read_text().splitlines(), delimiter="\t"))
+        for name in metrics
+    }
     assert [row["epoch"] for row in rows["seldom"] if row["test_top1"]] == ["2", "4", "5"]
     assert all(row["test_top1"] in ("", full["test_top1"]) for row, full in zip(rows["seldom"], rows["often"]))
-    assert (tmp_path / "seldom" / "model.safetensors").read_bytes() == (tmp_path / "often" / "model.safetensors").read_bytes()  # same machine, same batches
-    assert metrics["seldom"]["top1_last"] == metrics["often"]["top1_last"] and metrics["seldom"]["best_epoch"] in (2, 4, 5)
+    assert (tmp_path / "seldom" / "model.safetensors").read_bytes() == (
+        tmp_path / "often" / "model.safetensors"
+    ).read_bytes()  # same machine, same batches
+    assert metrics["seldom"]["top1_last"] == metrics["often"]["top1_last"] and metrics["seldom"]["best_epoch"] in (
+        2,
+        4,
+        5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -373,13 +445,29 @@ def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_pa
         ("transfers", {"start": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
         ("runs", {"seeds": []}, "runs.X.seeds is []"),
         ("runs", {"seed": 1}, "runs.X.seed is unknown; did you mean 'seeds'?"),
-        ("runs", {"benchmark": ["synth60-xsub", "synth60-xsub"]}, "runs.X.benchmark is ['synth60-xsub', 'synth60-xsub']; expected different names of benchmarks"),
-        ("runs", {"benchmark": ["synth60-xsub", "synth60-xsab"]}, "unknown benchmark 'synth60-xsab'; did you mean 'synth60-xsub'?"),
+        (
+            "runs",
+            {"benchmark": ["synth60-xsub", "synth60-xsub"]},
+            "runs.X.benchmark is ['synth60-xsub', 'synth60-xsub']; expected different names of benchmarks",
+        ),
+        (
+            "runs",
+            {"benchmark": ["synth60-xsub", "synth60-xsab"]},
+            "unknown benchmark 'synth60-xsab'; did you mean 'synth60-xsub'?",
+        ),
         ("runs", {"percent": 101}, "runs.X.percent: Input should be less than or equal to 100"),
-        ("runs", {"optim": {"batch_size": 32, "accumulate": 5}}, "batch_size 32 cannot be cut into accumulate: 5 equal passes"),
+        (
+            "runs",
+            {"optim": {"batch_size": 32, "accumulate": 5}},
+            "batch_size 32 cannot be cut into accumulate: 5 equal passes",
+        ),
         ("runs", {"optim": {"precision": "fp16"}}, "Input should be 'fp32', 'tf32' or 'bf16'"),
         ("runs", {"choices": {"stf_aplha": "time"}}, "unknown choice 'stf_aplha'; did you mean 'stf_alpha'?"),
-        ("runs", {"choices": {"mask_gradient": "cut"}}, "the choice 'mask_gradient' has no option 'cut'; it has: attached, detached"),
+        (
+            "runs",
+            {"choices": {"mask_gradient": "cut"}},
+            "the choice 'mask_gradient' has no option 'cut'; it has: attached, detached",
+        ),
     ],
 )
 def test_runs_and_transfers_are_checked(kind, change, reason):
@@ -396,7 +484,11 @@ def test_a_shift_has_the_network_of_its_row_and_no_terms(root):
     for key, section in params["transfers"].items():
         for training, config in run_configs(params, key).items():
             base = run_configs(params, section["start"])[training]
-            assert config.model == base.model and config.input == base.input and not config.objective.shares
+            assert (
+                (config.network, config.stf) == (base.network, base.stf)
+                and config.input == base.input
+                and not config.objective.shares
+            )
             assert len(BENCHMARKS[config.benchmark].classes) > len(BENCHMARKS[base.benchmark].classes)
 
 
@@ -404,11 +496,17 @@ def test_the_summary_of_a_run_is_the_mean_over_its_seeds(tmp_path):
     folder = tmp_path / "runs" / "p" / "main" / "M1"
     for seed, top in ((0, 50.0), (3, 60.0)):
         (folder / f"seed-{seed}").mkdir(parents=True)
-        (folder / f"seed-{seed}" / "metrics.json").write_text(json.dumps({"top1_last": top, "best_epoch": 1, "test_clips": 8}))
-        (folder / f"seed-{seed}" / "history.tsv").write_text(f"epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t{top}\n")
+        (folder / f"seed-{seed}" / "metrics.json").write_text(
+            json.dumps({"top1_last": top, "best_epoch": 1, "test_clips": 8})
+        )
+        (folder / f"seed-{seed}" / "history.tsv").write_text(
+            f"epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t{top}\n"
+        )
     assert summarise(folder, ["seed-0", "seed-3"]) == {"trainings": 2, "top1_last": 55, "test_clips": 8}
     assert json.loads((tmp_path / "runs/p/metrics/main/M1.json").read_text())["top1_last"] == 55
-    assert (tmp_path / "runs/p/curves/main/M1.tsv").read_text() == "epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t55\n"
+    assert (
+        tmp_path / "runs/p/curves/main/M1.tsv"
+    ).read_text() == "epoch\tlr\tcoherence\ttest_top1\n1\t0.1\t\t40\n2\t0.1\t0.5\t55\n"
 
 
 def test_take_over_freezes_all_but_the_last_layer():
@@ -434,7 +532,9 @@ def test_a_label_that_is_no_class_is_named_before_the_first_epoch(tmp_path, labe
 
 def test_a_store_of_other_bones_does_not_train_a_benchmark(tmp_path):
     config, store = quick(tmp_path)
-    store.layout = dataclasses.replace(store.layout, bones=store.layout.bones[::-1][:-1] + ((store.layout.bones[0][0], 3),))
+    store.layout = dataclasses.replace(
+        store.layout, bones=store.layout.bones[::-1][:-1] + ((store.layout.bones[0][0], 3),)
+    )
     with pytest.raises(TrainingError, match="joints or bones differ"):
         split_clips(config, store)
 
@@ -444,8 +544,14 @@ def test_divergence_with_one_class_ends_before_the_first_epoch(tmp_path, monkeyp
 
     config, store = quick(tmp_path)
     store.labels = 0 * store.labels
-    monkeypatch.setitem(BENCHMARKS, config.benchmark, dataclasses.replace(BENCHMARKS[config.benchmark], classes=("all",)))
-    wanted = config.model_copy(update={"objective": config.objective.model_copy(update={"shares": {"divergence": 0.1}})})
+    monkeypatch.setitem(
+        BENCHMARKS, config.benchmark, dataclasses.replace(BENCHMARKS[config.benchmark], classes=("all",))
+    )
+    wanted = config.model_copy(
+        update={"objective": config.objective.model_copy(update={"shares": {"divergence": 0.1}})}
+    )
     with pytest.raises(TrainingError, match="two best classes.*has 1"):
         train(wanted, store, tmp_path / "out", "cpu", progress=False)
-    assert train(config, store, tmp_path / "out", "cpu", progress=False)["top1_last"] == 100  # without the term, one class trains
+    assert (
+        train(config, store, tmp_path / "out", "cpu", progress=False)["top1_last"] == 100
+    )  # without the term, one class trains

@@ -24,7 +24,21 @@ from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.adjacency import between_share, class_adjacency
 from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, ranks
-from stf_repro.evaluation.localisation import FORMS, KIND, MEASURES, THRESHOLD, by_kind, clip_focus, clip_truth, lay_truth, localisation, localisation_by_map, maps_of, measure, motion
+from stf_repro.evaluation.localisation import (
+    FORMS,
+    KIND,
+    MEASURES,
+    THRESHOLD,
+    by_kind,
+    clip_focus,
+    clip_truth,
+    lay_truth,
+    localisation,
+    localisation_by_map,
+    maps_of,
+    measure,
+    motion,
+)
 from stf_repro.evaluation.scores import Scores, class_accuracy, confusion, correct, fuse, same_clips, top_k
 from stf_repro.evaluation.similarity import class_profiles, cosine, profiles, similarity
 from stf_repro.evaluation.statistics import (
@@ -38,8 +52,9 @@ from stf_repro.evaluation.statistics import (
     summary,
     wilson,
 )
-from stf_repro.model.msg3d import MSG3D, Output
-from stf_repro.model.stf import STF
+from stf_repro.model.contract import Output
+from stf_repro.model.nets.msg3d import MSG3D
+from stf_repro.model.stf import with_stf
 from stf_repro.model.variants import CHOICES
 from stf_repro.report.plots import PALETTE, draw_clip, draw_volume, small_png
 from stf_repro.skeleton import LAYOUTS
@@ -67,7 +82,9 @@ def test_correct_is_top_1_and_its_class_mean_is_the_accuracy():
 def test_a_class_without_clips_has_no_accuracy():
     own = scores(0)
     kept = own.labels != 3
-    assert np.isnan(class_accuracy(Scores(own.logits[kept], own.labels[kept], own.names[kept]))).tolist() == [False] * 3 + [True, False]
+    assert np.isnan(class_accuracy(Scores(own.logits[kept], own.labels[kept], own.names[kept]))).tolist() == [
+        False
+    ] * 3 + [True, False]
 
 
 def test_confusion_by_counting():
@@ -83,7 +100,11 @@ def test_fusion_is_the_sum_and_refuses_other_clips():
     a, b = scores(0), scores(1)
     np.testing.assert_array_equal(fuse(a, b).logits, a.logits + b.logits)
     order = np.random.default_rng(0).permutation(60)
-    for other in (replace(b, names=b.names[order]), replace(b, labels=b.labels[::-1]), Scores(b.logits[:9], b.labels[:9], b.names[:9])):
+    for other in (
+        replace(b, names=b.names[order]),
+        replace(b, labels=b.labels[::-1]),
+        Scores(b.logits[:9], b.labels[:9], b.names[:9]),
+    ):
         with pytest.raises(ValueError, match="other clips"):
             fuse(a, other)
     with pytest.raises(ValueError, match="classes"):
@@ -95,7 +116,11 @@ def test_fusion_is_the_sum_and_refuses_other_clips():
 
 def test_seed_interval_with_the_factors_of_a_textbook():
     "Student's t at 0.975: 12.706 with one degree of freedom, 4.303 with two, 2.776 with four."
-    for values, mean, half in (([80.0, 82], 81, 12.706 * 1), ([1, 2, 3], 2, 4.303 / math.sqrt(3)), ([0, 0, 0, 0, 10], 2, 2.776 * math.sqrt(20) / math.sqrt(5))):
+    for values, mean, half in (
+        ([80.0, 82], 81, 12.706 * 1),
+        ([1, 2, 3], 2, 4.303 / math.sqrt(3)),
+        ([0, 0, 0, 0, 10], 2, 2.776 * math.sqrt(20) / math.sqrt(5)),
+    ):
         assert seed_interval(values) == (pytest.approx(mean), pytest.approx(half, rel=1e-3))
     assert seed_interval([5.0])[0] == 5 and all(map(math.isnan, (seed_interval([5.0])[1], *seed_interval([]))))
     assert seed_interval([7, 7, 7]) == pytest.approx((7, 0))
@@ -104,7 +129,10 @@ def test_seed_interval_with_the_factors_of_a_textbook():
 def test_wilson_by_its_formula():
     for right, n in ((200, 250), (0, 18), (18, 18), (1, 1)):
         p, z = right / n, 1.959964
-        middle, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+        middle, half = (
+            (p + z**2 / (2 * n)) / (1 + z**2 / n),
+            z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n),
+        )
         assert wilson(100 * p, n) == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-4)
 
 
@@ -112,9 +140,15 @@ def test_summary_by_hand():
     arm = {s: scores(s) for s in range(3)}
     tops = [top_k(s.logits, s.labels) for s in arm.values()]
     own = summary(arm)
-    assert own.top1 == pytest.approx(np.mean(tops)) and own.spread == max(tops) - min(tops) and own.values == tuple(tops)
+    assert (
+        own.top1 == pytest.approx(np.mean(tops)) and own.spread == max(tops) - min(tops) and own.values == tuple(tops)
+    )
     assert own.seeds_half == pytest.approx(4.303 * np.std(tops, ddof=1) / math.sqrt(3), rel=1e-3)
-    assert (own.clips_low, own.clips_high) == wilson(own.top1, 60) and (own.seeds, own.clips) == (3, 60) and summary({}) is None
+    assert (
+        (own.clips_low, own.clips_high) == wilson(own.top1, 60)
+        and (own.seeds, own.clips) == (3, 60)
+        and summary({}) is None
+    )
 
 
 def shifted(right, seed, n=100):
@@ -131,7 +165,12 @@ def test_an_effect_is_paired_seed_by_seed():
     assert step.values == pytest.approx({0: 2, 1: 3, 2: 4}) and step.mean == pytest.approx(3)
     assert step.trainings == pytest.approx(1 / math.sqrt(3))  # of the differences; unpaired it would be tens of points
     back = effect(second, first)
-    assert back.mean == pytest.approx(-3) and back.half == pytest.approx(step.half) and back.p == pytest.approx(step.p) and back.side == -step.side
+    assert (
+        back.mean == pytest.approx(-3)
+        and back.half == pytest.approx(step.half)
+        and back.p == pytest.approx(step.p)
+        and back.side == -step.side
+    )
     assert math.isnan(effect({0: first[0]}, second).half) and not effect({0: first[0]}, second).shown
 
 
@@ -139,7 +178,13 @@ def test_an_effect_by_the_mean_squares_of_a_two_way_table():
     "One fold: rows are trainings, columns clips, each cell 100, 0 or -100."
     rng = np.random.default_rng(0)
     names = np.arange(40).astype(str)
-    first, second = ({s: Scores(np.where(rng.random(40) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(40, int), names) for s in range(5)} for p in (0.6, 0.7))
+    first, second = (
+        {
+            s: Scores(np.where(rng.random(40) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(40, int), names)
+            for s in range(5)
+        }
+        for p in (0.6, 0.7)
+    )
     d = 100 * np.stack([correct(second[s]).astype(float) - correct(first[s]) for s in range(5)])
     rows, columns = 40 * d.mean(1).var(ddof=1), 5 * d.mean(0).var(ddof=1)
     rest = ((d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()) ** 2).sum() / (4 * 39)
@@ -154,7 +199,11 @@ def test_a_clip_that_two_folds_test_stays_together():
     "The same difference on the same clips in both folds is one observation per clip, not two."
     rng = np.random.default_rng(1)
     right = {s: rng.random((2, 50)) < [[0.5], [0.8]] for s in range(6)}
-    of = lambda k, names: {(fold, s): Scores(np.where(r[k], 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(50, int), names[fold]) for s, r in right.items() for fold in "ab"}
+    of = lambda k, names: {
+        (fold, s): Scores(np.where(r[k], 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(50, int), names[fold])
+        for s, r in right.items()
+        for fold in "ab"
+    }
     same, other = ({"a": np.arange(50).astype(str), "b": np.arange(shift, 50 + shift).astype(str)} for shift in (0, 50))
     together, apart = (effect(of(0, names), of(1, names)) for names in (same, other))
     assert together.mean == pytest.approx(apart.mean) and together.trainings == pytest.approx(apart.trainings)
@@ -167,7 +216,10 @@ def test_folds_are_fixed():
     for fold, better in (("a", 0.0), ("b", 0.4)):
         for s in range(8):
             names = np.array([f"{fold}{i}" for i in range(80)])
-            of[fold, s] = [Scores(np.where(rng.random(80) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(80, int), names) for p in (0.5, 0.5 + better)]
+            of[fold, s] = [
+                Scores(np.where(rng.random(80) < p, 1.0, -1.0)[:, None] * [[1, 0]], np.zeros(80, int), names)
+                for p in (0.5, 0.5 + better)
+            ]
     e = effect({place: own[0] for place, own in of.items()}, {place: own[1] for place, own in of.items()})
     assert e.half < 6 < seed_interval(list(e.values.values()))[1]
 
@@ -186,8 +238,13 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(clips, seeds, folds, s
         pool, differences, names = shared or folds * clips, {}, {}
         hard, own = rng.normal(0, 2, pool), rng.normal(0, 0.6, (2, pool))
         for f in range(folds):
-            names[str(f)] = i = rng.choice(pool, clips, replace=False) if shared else np.arange(f * clips, (f + 1) * clips)
-            a, b = (rng.random((seeds, clips)) < chance(1.5 + rng.normal(0, 0.3, (seeds, 1)) + hard[i] + own[k, i]) for k in (0, 1))
+            names[str(f)] = i = (
+                rng.choice(pool, clips, replace=False) if shared else np.arange(f * clips, (f + 1) * clips)
+            )
+            a, b = (
+                rng.random((seeds, clips)) < chance(1.5 + rng.normal(0, 0.3, (seeds, 1)) + hard[i] + own[k, i])
+                for k in (0, 1)
+            )
             differences |= {(str(f), s): row for s, row in enumerate(b.astype(float) - a)}
         e = crossed(differences, names)
         held.append(e.low <= 0 <= e.high)
@@ -197,11 +254,20 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(clips, seeds, folds, s
 def test_power_equivalence_and_pooling_by_hand():
     e = Effect(0.5, 0.5, 1e9)
     assert e.half == pytest.approx(0.98, abs=1e-3) and e.detectable() == pytest.approx(0.5 * (1.96 + 0.8416), abs=1e-3)
-    assert e.beyond(0.5) == pytest.approx(0.5) and e.p == pytest.approx(0.3173, abs=1e-4) and e.smaller(1.33) and not e.smaller(1.31)
+    assert (
+        e.beyond(0.5) == pytest.approx(0.5)
+        and e.p == pytest.approx(0.3173, abs=1e-4)
+        and e.smaller(1.33)
+        and not e.smaller(1.31)
+    )
     fixed, drawn = pool([Effect(1.0, 1.0, 1e9), Effect(2.0, 0.5, 1e9)])
     assert (fixed.mean, fixed.error) == pytest.approx(((1 + 4 * 2) / 5, 5**-0.5))
-    assert pool([Effect(1.0, 1.0, 5.0)] * 2)[0].error == pytest.approx(((1 + 4 * 2 * 0.25 / 5) / 2) ** 0.5)  # Meier's factor
-    assert math.isnan(pool([Effect(1.0, 0.0, 5.0), Effect(1.0, 1.0, 5.0)])[0].p) and math.isnan(Effect(0.0, math.nan, math.nan).p)
+    assert pool([Effect(1.0, 1.0, 5.0)] * 2)[0].error == pytest.approx(
+        ((1 + 4 * 2 * 0.25 / 5) / 2) ** 0.5
+    )  # Meier's factor
+    assert math.isnan(pool([Effect(1.0, 0.0, 5.0), Effect(1.0, 1.0, 5.0)])[0].p) and math.isnan(
+        Effect(0.0, math.nan, math.nan).p
+    )
     assert drawn.half >= fixed.half and drawn.freedom == 1
     assert Effect(0.0, 0.0, 4.0).p == 1 and Effect(1.0, 0.0, 4.0).shown and not Effect(0.0, 0.0, 4.0).shown
 
@@ -226,8 +292,12 @@ def test_class_gains_add_up_to_the_gain():
     first, second = ({s: scores(s, push=p) for s in range(3)} for p in (1.0, 1.4))
     gains, step = class_gains(first, second), effect(first, second)
     changes = [g.change for g in gains]
-    assert sorted(g.label for g in gains) == list(range(5)) and [c.mean for c in changes] == sorted((c.mean for c in changes), reverse=True)
-    np.testing.assert_allclose(np.mean([[*c.values.values()] for c in changes], 0), [*step.values.values()])  # classes of equal size, seed by seed
+    assert sorted(g.label for g in gains) == list(range(5)) and [c.mean for c in changes] == sorted(
+        (c.mean for c in changes), reverse=True
+    )
+    np.testing.assert_allclose(
+        np.mean([[*c.values.values()] for c in changes], 0), [*step.values.values()]
+    )  # classes of equal size, seed by seed
     assert all(g.change.mean == pytest.approx(g.second - g.first) for g in gains)
 
 
@@ -238,9 +308,13 @@ def test_pair_rates_are_those_of_the_confusion():
     for arm, name in ((first, "first"), (second, "second")):
         for r in rates:
             a, b = r.pair
-            assert getattr(r, name) == pytest.approx([100 * (confusion(s)[a, b] + confusion(s)[b, a]) / 24 for s in arm.values()])
+            assert getattr(r, name) == pytest.approx(
+                [100 * (confusion(s)[a, b] + confusion(s)[b, a]) / 24 for s in arm.values()]
+            )
     most = [max(np.mean(r.first), np.mean(r.second)) for r in rates]
-    assert most == sorted(most, reverse=True) and all([*r.change.values.values()] == pytest.approx(np.subtract(r.second, r.first)) for r in rates)
+    assert most == sorted(most, reverse=True) and all(
+        [*r.change.values.values()] == pytest.approx(np.subtract(r.second, r.first)) for r in rates
+    )
 
 
 # localisation
@@ -266,7 +340,10 @@ def by_hand(Q, truth, present):
 @settings(max_examples=20, deadline=None)
 def test_measures_place_by_place(seed):
     g = torch.Generator().manual_seed(seed)
-    truth, present = torch.rand(3, 2, 4, 5, generator=g) < 0.3, torch.tensor([[True, True], [True, False], [True, True]])
+    truth, present = (
+        torch.rand(3, 2, 4, 5, generator=g) < 0.3,
+        torch.tensor([[True, True], [True, False], [True, True]]),
+    )
     truth[:, 0, 0, 0] = True
     Q = torch.rand(3, 2, 4, 5, generator=g) * present[..., None, None]
     values, chance = measure(Q, truth, present)
@@ -283,8 +360,14 @@ def test_extremes_of_the_measures():
         values, _ = measure(Q, truth, present)
         assert all(values[m] == expected for m in ("pointing", "energy", "iou", "budget"))
     flat, chance = measure(torch.ones(1, 1, 4, 6), truth, present)
-    assert chance["energy"] == pytest.approx(4 / 24) and chance["energy_where"] == pytest.approx(2 / 6) and chance["energy_when"] == pytest.approx(0.5)
-    assert all(flat[m] == pytest.approx(float(chance[m])) for m in ("energy", "energy_where", "energy_when", "iou", "budget"))
+    assert (
+        chance["energy"] == pytest.approx(4 / 24)
+        and chance["energy_where"] == pytest.approx(2 / 6)
+        and chance["energy_when"] == pytest.approx(0.5)
+    )
+    assert all(
+        flat[m] == pytest.approx(float(chance[m])) for m in ("energy", "energy_where", "energy_when", "iou", "budget")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +388,12 @@ def test_truth_follows_each_frame_into_the_input(made):
     assert any(store.lengths[i, 1] for i in places) and laid[places].any()
     for i in places:
         recording = read_ntu(raw / f"{names[i]}.skeleton")
-        frames = {body[t].tobytes(): (m, t) for m, body in enumerate(recording.bodies) for t in range(body.shape[0]) if body[t].any()}
+        frames = {
+            body[t].tobytes(): (m, t)
+            for m, body in enumerate(recording.bodies)
+            for t in range(body.shape[0])
+            if body[t].any()
+        }
         for m in range(2):
             length = store.lengths[i, m]
             for at, t in enumerate(range(0, 90, 3)):
@@ -347,14 +435,22 @@ def test_maps_of_a_network_that_can_be_read(tiny):
     present, maps = maps_of(model, clips, places, config, torch.Generator().manual_seed(0))
     x = replay(clips, places, 60)[0][:, :, ::4]  # (N, C, T, V, M)
     T, named = x.shape[2], (model.run(x).logits[:, 1] > 0)  # class 1 is the predicted one
-    assert named.any() and not named.all() and set(maps) == {(m, f) for m in ("gcn1", "g3d1") for f in FORMS} | {("input", "elementwise"), ("motion", ""), ("random", "")}
+    assert (
+        named.any()
+        and not named.all()
+        and set(maps)
+        == {(m, f) for m in ("gcn1", "g3d1") for f in FORMS}
+        | {("input", "elementwise"), ("motion", ""), ("random", "")}
+    )
     here = (2 * (x[:, 0, 2, 3] - x[:, 1, 2, 3])).relu() * present  # (N, M)
     for name in (("gcn1", "elementwise"), ("input", "elementwise")):
         expected = torch.zeros(maps[name].shape)
         expected[:, :, 2, 3] = here * named[:, None]
         torch.testing.assert_close(maps[name], expected)
     spread = (2 * (x[:, 0] - x[:, 1]) / (T * x.shape[3])).relu().permute(0, 3, 1, 2)  # (N, M, T, V)
-    torch.testing.assert_close(maps["gcn1", "mean_gradient"], spread * named[:, None, None, None] * present[..., None, None])
+    torch.testing.assert_close(
+        maps["gcn1", "mean_gradient"], spread * named[:, None, None, None] * present[..., None, None]
+    )
     joints = maps["g3d1", "elementwise"].sum(2) > 0
     assert joints[..., 3].any() and not joints[..., :3].any() and not joints[..., 4:].any()
     torch.testing.assert_close(maps["motion", ""], motion(x) * present[..., None, None])
@@ -376,7 +472,11 @@ def test_localisation_by_map_counts_hits_by_hand(tiny, made):
     for kind in ("all", "where", "when", "both"):
         own = [hit for hit, k in zip(hits, kinds) if kind in ("all", k)]
         assert found["input", "elementwise"][kind]["pointing"][0] == pytest.approx(np.mean(own))
-        inside = [float((t & p[:, None, None]).sum() / (p.sum() * t[0].numel())) for t, p, k in zip(truth, present, kinds) if kind in ("all", k)]
+        inside = [
+            float((t & p[:, None, None]).sum() / (p.sum() * t[0].numel()))
+            for t, p, k in zip(truth, present, kinds)
+            if kind in ("all", k)
+        ]
         assert found["random", ""][kind]["energy"][1] == pytest.approx(np.mean(inside))
         assert found["random", ""][kind]["energy"][0] == pytest.approx(np.mean(inside), abs=0.02)
     assert any(hits) and not all(hits)
@@ -385,7 +485,10 @@ def test_localisation_by_map_counts_hits_by_hand(tiny, made):
 def test_one_module_and_form_is_a_row_of_all(made):
     "`localisation` with a module and a form, of a real network, against the pass that takes all at once."
     torch.manual_seed(0)
-    model, config = MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval(), InputConfig(frames=60, every=4)
+    model, config = (
+        MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval(),
+        InputConfig(frames=60, every=4),
+    )
     clips, places = Clips(made[1]), torch.arange(0, len(made[1]), 3)
     truth = lay_truth(clip_truth(made[0], [made[1].names[i] for i in places.tolist()]), config)
     table = localisation_by_map(model, clips, places, config, truth)
@@ -393,7 +496,9 @@ def test_one_module_and_form_is_a_row_of_all(made):
     for module, form in (("gcn1", "elementwise"), ("g3d2", "mean_gradient"), ("g3d3", "elementwise")):
         own = localisation(model, clips, places, config, truth, module=module, form=FORMS[form])
         for m in MEASURES:
-            assert own["all"][m] == pytest.approx(table[module, form]["all"][m], abs=0.02)  # a tie of two classes may go either way
+            assert own["all"][m] == pytest.approx(
+                table[module, form]["all"][m], abs=0.02
+            )  # a tie of two classes may go either way
     with pytest.raises(ValueError, match="no module 'gcn4'; the network has, first to last: gcn1, g3d1"):
         clip_focus(model, clips, places, config, module="gcn4")
 
@@ -438,8 +543,15 @@ def test_the_outline_of_a_sheet_parts_truth_from_the_rest(figure, seed):
     sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], every=4, truth=truth)
     drawn = {tuple(map(tuple, line)) for line in sheet.collections[0].get_segments()}
     holds = lambda t, v: 0 <= t < 6 and 0 <= v < 25 and truth[t, v]
-    upright = {((4.0 * t, v - 0.5), (4.0 * t, v + 0.5)) for t in range(7) for v in range(25) if holds(t - 1, v) != holds(t, v)}
-    level = {((4.0 * t, v - 0.5), (4.0 * t + 4, v - 0.5)) for t in range(6) for v in range(26) if holds(t, v - 1) != holds(t, v)}
+    upright = {
+        ((4.0 * t, v - 0.5), (4.0 * t, v + 0.5)) for t in range(7) for v in range(25) if holds(t - 1, v) != holds(t, v)
+    }
+    level = {
+        ((4.0 * t, v - 0.5), (4.0 * t + 4, v - 0.5))
+        for t in range(6)
+        for v in range(26)
+        if holds(t, v - 1) != holds(t, v)
+    }
     assert drawn == upright | level
 
 
@@ -488,14 +600,18 @@ def test_curves_of_a_linear_network_by_hand():
     weight = torch.rand(2, 3, 4, 1, generator=g)
     share = (weight * x[0]).sum(0).permute(2, 0, 1)[None]  # (1, 1, 3, 4): what each place adds
     rank = ranks(share, present, g)
-    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"true": rank}, 12)["true"][:, 0]  # (2, 13)
+    found = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"true": rank}, 12)["true"][
+        :, 0
+    ]  # (2, 13)
     ordered = share.flatten().sort(descending=True).values
     for i in range(13):
         torch.testing.assert_close(found[1][i], ordered[:i].sum().sigmoid())
         torch.testing.assert_close(found[0][i], ordered[i:].sum().sigmoid())
     for _ in range(5):  # no other order has a smaller area of deletion, or a larger one of insertion
         other = ranks(torch.rand(1, 1, 3, 4, generator=g), present, g)
-        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"other": other}, 12)["other"]
+        deletion, insertion = curves(Linear(weight), x, present, torch.ones(1, dtype=torch.long), {"other": other}, 12)[
+            "other"
+        ]
         assert area(deletion) >= area(found[0]) and area(insertion) <= area(found[1])
 
 
@@ -508,7 +624,9 @@ def test_faithfulness_is_the_mean_over_all_clips_whatever_the_batch(made):
     single = [faithfulness(model, clips, indices[[i]], config, steps=3) for i in range(4)]
     assert set(whole) == {(test, order) for test in ("deletion", "insertion") for order in ORDERS}
     for key in (k for k in whole if k[1] == "motion"):
-        torch.testing.assert_close(whole[key], torch.stack([one[key] for one in single]).mean(0), atol=1e-4, rtol=0)  # fp32, other sums
+        torch.testing.assert_close(
+            whole[key], torch.stack([one[key] for one in single]).mean(0), atol=1e-4, rtol=0
+        )  # fp32, other sums
     batched = faithfulness(model, clips, indices, config, steps=3, batch_size=2)
     torch.testing.assert_close(whole["deletion", "motion"], batched["deletion", "motion"], atol=1e-4, rtol=0)
     assert all(c.shape == (4,) for c in whole.values())
@@ -534,8 +652,14 @@ def test_space_does_not_see_the_order_of_frames():
 def test_similarity_is_symmetric_and_bounded():
     Q, labels = torch.rand(40, 1, 16, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
     own = class_profiles(profiles(Q), labels, 5)
-    assert similarity(own, 0, 1) == similarity(own, 1, 0) and all(abs(v) <= 1 + 1e-6 for v in similarity(own, 2, 2).values())
-    assert math.isnan(similarity(own, 0, 4)["space"]) and math.isnan(similarity(own, 4, 4)["space"]) and cosine(np.zeros(3), np.ones(3)) == 0
+    assert similarity(own, 0, 1) == similarity(own, 1, 0) and all(
+        abs(v) <= 1 + 1e-6 for v in similarity(own, 2, 2).values()
+    )
+    assert (
+        math.isnan(similarity(own, 0, 4)["space"])
+        and math.isnan(similarity(own, 4, 4)["space"])
+        and cosine(np.zeros(3), np.ones(3)) == 0
+    )
     np.testing.assert_allclose(own.own["space"][:4].sum(0), 0, atol=1e-12)  # classes of equal size
 
 
@@ -559,7 +683,10 @@ def test_share_between_classes_is_that_of_an_analysis_of_variance():
     grand = values.mean(0)
     between = sum((labels == c).sum() * ((values[labels == c].mean(0) - grand) ** 2).sum() for c in range(4))
     within = sum(((values[labels == c] - values[labels == c].mean(0)) ** 2).sum() for c in range(4))
-    assert between_share(values, labels) == pytest.approx(between / (between + within)) and between_share(np.ones((5, 2)), labels[:5]) == 0
+    assert (
+        between_share(values, labels) == pytest.approx(between / (between + within))
+        and between_share(np.ones((5, 2)), labels[:5]) == 0
+    )
 
 
 @pytest.mark.parametrize("join", ["add", "multiply", "replace_residual"])
@@ -567,11 +694,21 @@ def test_sizes_are_of_the_matrices_that_the_convolution_multiplies_with(join):
     "Row by row and clip by clip, written out: all frame pairs of two windows, and what G adds however it enters."
     torch.manual_seed(0)
     V, windows, entered = len(LAYOUTS["ntu25"]), (3, 5), CHOICES["stf_join"].options[join]
-    model = STF(2, LAYOUTS["ntu25"], frames=8, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=windows, gate=0.7, join=entered).eval()
+    model = with_stf(
+        MSG3D(2, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=windows),
+        frames=8,
+        gate=0.7,
+        join=entered,
+    ).eval()
     for unit in [model.blocks[1].gcn, *model.blocks[1].g3d]:
         torch.nn.init.normal_(unit.residual)
     x = torch.randn(3, 3, 8, V, 2)
-    here = {"lengths": torch.full((3, 2), 8), "device": "cpu", "take": lambda self, i, t: None, "place": lambda self, bodies, i, there: (x[i], torch.ones(len(i), 2, dtype=torch.bool))}
+    here = {
+        "lengths": torch.full((3, 2), 8),
+        "device": "cpu",
+        "take": lambda self, i, t: None,
+        "place": lambda self, bodies, i, there: (x[i], torch.ones(len(i), 2, dtype=torch.bool)),
+    }
     clips = type("Three", (), {"labels": torch.tensor([0, 1, 1]), "layout": LAYOUTS["ntu25"]} | here)()
     found = class_adjacency(model, clips, torch.arange(3), InputConfig(frames=8), 2, batch_size=2)
     with torch.no_grad():
@@ -584,7 +721,14 @@ def test_sizes_are_of_the_matrices_that_the_convolution_multiplies_with(join):
             added = {"add": lambda g: g, "replace_residual": lambda g: g, "multiply": lambda g: A * g}[join]
             whole = [np.stack([np.block([[k] * w] * w) for k in g]) for g in G[module]]
             fixed = A if join == "replace_residual" else A + R
-            sizes.append([np.mean([absolute(added(g)) for g in whole]), np.mean([absolute(added(g - np.mean(whole, 0))) for g in whole]), absolute(fixed), absolute(R)])
+            sizes.append(
+                [
+                    np.mean([absolute(added(g)) for g in whole]),
+                    np.mean([absolute(added(g - np.mean(whole, 0))) for g in whole]),
+                    absolute(fixed),
+                    absolute(R),
+                ]
+            )
         m = found[module]
         np.testing.assert_allclose([m.size, m.deviation, m.fixed, m.residual], np.mean(sizes, 0), rtol=1e-4)
         assert m.size > m.deviation > 0
@@ -598,8 +742,15 @@ def untrained_run(folder: Path, seed: int = 0) -> Path:
     from stf_repro.training.config import parse
     from stf_repro.training.epoch import build_model
 
-    section = {"group": "t", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}, "seed": seed}
-    config = parse(section | {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}})
+    section = {
+        "group": "t",
+        "label": "M1",
+        "source": "synth60",
+        "benchmark": "synth60-xsub",
+        "input": {"frames": 16},
+        "seed": seed,
+    }
+    config = parse(section | {"network": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}})
     (run := folder / "M1" / f"seed-{seed}").mkdir(parents=True)
     (run / "metrics.json").write_text("{}")
     (run / "config.json").write_text(config.model_dump_json())
@@ -658,13 +809,22 @@ def test_a_small_picture_keeps_the_colours_of_a_focus():
     "A thin bar of them beside many lines in the colours of limbs: each pixel of the bar as it was drawn has a near colour in the file."
     fig = plt.figure(figsize=(3, 3), dpi=90)
     for i in range(200):
-        fig.add_artist(plt.Line2D([0.1, 0.9], [0.2 + 0.003 * i, 0.9 - 0.003 * i], color=PALETTE[("vermilion", "blue", "grey")[i % 3]], lw=0.4))
+        fig.add_artist(
+            plt.Line2D(
+                [0.1, 0.9],
+                [0.2 + 0.003 * i, 0.9 - 0.003 * i],
+                color=PALETTE[("vermilion", "blue", "grey")[i % 3]],
+                lw=0.4,
+            )
+        )
     bar = fig.add_axes([0.2, 0.05, 0.6, 0.05])
     bar.imshow(np.linspace(0, 1, 256)[None], cmap="YlOrRd", aspect="auto", interpolation="nearest")
     bar.set_axis_off()
     fig.canvas.draw()
     box, height = bar.get_window_extent(), fig.canvas.get_width_height()[1]
-    drawn = np.asarray(fig.canvas.buffer_rgba())[height - int(box.y0) - 2, int(box.x0) + 2 : int(box.x1) - 2, :3].astype(int)
+    drawn = np.asarray(fig.canvas.buffer_rgba())[
+        height - int(box.y0) - 2, int(box.x0) + 2 : int(box.x1) - 2, :3
+    ].astype(int)
     whole = np.asarray(Image.open(io.BytesIO(small_png(fig))).convert("RGB")).astype(int)
     plt.close(fig)
     found = np.unique(whole.reshape(-1, 3), axis=0)

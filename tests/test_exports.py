@@ -28,7 +28,9 @@ def image(rng, i):
     score = (rng.random((M, T, 18)) * (rng.random((M, T, 18)) < 0.9)).astype(np.float32)
     score[0, 0, 0] = 0.5
     present = score.any(-1)
-    return Recording(f"v{i}", rng.random((M, T, 18, 2)).astype(np.float32), present, LAYOUTS["openpose18"], 7, {"part": i % 2}, score)
+    return Recording(
+        f"v{i}", rng.random((M, T, 18, 2)).astype(np.float32), present, LAYOUTS["openpose18"], 7, {"part": i % 2}, score
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -54,7 +56,13 @@ def test_every_layout_comes_back(tmp_path):
     "SBU, NW-UCLA and JHMDB are no layouts of pyskl; the export names theirs."
     rng = np.random.default_rng(0)
     for layout, M, C in (("sbu15", 2, 3), ("kinect20", 1, 3), ("jhmdb15", 1, 2)):
-        r = Recording("clip", rng.normal(size=(M, 9, len(LAYOUTS[layout]), C)).astype(np.float32), np.ones((M, 9), bool), LAYOUTS[layout], 0)
+        r = Recording(
+            "clip",
+            rng.normal(size=(M, 9, len(LAYOUTS[layout]), C)).astype(np.float32),
+            np.ones((M, 9), bool),
+            LAYOUTS[layout],
+            0,
+        )
         store = write_store(tmp_path / layout, [clip_of(r)], "made", LAYOUTS[layout])
         (again,) = read_pyskl(export_pyskl(store, [], tmp_path / "a.pkl"))
         assert again.layout == LAYOUTS[layout] and again.confidence is None
@@ -70,5 +78,10 @@ def test_msg3d_export_is_what_training_reads(tmp_path):
         indices = torch.as_tensor(mine.indices(store, part))
         x, _ = replay(Clips(store), indices, 40)
         np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}_data_joint.npy"), x)
-        np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{name}_data_bone.npy"), modality(x, store.layout, "bone"))
-        assert read_pickle(tmp_path / "out" / f"{name}_label.pkl") == ([store.names[i] for i in indices], [1] * len(indices))
+        np.testing.assert_array_equal(
+            np.load(tmp_path / "out" / f"{name}_data_bone.npy"), modality(x, store.layout, "bone")
+        )
+        assert read_pickle(tmp_path / "out" / f"{name}_label.pkl") == (
+            [store.names[i] for i in indices],
+            [1] * len(indices),
+        )

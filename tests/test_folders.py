@@ -130,7 +130,9 @@ def test_a_download_goes_through_the_link(tmp_path):
     assert (tmp_path / "disk" / "big.pkl").read_bytes() == b"content"
 
 
-@pytest.mark.parametrize("name", ["._S001.skeleton", ".DS_Store", "Thumbs.db", "THUMBS.DB", "__MACOSX", "@eaDir", ".git"])
+@pytest.mark.parametrize(
+    "name", ["._S001.skeleton", ".DS_Store", "Thumbs.db", "THUMBS.DB", "__MACOSX", "@eaDir", ".git"]
+)
 def test_companions(name):
     assert is_companion(name) and not is_companion("S001.skeleton") and not is_companion("-aBc_.json")
 
@@ -207,7 +209,9 @@ def test_a_writer_that_fails_at_the_very_end_costs_nobody_the_older_store(tmp_pa
         return opened(cls, path)
 
     with monkeypatch.context() as patch, pytest.raises((OSError, StoreError)):
-        patch.setattr(folders.os, "replace", full) if fault == "rename" else patch.setattr(ClipStore, "open", classmethod(bad))
+        patch.setattr(folders.os, "replace", full) if fault == "rename" else patch.setattr(
+            ClipStore, "open", classmethod(bad)
+        )
         write_store(tmp_path / "s", clips(5, 2.0), "made", NTU)
     store = ClipStore.open(tmp_path / "s")
     store.check()
@@ -236,7 +240,10 @@ def test_what_is_no_store_is_not_replaced(tmp_path):
     for name in ("photos", "letter"):
         with pytest.raises(FileExistsError, match=f"{name} exists and is no clip store"):
             write_store(tmp_path / name, clips(1), "made", NTU)
-        with pytest.raises(FileExistsError, match=f"{name} exists and is no synthetic data set"), new_folder(tmp_path / name):
+        with (
+            pytest.raises(FileExistsError, match=f"{name} exists and is no synthetic data set"),
+            new_folder(tmp_path / name),
+        ):
             pass
     assert (tmp_path / "photos" / "holiday.jpg").exists() and (tmp_path / "letter").read_text() == "dear"
     (tmp_path / "empty").mkdir()
@@ -308,5 +315,9 @@ def test_workers_end_with_the_process_that_began_them(tmp_path, method):
 def test_every_pool_has_workers_that_end_with_it(root):
     calls = []
     for path in (root / "stf_repro").rglob("*.py"):
-        calls += [(path.name, {k.arg: ast.unparse(k.value) for k in n.keywords}) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ProcessPoolExecutor")]
+        calls += [
+            (path.name, {k.arg: ast.unparse(k.value) for k in n.keywords})
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and ast.unparse(n.func).endswith("ProcessPoolExecutor")
+        ]
     assert len(calls) >= 3 and all(options.get("initializer") == "end_with_parent" for _, options in calls), calls

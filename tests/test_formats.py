@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stf_repro.data import formats as F
-from stf_repro.data.formats import FormatError, Recording, format_kinetics, format_ntu, ntu_attributes, parse_kinetics, parse_ntu, parse_nwucla, parse_sbu
+from stf_repro.data.formats import (
+    FormatError,
+    Recording,
+    format_kinetics,
+    format_ntu,
+    ntu_attributes,
+    parse_kinetics,
+    parse_ntu,
+    parse_nwucla,
+    parse_sbu,
+)
 from stf_repro.data.pickles import JHMDB_CLASSES, read_array, read_jhmdb, read_pickle, read_pyskl, write_pyskl
 from stf_repro.skeleton import LAYOUTS
 
@@ -46,7 +56,9 @@ def numbers():
     plain = st.floats(-999, 999, allow_nan=False).flatmap(
         lambda x: st.sampled_from([f"{x:.7g}", f"{x:.9g}", f"{x:.3f}", f"{x:.0f}", repr(x), f"{x:e}"])
     )
-    return plain | st.sampled_from(["0", "-0", "0.", "00.50", "1E-05", "999.9999999999", "0.000000000001", "12345678.12345", "123456789.123456"])
+    return plain | st.sampled_from(
+        ["0", "-0", "0.", "00.50", "1E-05", "999.9999999999", "0.000000000001", "12345678.12345", "123456789.123456"]
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -57,7 +69,10 @@ def test_decimals_are_the_bits_of_float(texts):
     assert ours.tobytes() == np.array([float(t) for t in texts]).tobytes()  # the sign of -0 too
 
 
-@pytest.mark.parametrize("text", ["", ".", "-", "-.", "e5", ".e5", "1.2.3", "--1", "1-2", "abc", "0x10", "1e", "1_0", "1,5", "+", "1 2", "\x001"])
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "-", "-.", "e5", ".e5", "1.2.3", "--1", "1-2", "abc", "0x10", "1e", "1_0", "1,5", "+", "1 2", "\x001"],
+)
 def test_what_is_no_plain_number_is_left_to_the_plain_reader(text):
     with pytest.raises(ValueError):
         F._decimals(f"1 {text} 2".encode(), np.array([2]), np.array([2 + len(text)]))
@@ -293,8 +308,17 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path, monkeypatch, pro
 @pytest.mark.parametrize("protocol", range(6))
 def test_honest_pickles_of_every_protocol_are_read(tmp_path, protocol):
     rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=(3, 2)), np.asfortranarray(rng.normal(size=(3, 2))), np.arange(4, dtype=">i2"), np.float32([[1.5]]), np.zeros((0, 3)), np.array(True)]
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": arrays, "n": np.float64(0.1), "s": "text", "t": (1, None, True)}, protocol))
+    arrays = [
+        rng.normal(size=(3, 2)),
+        np.asfortranarray(rng.normal(size=(3, 2))),
+        np.arange(4, dtype=">i2"),
+        np.float32([[1.5]]),
+        np.zeros((0, 3)),
+        np.array(True),
+    ]
+    (tmp_path / "a.pkl").write_bytes(
+        pickle.dumps({"a": arrays, "n": np.float64(0.1), "s": "text", "t": (1, None, True)}, protocol)
+    )
     content = read_pickle(tmp_path / "a.pkl")
     for ours, theirs in zip(content["a"], arrays, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -337,9 +361,17 @@ def test_jhmdb_clips_are_found_again_in_every_split(tmp_path):
     for r in recordings:
         i = next(i for i, (label, pose) in enumerate(clips) if pose.shape[0] == r.bodies.shape[1])
         np.testing.assert_array_equal(r.bodies[0], clips[i][1].astype(np.float32))
-        assert r.attributes == {f"split{k}": int(i not in train) for k, train in enumerate([[0, 1, 2], [3, 4, 5], [0, 2, 4]], 1)}
+        assert r.attributes == {
+            f"split{k}": int(i not in train) for k, train in enumerate([[0, 1, 2], [3, 4, 5], [0, 2, 4]], 1)
+        }
         assert r.label == JHMDB_CLASSES.index(clips[i][0])
-    for bad in ({"pose": [np.zeros((3, 14, 2))], "label": ["run"]}, {"pose": [np.full((3, 15, 2), np.nan)], "label": ["run"]}, {"pose": [], "label": ["run"]}, {"pose": [np.zeros((3, 15, 2))], "label": ["fly"]}, [1]):
+    for bad in (
+        {"pose": [np.zeros((3, 14, 2))], "label": ["run"]},
+        {"pose": [np.full((3, 15, 2), np.nan)], "label": ["run"]},
+        {"pose": [], "label": ["run"]},
+        {"pose": [np.zeros((3, 15, 2))], "label": ["fly"]},
+        [1],
+    ):
         (folder / "GT_test_2.pkl").write_bytes(pickle.dumps(bad))
         with pytest.raises(FormatError, match="GT_test_2"):
             read_jhmdb(folder)
@@ -368,7 +400,10 @@ def test_faults_of_pyskl_files(tmp_path):
         ({"keypoint": np.full((1, 3, 25, 3), np.inf)}, "NaN, infinity"),
         ({"keypoint": np.zeros((1, 3, 17, 2))}, "need a keypoint_score"),
         ({"keypoint": np.zeros((1, 3, 17, 2)), "keypoint_score": np.ones((1, 3, 17))}, "img_shape is None"),
-        ({"keypoint": np.zeros((1, 3, 17, 2)), "keypoint_score": np.ones((1, 3, 17)), "img_shape": (10**400, 5)}, "img_shape is"),
+        (
+            {"keypoint": np.zeros((1, 3, 17, 2)), "keypoint_score": np.ones((1, 3, 17)), "img_shape": (10**400, 5)},
+            "img_shape is",
+        ),
         ({"layout": "sbu15"}, "expected \\(M, T, V, C\\)"),
     ):
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"split": {}, "annotations": [good | change]}))
@@ -453,7 +488,14 @@ def test_damaged_zips_are_refused(tmp_path):
 
 def test_numbers_that_only_python_reads_are_no_numbers():
     text = format_ntu(recording(M=1, T=1))
-    for line, new in ((1, "0_1"), (3, "x"), (4, "2_5"), (4, "\u0662\u0665"), (5, "0.1_2 0 0 0 0 0 0 0 0 0 0 2"), (5, "\u0661 0 0 0 0 0 0 0 0 0 0 2")):
+    for line, new in (
+        (1, "0_1"),
+        (3, "x"),
+        (4, "2_5"),
+        (4, "\u0662\u0665"),
+        (5, "0.1_2 0 0 0 0 0 0 0 0 0 0 2"),
+        (5, "\u0661 0 0 0 0 0 0 0 0 0 0 2"),
+    ):
         if line != 3:  # the body's own line is read by nobody
             with pytest.raises(FormatError):
                 parse_ntu(damage(text, line, new), NAME)
@@ -509,7 +551,9 @@ def mutate(rng: random.Random, content: bytes) -> bytes:
         elif kind == 4:
             data[at:at] = data[at : at + rng.randrange(1, 40)]
         else:
-            data[at:at] = rng.choice((b"nan", b"-", b"1e999", b"\xff", b" ", b"\n", b"\0", b"9" * 30, b"\x0b", b"\xc2\x85", b"_", b"."))
+            data[at:at] = rng.choice(
+                (b"nan", b"-", b"1e999", b"\xff", b" ", b"\n", b"\0", b"9" * 30, b"\x0b", b"\xc2\x85", b"_", b".")
+            )
     return bytes(data)
 
 
@@ -545,6 +589,7 @@ def finite(result) -> bool:
     return all(np.isfinite(r.bodies).all() and r.bodies.dtype == np.float32 for r in results)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # numpy warns of headers and overflows while it refuses them
 def test_ten_thousand_damaged_files_are_read_or_refused(tmp_path):
     rng = random.Random(0)

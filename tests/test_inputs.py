@@ -22,7 +22,6 @@ from stf_repro.data.formats import (
     parse_kinetics_labels,
     parse_ntu,
     parse_nwucla,
-    write_kinetics,
 )
 from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import read_truth, run_tasks
@@ -51,7 +50,11 @@ def ntu(name=NAME, M=1, T=4, seed=0) -> Recording:
 
 def video(people: int, label=3) -> dict:
     person = {"pose": [0.25, 0.75] * 18, "score": [0.5] * 18}
-    return {"data": [{"frame_index": 1, "skeleton": [person] * people}, {"frame_index": 2, "skeleton": []}], "label": "x", "label_index": label}
+    return {
+        "data": [{"frame_index": 1, "skeleton": [person] * people}, {"frame_index": 2, "skeleton": []}],
+        "label": "x",
+        "label_index": label,
+    }
 
 
 def kinetics(folder, videos: dict[str, dict], labels: dict[str, list[str]]):
@@ -74,7 +77,11 @@ def one_clip(bodies: list[np.ndarray], layout: Layout, name="c", **more) -> Clip
 
 def test_a_video_with_nobody_is_a_clip_of_zeros_all_the_way(tmp_path):
     "The original goes by has_skeleton alone; such a video counts, trains and is handed on as zeros."
-    videos = {"kinetics_train/a.json": video(1), "kinetics_train/b.json": video(0), "kinetics_val/c.json": video(2) | {"data": []}}
+    videos = {
+        "kinetics_train/a.json": video(1),
+        "kinetics_train/b.json": video(0),
+        "kinetics_val/c.json": video(2) | {"data": []},
+    }
     raw = kinetics(tmp_path / "raw", videos, {"train": ["a", "b"], "val": ["c"]})
     assert preprocess("kinetics", raw, tmp_path / "out", progress=False)["clips"] == 3
     store = ClipStore.open(tmp_path / "out")
@@ -86,7 +93,10 @@ def test_a_video_with_nobody_is_a_clip_of_zeros_all_the_way(tmp_path):
         assert not modality(x, store.layout, "bone-motion")[1:].any()
     again = [clip_of(r) for r in read_pyskl(export_pyskl(store, [BENCHMARKS["kinetics400"]], tmp_path / "a.pkl"))]
     assert [len(clip.bodies[0]) for clip in again] == [2, 0, 0] and all(clip.confidence for clip in again)
-    assert export_msg3d(store, BENCHMARKS["kinetics400"], tmp_path / "msg3d", 5, progress=False) == {"train": 2, "val": 1}
+    assert export_msg3d(store, BENCHMARKS["kinetics400"], tmp_path / "msg3d", 5, progress=False) == {
+        "train": 2,
+        "val": 1,
+    }
     joints = np.load(tmp_path / "msg3d" / "train_data_joint.npy")
     assert joints.shape == (2, 3, 5, 18, 2) and joints[0].any() and not joints[1].any()
 
@@ -99,7 +109,18 @@ def test_a_store_in_which_nobody_is_ever_seen(tmp_path):
         assert not x.any() and not present.any()
 
 
-@pytest.mark.parametrize("layout,C,score", [(NTU, 3, False), (OPENPOSE, 2, True), (LAYOUTS["coco17"], 2, True), (LAYOUTS["kinect20"], 3, False), (LAYOUTS["jhmdb15"], 2, False), (STICK, 3, False)], ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(
+    "layout,C,score",
+    [
+        (NTU, 3, False),
+        (OPENPOSE, 2, True),
+        (LAYOUTS["coco17"], 2, True),
+        (LAYOUTS["kinect20"], 3, False),
+        (LAYOUTS["jhmdb15"], 2, False),
+        (STICK, 3, False),
+    ],
+    ids=lambda v: getattr(v, "name", v),
+)
 @pytest.mark.parametrize("way", ["recording", "array", "pyskl"])
 def test_nobody_and_only_the_second_in_every_layout(tmp_path, layout, C, score, way):
     V, rng = len(layout), np.random.default_rng(0)
@@ -145,11 +166,26 @@ def test_what_has_no_frames_where_the_format_wants_some_stays_an_error():
 
 def test_a_store_of_a_layout_of_ones_own_opens_with_it(tmp_path):
     "33 joints of a pose estimator; from arrays to batches and bones, and on to other toolboxes."
-    mine = Layout("mediapipe33", [f"joint {v}" for v in range(33)], np.stack([np.arange(1, 33), np.arange(32)], 1), np.int64(0), centre=0)
-    np.savez(tmp_path / "mine.npz", wave=np.random.default_rng(0).normal(size=(30, 33, 3)), kick=np.ones((2, 9, 33, 3)), labels=np.array([0, 1]))
+    mine = Layout(
+        "mediapipe33",
+        [f"joint {v}" for v in range(33)],
+        np.stack([np.arange(1, 33), np.arange(32)], 1),
+        np.int64(0),
+        centre=0,
+    )
+    np.savez(
+        tmp_path / "mine.npz",
+        wave=np.random.default_rng(0).normal(size=(30, 33, 3)),
+        kick=np.ones((2, 9, 33, 3)),
+        labels=np.array([0, 1]),
+    )
     store = write_store(tmp_path / "s", map(clip_of, read_array(tmp_path / "mine.npz", mine)), "mine", mine)
     again = ClipStore.open(store.path)
-    assert again.layout == mine and again.layout not in LAYOUTS.values() and json.loads((tmp_path / "s" / "store.json").read_text())["layout"]["root"] == 0
+    assert (
+        again.layout == mine
+        and again.layout not in LAYOUTS.values()
+        and json.loads((tmp_path / "s" / "store.json").read_text())["layout"]["root"] == 0
+    )
     x, _ = replay(Clips(again), torch.arange(2), 10)
     assert not x[:, :, :, 0, 0].any() and not modality(x, again.layout, "bone")[:, :, :, 0].any()
     recordings = list(read_pyskl(export_pyskl(again, [], tmp_path / "a.pkl")))
@@ -163,7 +199,9 @@ def test_a_built_in_name_with_other_bones_keeps_its_bones(tmp_path, name):
     body = np.random.default_rng(0).normal(size=(1, 6, 8, 3)).astype(np.float32)
     r = Recording("clip", body, np.ones((1, 6), bool), chain, 0)
     assert (clip_of(r).rotation == np.eye(3)).all()
-    store = ClipStore.open(write_store(tmp_path / "s", [replace(clip_of(r), rotation=np.diag([1.0, -1, -1]))], "mine", chain).path)
+    store = ClipStore.open(
+        write_store(tmp_path / "s", [replace(clip_of(r), rotation=np.diag([1.0, -1, -1]))], "mine", chain).path
+    )
     assert store.layout == chain
     x, _ = replay(Clips(store), torch.tensor([0]), 6)
     np.testing.assert_array_equal(x[0, ..., 0].permute(1, 2, 0), body[0])  # not turned, not centred: copied
@@ -173,7 +211,15 @@ def test_a_built_in_name_with_other_bones_keeps_its_bones(tmp_path, name):
 
 
 def test_a_layout_of_ones_own_with_confidence_comes_back_as_parts_of_the_image(tmp_path):
-    r = Recording("clip", np.full((1, 4, 3, 2), 0.25, np.float32), np.ones((1, 4), bool), STICK, 0, {}, np.full((1, 4, 3), 0.5, np.float32))
+    r = Recording(
+        "clip",
+        np.full((1, 4, 3, 2), 0.25, np.float32),
+        np.ones((1, 4), bool),
+        STICK,
+        0,
+        {},
+        np.full((1, 4, 3), 0.5, np.float32),
+    )
     store = write_store(tmp_path / "s", [clip_of(r)], "mine", STICK)
     (again,) = read_pyskl(export_pyskl(store, [], tmp_path / "a.pkl"))
     np.testing.assert_allclose(again.bodies, r.bodies, atol=1e-6)  # fp32, to pixels and back
@@ -213,7 +259,13 @@ def test_layouts_are_plain_and_checked():
 
 
 def test_annotations_of_an_older_export_name_their_layout(tmp_path):
-    for layout, fine in (("sbu15", True), ("stick", False), (layout_dict(replace(STICK, joints=("a", "b", "c"))), False), ({"joints": [1] * 15}, False), (15, False)):
+    for layout, fine in (
+        ("sbu15", True),
+        ("stick", False),
+        (layout_dict(replace(STICK, joints=("a", "b", "c"))), False),
+        ({"joints": [1] * 15}, False),
+        (15, False),
+    ):
         entry = {"frame_dir": "clip", "label": 0, "keypoint": np.ones((2, 3, 15, 3)), "layout": layout}
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"annotations": [entry]}))
         if fine:
@@ -250,13 +302,19 @@ def test_nan_in_one_clip_stays_in_it(tmp_path, layout):
     for recipe in RECIPES:
         x, _ = RECIPES[recipe](Clips(store), torch.arange(3), 4)
         assert torch.isfinite(x[1:]).all() and not x[2].any()
-        torch.testing.assert_close(x[1:2], RECIPES[recipe](Clips(clean), torch.tensor([0]), 4)[0], atol=1e-6, rtol=0)  # fp32, another batch size
+        torch.testing.assert_close(
+            x[1:2], RECIPES[recipe](Clips(clean), torch.tensor([0]), 4)[0], atol=1e-6, rtol=0
+        )  # fp32, another batch size
 
 
 def test_resize_does_not_look_at_a_frame_that_it_does_not_take(tmp_path):
     body = np.ones((3, 3, 3), np.float32)
     body[1] = np.nan
-    x, _ = resize(Clips(write_store(tmp_path / "s", [one_clip([body], STICK)], "made", replace(STICK, centre=None))), torch.tensor([0]), 3)
+    x, _ = resize(
+        Clips(write_store(tmp_path / "s", [one_clip([body], STICK)], "made", replace(STICK, centre=None))),
+        torch.tensor([0]),
+        3,
+    )
     assert torch.isfinite(x[0, :, [0, 2]][..., 0]).all()
 
 
@@ -278,7 +336,16 @@ def test_absent_people_are_left_out_and_not_multiplied():
     np.testing.assert_array_equal(to_array(alone, 5), to_array(both, 5))
 
 
-@pytest.mark.parametrize("config,change", [(SyntheticConfig, {"jitter": float("nan")}), (SyntheticConfig, {"distraction": float("inf")}), (SyntheticConfig, {"dropout": float("nan")}), (KineticsConfig, {"noise": float("nan")}), (KineticsConfig, {"missed": float("nan")})])
+@pytest.mark.parametrize(
+    "config,change",
+    [
+        (SyntheticConfig, {"jitter": float("nan")}),
+        (SyntheticConfig, {"distraction": float("inf")}),
+        (SyntheticConfig, {"dropout": float("nan")}),
+        (KineticsConfig, {"noise": float("nan")}),
+        (KineticsConfig, {"missed": float("nan")}),
+    ],
+)
 def test_nan_is_no_setting(config, change):
     with pytest.raises(ValueError, match="must be|must lie"):
         config(**change)
@@ -288,7 +355,11 @@ def test_nan_is_no_setting(config, change):
 
 
 def test_a_video_in_both_parts_or_loose_and_zipped(tmp_path):
-    raw = kinetics(tmp_path / "both", {"kinetics_train/0001.json": video(1), "kinetics_val/0001.json": video(1), "kinetics_val/2.json": video(1)}, {"train": ["0001"], "val": ["2"]})
+    raw = kinetics(
+        tmp_path / "both",
+        {"kinetics_train/0001.json": video(1), "kinetics_val/0001.json": video(1), "kinetics_val/2.json": video(1)},
+        {"train": ["0001"], "val": ["2"]},
+    )
     with pytest.raises(ValueError, match="more than one file for 0001"):
         list_recordings(SOURCES["kinetics"], raw)
     raw = kinetics(tmp_path / "zipped", {"kinetics_train/a.json": video(1)}, {"train": ["a"]})
@@ -318,7 +389,9 @@ def test_label_files_that_contradict_each_other_or_the_folders(tmp_path):
 
 def test_keys_that_stand_twice_in_json():
     with pytest.raises(FormatError, match="the key 'a' is there more than once"):
-        parse_kinetics_labels(b'{"a": {"has_skeleton": true, "label_index": 1}, "a": {"has_skeleton": true, "label_index": 2}}')
+        parse_kinetics_labels(
+            b'{"a": {"has_skeleton": true, "label_index": 1}, "a": {"has_skeleton": true, "label_index": 2}}'
+        )
     with pytest.raises(FormatError, match="the key 'label_index' is there more than once"):
         parse_kinetics(json.dumps(video(1))[:-1].encode() + b', "label_index": 5}', "v")
     with pytest.raises(FormatError, match="has_skeleton 'false'; expected true or false"):
@@ -330,7 +403,10 @@ def test_keys_that_stand_twice_in_json():
     [
         ({"xsub_train": [NAME, NAME]}, f"'xsub_train' names {NAME} more than once"),
         ({"xsub_train": [NAME], "xsub_val": [NAME]}, f"{NAME} is both in the training and in the test part of 'xsub'"),
-        ({"xsub_train": [NAME], "xview_val": ["nobody", "no one", "none", "nil"]}, "'xview_val' names nobody, no one, none and 1 more, of which there is no annotation"),
+        (
+            {"xsub_train": [NAME], "xview_val": ["nobody", "no one", "none", "nil"]},
+            "'xview_val' names nobody, no one, none and 1 more, of which there is no annotation",
+        ),
         ({"train": [NAME], "test": [NAME]}, "both in the training and in the test part of 'split'"),
     ],
 )
@@ -356,10 +432,6 @@ def test_names_that_stand_twice_where_they_are_written(tmp_path):
         write_pyskl(tmp_path / "a.pkl", [ntu(), ntu(seed=1)], {})
     with pytest.raises(ValueError, match="a clip of this name is there already"):
         write_store(tmp_path / "s", [clip_of(ntu()), clip_of(ntu(seed=1))], "made", NTU)
-    r = parse_kinetics(json.dumps(video(1)).encode(), "v")
-    for recordings, without in (([r, r], {}), ([r], {"v": 3})):
-        with pytest.raises(ValueError, match="two videos of the name 'v'"):
-            write_kinetics(recordings, tmp_path / "k", "train", ("x",) * 4, without)
     store = write_store(tmp_path / "s", [clip_of(ntu())], "made", NTU)
     two = [replace(BENCHMARKS["ntu60-xsub"], key=key) for key in ("a-xsub", "b-xsub")]
     with pytest.raises(ValueError, match="two benchmarks have the protocol 'xsub'"):
@@ -400,7 +472,10 @@ def test_companions_inside_an_npz(tmp_path):
 
 
 def labelled(folder, labels: list[int]):
-    clips = [Clip(f"c{i}", label, {"subject": i}, [np.ones((2, 3, 3), np.float32)], 2, np.eye(3)) for i, label in enumerate(labels)]
+    clips = [
+        Clip(f"c{i}", label, {"subject": i}, [np.ones((2, 3, 3), np.float32)], 2, np.eye(3))
+        for i, label in enumerate(labels)
+    ]
     return write_store(folder, clips, "mine", STICK)
 
 
@@ -425,7 +500,11 @@ def test_labels_against_the_classes_of_a_benchmark(tmp_path):
 
 
 def test_labels_of_arrays(tmp_path):
-    for labels, reason in (([0, -1], "holds -1; classes are counted from 0"), ([0.0, 1.0], "whole numbers"), ([0], "expected 2 whole numbers")):
+    for labels, reason in (
+        ([0, -1], "holds -1; classes are counted from 0"),
+        ([0.0, 1.0], "whole numbers"),
+        ([0], "expected 2 whole numbers"),
+    ):
         np.savez(tmp_path / "a.npz", wave=np.ones((2, 17, 2)), kick=np.ones((2, 17, 2)), labels=np.array(labels))
         with pytest.raises(FormatError, match=reason):
             read_array(tmp_path / "a.npz", "coco17")
@@ -476,9 +555,13 @@ def test_one_joint_one_frame_one_class(tmp_path):
         for frames in (1, 5):
             x, present = RECIPES[recipe](Clips(store), torch.arange(2), frames)
             assert x.shape[1:4] == (3, frames, 1) and torch.isfinite(x).all() and present[:, 0].all()
-            assert all(torch.isfinite(modality(x, point, kind)).all() for kind in ("bone", "joint-motion", "bone-motion"))
+            assert all(
+                torch.isfinite(modality(x, point, kind)).all() for kind in ("bone", "joint-motion", "bone-motion")
+            )
     assert disentangled_adjacency(point, 3).shape == (3, 1, 1) and window_adjacency(point, 3, 2).shape == (2, 3, 3)
-    everyone = Benchmark("mine", "mine", "point", ("bounce",), 1, Rule("subject", frozenset({0}), frozenset({1})))  # one class
+    everyone = Benchmark(
+        "mine", "mine", "point", ("bounce",), 1, Rule("subject", frozenset({0}), frozenset({1}))
+    )  # one class
     check_labels(store, everyone)
 
 

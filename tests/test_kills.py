@@ -17,14 +17,22 @@ NO_OVERRIDE = ["setpriv", "--bounding-set=-dac_override"]  # then permissions ho
 READ_ONLY = 'mount --bind "$PWD" "$PWD" && mount -o remount,ro,bind "$PWD" && cd / && cd "$OLDPWD" && exec "$@"'
 
 
+@pytest.mark.slow
 def test_each_stage_killed_twice_loses_nothing_and_ends_with_the_same_bytes():
     result = subprocess.run([sys.executable, str(SCRIPT), str(2 * len(STAGES))], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.findall(r"^(\w+): 2 kills.*nothing lost$", result.stdout, re.M) == ["download", "preprocess", "train", "render"]
+    assert re.findall(r"^(\w+): 2 kills.*nothing lost$", result.stdout, re.M) == [
+        "download",
+        "preprocess",
+        "train",
+        "render",
+    ]
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "" for p in sorted(folder.rglob("*"))}
+    return {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "" for p in sorted(folder.rglob("*"))
+    }
 
 
 @pytest.fixture
@@ -36,14 +44,23 @@ def read_only(tmp_path, made_data):
 
     def call(*command) -> subprocess.CompletedProcess:
         command = [sys.executable, "-B", "-m", "stf_repro.cli", *command]
-        mounted = shutil.which("unshare") and not subprocess.run([*NAMESPACE, "sh", "-c", READ_ONLY, "sh", "true"], cwd=project, capture_output=True).returncode
+        mounted = (
+            shutil.which("unshare")
+            and not subprocess.run(
+                [*NAMESPACE, "sh", "-c", READ_ONLY, "sh", "true"], cwd=project, capture_output=True
+            ).returncode
+        )
         if mounted:
-            return subprocess.run([*NAMESPACE, "sh", "-c", READ_ONLY, "sh", *command], cwd=project, capture_output=True, text=True)
+            return subprocess.run(
+                [*NAMESPACE, "sh", "-c", READ_ONLY, "sh", *command], cwd=project, capture_output=True, text=True
+            )
         folders = [project, *(p for p in project.rglob("*") if p.is_dir())]
         for folder in folders:
             folder.chmod(0o555)
         try:
-            return subprocess.run([*NO_OVERRIDE, *command] if os.geteuid() == 0 else command, cwd=project, capture_output=True, text=True)
+            return subprocess.run(
+                [*NO_OVERRIDE, *command] if os.geteuid() == 0 else command, cwd=project, capture_output=True, text=True
+            )
         finally:
             for folder in folders:
                 folder.chmod(0o755)
@@ -52,11 +69,17 @@ def read_only(tmp_path, made_data):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_where_nobody_may_write_each_stage_says_so_in_a_sentence(read_only, stage):
     before = contents(read_only.project)
     result = read_only(*stage.command)
     error = result.stderr.strip()
     assert result.returncode == 1 and len(error.splitlines()) == 1, result.stdout + result.stderr
-    assert error.startswith(f"stf {stage.name}: ") and stage.made in error and "cannot be written (" in error and error.endswith("nothing was changed")
+    assert (
+        error.startswith(f"stf {stage.name}: ")
+        and stage.made in error
+        and "cannot be written (" in error
+        and error.endswith("nothing was changed")
+    )
     assert contents(read_only.project) == before

@@ -10,9 +10,10 @@ from torch import nn
 
 from stf_repro.model.focus import class_score, foci, focus, normalise, pooled_focus, stretch, top_scores
 from stf_repro.model.losses import coherence, divergence, exploration, frozen_statistics, masked, mean, norm
-from stf_repro.model.msg3d import MSG3D, MultiScaleGraphConv, Output, WindowGraphConv, add
+from stf_repro.model.contract import Output, add
+from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, WindowGraphConv
 from stf_repro.model.objective import TERMS, FocusReading, Objective, alternate, exploration_mask, mean_sizes
-from stf_repro.model.stf import STF
+from stf_repro.model.stf import with_stf
 from stf_repro.model.variants import (
     CHOICES,
     FallingBalance,
@@ -44,10 +45,10 @@ from stf_repro.skeleton import LAYOUTS
 SIZE = dict(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))
 
 
-def network(kind=STF, persons=2, **more):
+def network(kind=with_stf, persons=2, **more):
     torch.manual_seed(0)
-    extra = {"frames": 8} if kind is STF else {}
-    return kind(4, LAYOUTS["ntu25"], num_persons=persons, **extra, **SIZE, **more).double()
+    model = MSG3D(4, LAYOUTS["ntu25"], num_persons=persons, **SIZE)
+    return (with_stf(model, 8, **more) if kind is with_stf else model).double()
 
 
 def batch(n=3, persons=2):
@@ -164,14 +165,20 @@ def objective_of(choices: dict[str, str], **more) -> Objective:
     return Objective(**{"shares": ALL, "reading": reading, "choices": taken, **own, **more})
 
 
-CUT = {("mask_gradient", "detached"), ("focus_weights", "first_order"), ("coherence_leader", "later")}  # options that cut a gradient on purpose
+CUT = {
+    ("mask_gradient", "detached"),
+    ("focus_weights", "first_order"),
+    ("coherence_leader", "later"),
+}  # options that cut a gradient on purpose
 
 # every option that is not the default and acts on one step, but those that cut a gradient on purpose
 DIFFERENTIABLE = [{}] + [
     {name: option}
     for name, choice in CHOICES.items()
     for option in list(choice.options)[1:]
-    if not name.startswith("stf_") and (name, option) not in CUT | {("target_gradient", "attached")} and name not in ("separation", "balance")
+    if not name.startswith("stf_")
+    and (name, option) not in CUT | {("target_gradient", "attached")}
+    and name not in ("separation", "balance")
 ]
 
 
@@ -185,7 +192,9 @@ def test_gradient_of_the_total_equals_central_differences(options):
 
     def value():
         # fixed factors: the running means of a balance would move between two evaluations
-        return objective_of(options | LEARNED, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS)).total
+        return objective_of(options | LEARNED, balance=FixedBalance)(
+            model, x, labels, present, ("cross_entropy", *TERMS)
+        ).total
 
     with frozen_statistics(model):
         exact, difference, grads = slopes(value, list(model.parameters()), torch.Generator().manual_seed(2))
@@ -210,11 +219,18 @@ def test_a_detached_mask_and_a_detached_target_are_constants():
     foci = focus(out.logits.max(1).values, list(out.maps.values()))
     Q = {name: normalise(q.detach()) for name, q in zip(out.maps, foci)}
     by_hand = exploration(model.run(masked(x, Q["g3d3"].unsqueeze(1))).logits, labels, torch.ones(3, dtype=torch.bool))
-    ours = Objective({"exploration": 0.1}, choices={"exploration": {"mask": torch.Tensor.detach}})(model, x, labels, present, ("exploration",))
+    ours = Objective({"exploration": 0.1}, choices={"exploration": {"mask": torch.Tensor.detach}})(
+        model, x, labels, present, ("exploration",)
+    )
     g = torch.Generator().manual_seed(3)
-    for a, b in zip(torch.autograd.grad(by_hand, params, allow_unused=True), torch.autograd.grad(ours.terms["exploration"], params, allow_unused=True)):
+    for a, b in zip(
+        torch.autograd.grad(by_hand, params, allow_unused=True),
+        torch.autograd.grad(ours.terms["exploration"], params, allow_unused=True),
+    ):
         torch.testing.assert_close(a, b)
-    constant = lambda: torch.stack([(stretch(Q[n], b.shape[1]) - b).flatten(1).norm(dim=1).mean() for n, b in model.run(x).beta.items()]).mean()
+    constant = lambda: torch.stack(
+        [(stretch(Q[n], b.shape[1]) - b).flatten(1).norm(dim=1).mean() for n, b in model.run(x).beta.items()]
+    ).mean()
     ours = Objective({"adjacency": 0.1})(model, x, labels, present, ("adjacency",)).terms["adjacency"]
     exact, difference, grads = slopes(constant, params, g)
     assert difference == pytest.approx(exact, rel=1e-5)
@@ -224,13 +240,22 @@ def test_a_detached_mask_and_a_detached_target_are_constants():
 
 def test_the_adjacency_term_teaches_beta_alone():
     "Detached from Q and from the features; and its values are those of the term that is not."
-    model, x, present, labels = network(persons=1, hears=heard_with_gradient).train(), batch(persons=1), torch.ones(3, 1, dtype=torch.bool), torch.arange(3)
+    model, x, present, labels = (
+        network(persons=1, hears=heard_with_gradient).train(),
+        batch(persons=1),
+        torch.ones(3, 1, dtype=torch.bool),
+        torch.arange(3),
+    )
     free = opened()
     free.load_state_dict(model.state_dict())
-    values = [Objective({"adjacency": 0.1})(m, x, labels, present, ("adjacency",)).terms["adjacency"] for m in (model, free)]
+    values = [
+        Objective({"adjacency": 0.1})(m, x, labels, present, ("adjacency",)).terms["adjacency"] for m in (model, free)
+    ]
     assert values[0].item() == values[1].item()
     values[0].backward()
-    assert {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()} == {n for n, _ in model.named_parameters() if ".beta." in n}
+    assert {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()} == {
+        n for n, _ in model.named_parameters() if ".beta." in n
+    }
 
 
 OTHERS = [o for o in DIFFERENTIABLE if o] + [LEARNED, *({name: option} for name, option in sorted(CUT))]
@@ -291,7 +316,9 @@ def test_choices_do_not_overwrite_each_other():
             continue
         for name, option in ((a, x), (b, y)):
             if option != next(iter(CHOICES[name].options)):
-                assert all(both[who][argument] is CHOICES[name].options[option] for who, argument in CHOICES[name].takers), (a, x, b, y)
+                assert all(
+                    both[who][argument] is CHOICES[name].options[option] for who, argument in CHOICES[name].takers
+                ), (a, x, b, y)
     assert refused == {("distance", "divergence_bound")}
 
 
@@ -300,7 +327,11 @@ def test_the_table_of_choices_is_that_of_the_page_and_begins_with_the_defaults(r
     import dataclasses
     import inspect
 
-    rows = {line.split("|")[1].strip(): line for line in (root / "CHOICES.md").read_text().splitlines() if line.startswith("| C")}
+    rows = {
+        line.split("|")[1].strip(): line
+        for line in (root / "CHOICES.md").read_text().splitlines()
+        if line.startswith("| C")
+    }
     takers = {**TERMS, "objective": Objective, "focus": FocusReading}
     for name, choice in CHOICES.items():
         assert f"`{name}`" in rows[choice.row], name
@@ -310,13 +341,25 @@ def test_the_table_of_choices_is_that_of_the_page_and_begins_with_the_defaults(r
             if who == "stf":
                 from stf_repro.model.stf import STFModule
 
-                default = inspect.signature(STF if argument == "join" else STFModule).parameters[argument].default
+                default = inspect.signature(with_stf if argument == "join" else STFModule).parameters[argument].default
             elif dataclasses.is_dataclass(takers[who]):
                 default = next(f.default for f in dataclasses.fields(takers[who]) if f.name == argument)
             else:
-                default = {**inspect.signature(takers[who]).parameters, **inspect.signature(exploration_mask).parameters}[argument].default
+                default = {
+                    **inspect.signature(takers[who]).parameters,
+                    **inspect.signature(exploration_mask).parameters,
+                }[argument].default
             if callable(default) and default.__name__ == "<lambda>":  # the same function, in one line
-                stub = type("P", (), {"right": torch.tensor([True]), "maps": torch.ones(1), "modules": ["a", "b"], "mean_focus": lambda self, names: torch.tensor([float("ab".index(n)) for n in names])})()
+                stub = type(
+                    "P",
+                    (),
+                    {
+                        "right": torch.tensor([True]),
+                        "maps": torch.ones(1),
+                        "modules": ["a", "b"],
+                        "mean_focus": lambda self, names: torch.tensor([float("ab".index(n)) for n in names]),
+                    },
+                )()
                 probe = stub if argument in ("counted", "place", "evidence") else torch.randn(2, 3)
                 assert torch.equal(default(probe), first(probe)), name
             else:
@@ -334,7 +377,10 @@ def test_a_term_of_ones_own_is_a_function_and_a_row(monkeypatch, root):
         return mean(Q.mean((1, 2)), bodies), bodies.sum()
 
     section = {"group": "t", "label": "own", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
-    section |= {"model": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}, "objective": {"shares": {"concise": 0.5}, "warmup": 0.0}}
+    section |= {
+        "network": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
+        "objective": {"shares": {"concise": 0.5}, "warmup": 0.0},
+    }
     with pytest.raises(ValueError, match="concise"):
         parse(section)
     monkeypatch.setitem(TERMS, "concise", concise)
@@ -360,7 +406,9 @@ def test_stf_with_shut_gates_is_msg3d():
         torch.nn.init.zeros_(m.gate)
     plain = network(MSG3D).eval()
     plain.load_state_dict({k: v for k, v in stf.state_dict().items() if not k.startswith("stf.")})
-    torch.testing.assert_close(stf(batch()), plain(batch()))  # float64: a matrix per body is another product than one for all
+    torch.testing.assert_close(
+        stf(batch()), plain(batch())
+    )  # float64: a matrix per body is another product than one for all
 
 
 def test_absent_bodies_do_not_count():
@@ -402,12 +450,18 @@ def test_exploration_is_separated_from_the_rest(schedule, plans):
     named = {t for s in range(4) for names in objective.plan(s, s, 0.5 + s / 8) for t in names}
     assert named == {"cross_entropy", *TERMS}
     seldom = Objective(ALL, warmup=0.0, schedule=schedule, teach_every=3)
-    assert ["adjacency" in seldom.plan(step, 0, 0.5)[-1] for step in range(6)] == [False, False, True] * 2  # no term is forgotten
+    assert ["adjacency" in seldom.plan(step, 0, 0.5)[-1] for step in range(6)] == [
+        False,
+        False,
+        True,
+    ] * 2  # no term is forgotten
 
 
 def sized(objective, **sizes):
     "The factors after a step with terms of these sizes."
-    objective.balanced.update(mean_sizes({k: (torch.tensor(v), torch.tensor(1)) for k, v in sizes.items()}, objective.reduce))
+    objective.balanced.update(
+        mean_sizes({k: (torch.tensor(v), torch.tensor(1)) for k, v in sizes.items()}, objective.reduce)
+    )
     return {k: objective.balanced.factor(k) for k in sizes}
 
 
@@ -450,14 +504,19 @@ def test_factors_go_on_from_a_checkpoint(balance, stopped):
         assert len(set(seen[WindowBalance.window :])) == 1 < len(set(seen))
     if balance is FallingBalance:
         running = Objective({"coherence": 0.2}, balance=RunningBalance)
-        assert seen == sorted(seen, reverse=True) and sized(running, cross_entropy=2.0, coherence=1.0)["coherence"] > seen[-1]
+        assert (
+            seen == sorted(seen, reverse=True)
+            and sized(running, cross_entropy=2.0, coherence=1.0)["coherence"] > seen[-1]
+        )
 
 
 def test_balance_over_two_processes_is_that_of_all_clips():
     "What `reduce` adds up is sums and counts, so a process without a right prediction does not count."
     other = {"cross_entropy": (4.0, 1.0), "exploration": (0.3, 2.0)}  # the second process: size, count
     objective = Objective({"exploration": 0.5}, cap=100.0)
-    objective.reduce = lambda table: table + torch.tensor([[s * c for s, c in other.values()], [c for _, c in other.values()]])
+    objective.reduce = lambda table: (
+        table + torch.tensor([[s * c for s, c in other.values()], [c for _, c in other.values()]])
+    )
     found = {"cross_entropy": (torch.tensor(2.0), torch.tensor(1)), "exploration": (torch.tensor(0.0), torch.tensor(0))}
     objective.balanced.update(mean_sizes(found, objective.reduce))
     assert objective.balanced.means == pytest.approx({"cross_entropy": 3.0, "exploration": 0.3})
@@ -484,7 +543,7 @@ def test_msg3d_cannot_have_the_adjacency_term():
 def test_one_class_has_nothing_to_diverge_from():
     "And a network with one class trains on all other terms."
     torch.manual_seed(0)
-    model = STF(1, LAYOUTS["ntu25"], 8, 1, **SIZE).double()
+    model = with_stf(MSG3D(1, LAYOUTS["ntu25"], 1, **SIZE), 8).double()
     x, present, labels = batch(persons=1), torch.ones(3, 1, dtype=torch.bool), torch.zeros(3, dtype=torch.long)
     with pytest.raises(ValueError, match="one class: leave the term out"):
         Objective(ALL)(model, x, labels, present, ("divergence",))
@@ -511,12 +570,17 @@ def test_a_batch_without_a_right_prediction_leaves_the_balance_alone():
     predicted = model.run(x).logits.argmax(1)
     objective = Objective({"exploration": 0.1})
     losses = objective(model, x, (predicted + 1) % 4, present, ("cross_entropy", "exploration"))
-    assert losses.terms["exploration"] == 0 and "exploration" not in objective.balanced.means and losses.total == losses.terms["cross_entropy"]
+    assert (
+        losses.terms["exploration"] == 0
+        and "exploration" not in objective.balanced.means
+        and losses.total == losses.terms["cross_entropy"]
+    )
     assert objective(model, x, model.run(x).logits.argmax(1), present, ("exploration",)).terms["exploration"] > 0
 
 
 def test_a_foreign_network_that_does_not_fold_bodies():
     "The losses need a run(x, present) with logits and maps, nothing else."
+
     class Foreign(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -539,13 +603,27 @@ def test_a_foreign_network_that_does_not_fold_bodies():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-MODULES = [{name: option} for name, choice in CHOICES.items() if name.startswith("stf_") for option in list(choice.options)[1:] if name not in ("stf_taught_on", "stf_heard", "stf_gate")]
+MODULES = [
+    {name: option}
+    for name, choice in CHOICES.items()
+    if name.startswith("stf_")
+    for option in list(choice.options)[1:]
+    if name not in ("stf_taught_on", "stf_heard", "stf_gate")
+]
 
 
 @pytest.mark.parametrize("options", MODULES, ids=lambda o: "-".join(map("-".join, o.items())))
 def test_every_choice_of_modules_trains_with_exact_gradients_and_starts_where_it_says(options):
     torch.manual_seed(0)
-    model = STF(4, LAYOUTS["ntu25"], frames=8, num_persons=1, **SIZE, **{"taught_on": attached, "hears": heard_with_gradient, **arguments(options)["stf"]}).double().train()
+    model = (
+        with_stf(
+            MSG3D(4, LAYOUTS["ntu25"], num_persons=1, **SIZE),
+            frames=8,
+            **{"taught_on": attached, "hears": heard_with_gradient, **arguments(options)["stf"]},
+        )
+        .double()
+        .train()
+    )
     x, present = batch(persons=1), torch.ones(3, 1, dtype=torch.bool)
     plain = MSG3D(4, LAYOUTS["ntu25"], num_persons=1, **SIZE).double().train()
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("stf.")}
@@ -558,7 +636,9 @@ def test_every_choice_of_modules_trains_with_exact_gradients_and_starts_where_it
     for m in model.stf.values():
         torch.nn.init.constant_(m.gate, 1.0)
     labels = model.run(x).logits.argmax(1).detach()
-    value = lambda: objective_of(LEARNED, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS)).total
+    value = lambda: (
+        objective_of(LEARNED, balance=FixedBalance)(model, x, labels, present, ("cross_entropy", *TERMS)).total
+    )
     exact, difference, grads = slopes(value, list(model.parameters()), torch.Generator().manual_seed(4))
     assert difference == pytest.approx(exact, rel=1e-5)
     assert len(model.run(x).maps) == 6 and {g.shape[0] for g in model.run(x).G.values()} == {3}
@@ -585,7 +665,11 @@ def test_matrices_enter_as_a_loop_over_nodes_says(join):
                 for i, (_, v) in enumerate(nodes):
                     for j, (s, u) in enumerate(nodes):
                         g = G[b, k, v, u]
-                        a = {add: A[i, j] + R[i, j] + g, replace_residual: A[i, j] + g, multiply: A[i, j] * (1 + g) + R[i, j]}[join]
+                        a = {
+                            add: A[i, j] + R[i, j] + g,
+                            replace_residual: A[i, j] + g,
+                            multiply: A[i, j] * (1 + g) + R[i, j],
+                        }[join]
                         sums[b, k, :, :, i] += a * padded[b, :, s : s + T, u]
         out = unit.norm(unit.mix(sums.flatten(1, 2))).relu()
         if w > 1:
@@ -605,6 +689,7 @@ def test_alphas_against_their_formulas():
     torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
+@pytest.mark.slow
 def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_not(tmp_path):
     """Walking and running on the spot, a network that tells them apart, and the known truth as focus. (Not waving left and right:
     which hand is masked would tell which one waved.)"""
@@ -617,9 +702,20 @@ def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_
     for path in sorted(tmp_path.glob("*A005.skeleton")) + sorted(tmp_path.glob("*A006.skeleton")):
         recording = read_ntu(path)
         if len(recording.bodies) == 1 and len(recording.bodies[0]) >= 40:
-            clips.append((recording.bodies[0][:40:2] - recording.bodies[0][:1, 1:2], truth[path.stem][0][:40:2], int(path.stem[-3:]) - 5))
-    x = torch.stack([torch.as_tensor(c, dtype=torch.float32).permute(2, 0, 1).unsqueeze(-1) for c, _, _ in clips])  # (N, 3, 20, 25, 1)
-    mask, labels = torch.stack([torch.as_tensor(m, dtype=torch.float32) for _, m, _ in clips]), torch.tensor([c for _, _, c in clips])
+            clips.append(
+                (
+                    recording.bodies[0][:40:2] - recording.bodies[0][:1, 1:2],
+                    truth[path.stem][0][:40:2],
+                    int(path.stem[-3:]) - 5,
+                )
+            )
+    x = torch.stack(
+        [torch.as_tensor(c, dtype=torch.float32).permute(2, 0, 1).unsqueeze(-1) for c, _, _ in clips]
+    )  # (N, 3, 20, 25, 1)
+    mask, labels = (
+        torch.stack([torch.as_tensor(m, dtype=torch.float32) for _, m, _ in clips]),
+        torch.tensor([c for _, _, c in clips]),
+    )
     torch.manual_seed(0)
     model = MSG3D(2, LAYOUTS["ntu25"], 1, **SIZE)
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
@@ -643,8 +739,14 @@ def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_
     "hand_out,message",
     [
         (lambda self, h: torch.zeros(1), "must return Output.*returned Tensor"),
-        (lambda self, h: Output(self.head(h.mean((2, 3))), {}), "divergence: a term needs feature maps, and Toy hands out none"),
-        (lambda self, h: Output(self.head(h.mean((2, 3))), {"one": h.permute(0, 1, 3, 2).contiguous()}), "the very tensor"),
+        (
+            lambda self, h: Output(self.head(h.mean((2, 3))), {}),
+            "divergence: a term needs feature maps, and Toy hands out none",
+        ),
+        (
+            lambda self, h: Output(self.head(h.mean((2, 3))), {"one": h.permute(0, 1, 3, 2).contiguous()}),
+            "the very tensor",
+        ),
     ],
 )
 def test_a_network_of_ones_own_is_told_what_to_hand_out(hand_out, message):

@@ -9,7 +9,9 @@ import pytest
 
 def make(root, path, *arguments):
     "`make python` with only these programs on PATH."
-    return subprocess.run(["make", "-s", "python", *arguments], cwd=root, env={"PATH": str(path)}, capture_output=True, text=True)
+    return subprocess.run(
+        ["make", "-s", "python", *arguments], cwd=root, env={"PATH": str(path)}, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -33,7 +35,11 @@ def test_a_newer_or_older_python3_is_passed_over(root, programs):
 def test_without_a_fitting_one_make_says_what_to_do(root, programs):
     for more in ((), ("PYTHON=python3",)):
         result = make(root, programs, *more)
-        assert result.returncode != 0 and "Python 3.11 to 3.14" in result.stderr and "make PYTHON=/path/to/python3.12" in result.stderr
+        assert (
+            result.returncode != 0
+            and "Python 3.11 to 3.14" in result.stderr
+            and "make PYTHON=/path/to/python3.12" in result.stderr
+        )
 
 
 def test_the_range_is_the_same_everywhere(root):
@@ -53,7 +59,9 @@ def test_every_matrix_of_ci_has_all_versions(root):
 
     jobs = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     matrices = {name: job["strategy"]["matrix"]["python"] for name, job in jobs.items() if "strategy" in job}
-    assert set(matrices) == {"test", "macos"} and all(versions == ["3.11", "3.12", "3.13", "3.14"] for versions in matrices.values())
+    assert set(matrices) == {"test", "macos"} and all(
+        versions == ["3.11", "3.12", "3.13", "3.14"] for versions in matrices.values()
+    )
 
 
 def test_hooks_and_images_call_what_is_there(root):
@@ -63,7 +71,11 @@ def test_hooks_and_images_call_what_is_there(root):
 
     import yaml
 
-    hooks = [hook for repo in yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
+    hooks = [
+        hook
+        for repo in yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
     tools = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
     assert tools == {"nbdev_clean", "nbdev_export", "ruff"} and all(hook["language"] == "system" for hook in hooks)
     dev = " ".join(tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"])
@@ -71,9 +83,15 @@ def test_hooks_and_images_call_what_is_there(root):
     for name in ("Dockerfile", "Dockerfile.cuda"):
         text = (root / "containers" / name).read_text()
         copied = [word for line in text.splitlines() if line.startswith("COPY ") for word in line.split()[1:-1]]
-        assert "RUN make env" in text and all((root / word).exists() for word in copied) and {"constraints.txt", "pyproject.toml", "Makefile"} <= set(copied)
+        assert (
+            "RUN make env" in text
+            and all((root / word).exists() for word in copied)
+            and {"constraints.txt", "pyproject.toml", "Makefile"} <= set(copied)
+        )
     devcontainer = json.loads((root / ".devcontainer" / "devcontainer.json").read_text())
-    assert (root / ".devcontainer" / devcontainer["build"]["dockerfile"]).exists() and "make env" in devcontainer["postCreateCommand"]
+    assert (root / ".devcontainer" / devcontainer["build"]["dockerfile"]).exists() and "make env" in devcontainer[
+        "postCreateCommand"
+    ]
 
 
 def test_reports_of_faults_ask_for_the_doctor(root):

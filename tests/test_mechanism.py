@@ -4,9 +4,18 @@ import pytest
 import torch
 from test_losses import batch, network
 
-from stf_repro.evaluation.mechanism import agreement, correlation, fitted_afterwards, gradient_sizes, largest_tenth, mask_effect, mechanism_text, shuffled
+from stf_repro.evaluation.mechanism import (
+    agreement,
+    correlation,
+    fitted_afterwards,
+    gradient_sizes,
+    largest_tenth,
+    mask_effect,
+    mechanism_text,
+    shuffled,
+)
 from stf_repro.model.focus import stretch
-from stf_repro.model.msg3d import MSG3D
+from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.objective import TERMS, Objective, Scene
 
 HERE = torch.ones(3, 1, dtype=torch.bool)
@@ -44,18 +53,23 @@ def test_absent_bodies_do_not_count_in_what_a_mask_covers():
     torch.testing.assert_close(mask_effect(scene, Objective(), torch.Generator())["covered"][1], Q[1, 0].mean())
 
 
+@pytest.mark.slow
 def test_a_beta_that_is_fitted_afterwards_finds_what_can_be_known():
     "A focus that is a function of one channel is found, one of noise is not; and the network stays as it is."
     model = network(persons=1).float().eval()
     before = {name: p.clone() for name, p in model.named_parameters()}
     g = torch.Generator().manual_seed(0)
     X = {name: torch.randn(96, m.beta[1].in_channels, 4, 25, generator=g) for name, m in model.stf.items()}
-    taught = {name: (x, (2 * x[:, 0]).sigmoid() if name.startswith("gcn") else torch.rand(96, 4, 25, generator=g)) for name, x in X.items()}
+    taught = {
+        name: (x, (2 * x[:, 0]).sigmoid() if name.startswith("gcn") else torch.rand(96, 4, 25, generator=g))
+        for name, x in X.items()
+    }
     found = agreement(fitted_afterwards(model, taught), taught)
     assert all(found[f"gcn{i}"] > 0.9 and abs(found[f"g3d{i}"]) < 0.3 for i in (1, 2, 3))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_another_form_may_be_fitted_to_the_same_network():
     "What two frames apart say together, one layer on one frame cannot know."
     model, g = network(persons=1).float().eval(), torch.Generator().manual_seed(0)
@@ -70,14 +84,24 @@ def test_sizes_of_gradients_are_those_of_autograd():
     model, x, labels = network(persons=1).eval(), batch(persons=1), torch.arange(3)
     sizes = gradient_sizes(model, x, labels, HERE)
     losses = Objective(dict.fromkeys(TERMS, 0.1))(model, x, labels, HERE, ("cross_entropy", "divergence"))
-    norm = lambda value: torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()), retain_graph=True, allow_unused=True) if g is not None]).norm()
-    assert sizes["divergence"]["second"] == pytest.approx((norm(losses.terms["divergence"]) / norm(losses.terms["cross_entropy"])).item(), rel=1e-6)
+    norm = lambda value: torch.cat(
+        [
+            g.flatten()
+            for g in torch.autograd.grad(value, list(model.parameters()), retain_graph=True, allow_unused=True)
+            if g is not None
+        ]
+    ).norm()
+    assert sizes["divergence"]["second"] == pytest.approx(
+        (norm(losses.terms["divergence"]) / norm(losses.terms["cross_entropy"])).item(), rel=1e-6
+    )
     assert sizes["adjacency"]["cosine"] == pytest.approx(1.0)  # no derivative of a derivative in it
     assert 0 < sizes["divergence"]["first"] != sizes["divergence"]["second"]
 
 
 def test_a_text_has_a_row_for_each_quantity():
-    text = mechanism_text([{("beta", "gcn1"): 0.25, ("top1", "whole"): 90.0}, {("beta", "gcn1"): 0.75, ("top1", "whole"): 92.0}])
+    text = mechanism_text(
+        [{("beta", "gcn1"): 0.25, ("top1", "whole"): 90.0}, {("beta", "gcn1"): 0.75, ("top1", "whole"): 92.0}]
+    )
     assert "0.5   0.25 to 0.75" in text and "91   90 to 92" in text
 
 
@@ -88,9 +112,11 @@ def test_correlation_does_not_see_scale_and_shift():
 
 def test_a_network_without_maps_is_told_in_a_sentence(monkeypatch):
     from stf_repro.evaluation import mechanism as module
-    from stf_repro.model.convolution import TemporalConvNet
+    from stf_repro.model.nets.convolution import TemporalConvNet
     from stf_repro.skeleton import LAYOUTS
 
-    monkeypatch.setattr(module, "_batch", lambda clips, part, config: (torch.randn(2, 3, 8, 25, 1), torch.arange(2), HERE[:2]))
+    monkeypatch.setattr(
+        module, "_batch", lambda clips, part, config: (torch.randn(2, 3, 8, 25, 1), torch.arange(2), HERE[:2])
+    )
     with pytest.raises(ValueError, match="TemporalConvNet hands out no feature maps"):
         module.mechanism(TemporalConvNet(4, LAYOUTS["ntu25"], 1).eval(), None, torch.arange(2), torch.arange(2), None)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from stf_repro.model.fast import passes
 from stf_repro.model.fast.passes import accelerate
-from stf_repro.model.msg3d import MSG3D
-from stf_repro.model.stf import STF
+from stf_repro.model.nets.msg3d import MSG3D
+from stf_repro.model.stf import with_stf
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights, msg3d_name
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.bench import formula_weight  # the weights that the fixture was computed with
@@ -50,14 +50,20 @@ def test_logits_and_activations(original, state, fast, monkeypatch):
     model = build(state, fast).eval()
     outputs, whole = {}, passes.block_pass
     if fast:  # the units' weights are read, the units themselves are not called
-        monkeypatch.setattr(passes, "block_pass", lambda *a: (found := whole(*a), outputs.update({f"tcn{len(outputs) + 1}": passes.outer(found[0])}))[0])
+        monkeypatch.setattr(
+            passes,
+            "block_pass",
+            lambda *a: (found := whole(*a), outputs.update({f"tcn{len(outputs) + 1}": passes.outer(found[0])}))[0],
+        )
     for i, block in enumerate([] if fast else model.blocks, 1):
         block.tcn.register_forward_hook(lambda m, a, out, i=i: outputs.update({f"tcn{i}": out}))
     with torch.no_grad():
         out = model.run(the_input(original))
     assert relative(out.logits, original["logits_eval"]) < 1e-4
     assert set(outputs) == {"tcn1", "tcn2", "tcn3"}
-    outputs |= {f"sgcn{i}": out.places["output"][f"gcn{i}"] for i in (1, 2, 3)} | {f"gcn3d{i}": out.places["output"][f"g3d{i}"] for i in (1, 2, 3)}
+    outputs |= {f"sgcn{i}": out.places["output"][f"gcn{i}"] for i in (1, 2, 3)} | {
+        f"gcn3d{i}": out.places["output"][f"g3d{i}"] for i in (1, 2, 3)
+    }
     for unit, value in outputs.items():
         assert tuple(value.shape) == tuple(original[f"act_eval/{unit}/shape"])
         assert relative(value[0, :4, :4, :5], original[f"act_eval/{unit}/slice"]) < 1e-4
@@ -103,17 +109,21 @@ def test_weights_of_another_size_are_refused(state):
 
 
 def test_weights_of_another_skeleton_name_the_parameter_and_both_shapes(state):
-    with pytest.raises(ValueError, match=r"sgcn1.0.A_res has shape \(325, 25\).*\(234, 18\)|gcn3d\d.*A_res has shape \(\d+, \d+\).*needs \(\d+, \d+\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"sgcn1.0.A_res has shape \(325, 25\).*\(234, 18\)|gcn3d\d.*A_res has shape \(\d+, \d+\).*needs \(\d+, \d+\)",
+    ):
         load_msg3d_weights(MSG3D(60, LAYOUTS["openpose18"]), state)
     with pytest.raises(ValueError, match=r"head.(weight|bias) has shape \(60.*\(5"):
         load_msg3d_weights(MSG3D(5, LAYOUTS["ntu25"]), state)
 
 
-@pytest.mark.parametrize("kind,keeps", [(MSG3D, ("head.",)), (STF, ("stf.",)), (STF, ("stf.", "head."))])
+@pytest.mark.parametrize("kind,keeps", [(MSG3D, ("head.",)), (with_stf, ("stf.",)), (with_stf, ("stf.", "head."))])
 def test_a_part_of_the_weights_can_be_loaded(state, kind, keeps):
     "All but the head, for other classes; and into STF, which has modules more."
     classes = 5 if "head." in keeps else 60
-    model = kind(classes, LAYOUTS["ntu25"], **({"frames": 30} if kind is STF else {}))
+    model = MSG3D(classes, LAYOUTS["ntu25"])
+    model = with_stf(model, 30) if kind is with_stf else model
     before = {k: v.clone() for k, v in model.state_dict().items()}
     load_msg3d_weights(model, state, without=keeps)
     for name, value in model.state_dict().items():
@@ -121,7 +131,9 @@ def test_a_part_of_the_weights_can_be_loaded(state, kind, keeps):
             assert torch.equal(value, before[name])
     named = {msg3d_name(key): value for key, value in state.items()}
     moved = [n for n in named if not n.startswith(keeps)]
-    assert len(moved) > 400 and all(torch.equal(model.state_dict()[n].flatten(), named[n].flatten()) for n in moved)  # copied, not computed
+    assert len(moved) > 400 and all(
+        torch.equal(model.state_dict()[n].flatten(), named[n].flatten()) for n in moved
+    )  # copied, not computed
 
 
 def test_weights_that_do_not_fit_change_nothing(state):
@@ -130,6 +142,7 @@ def test_weights_that_do_not_fit_change_nothing(state):
     with pytest.raises(ValueError):
         load_msg3d_weights(model, {**state, "fc.bias": torch.zeros(61)})
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
 
 def test_weights_go_back_to_the_original(state):
     back = export_msg3d_weights(build(state, False))

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stf_repro.model.fast import norm, order
-from stf_repro.model.fast.passes import Shared, accelerate, export_program, graph_unit, is_fast, temporal_unit, window_unit
+from stf_repro.model.fast.passes import (
+    Shared,
+    accelerate,
+    export_program,
+    graph_unit,
+    is_fast,
+    temporal_unit,
+    window_unit,
+)
 from stf_repro.model.focus import focus, top_scores
-from stf_repro.model.msg3d import MSG3D, MultiScaleGraphConv, MultiScaleTemporalConv, WindowGraphConv
+from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, MultiScaleTemporalConv, WindowGraphConv
 from stf_repro.model.objective import Objective
-from stf_repro.model.stf import STF
+from stf_repro.model.stf import with_stf
 from stf_repro.model.variants import every, multiply
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights
 from stf_repro.skeleton import LAYOUTS, Layout
@@ -63,16 +71,17 @@ def assert_same_gradients(a: nn.Module, b: nn.Module) -> None:
 
 
 def network(kind, layout: str, frames: int, bodies: int, **more) -> nn.Module:
-    size = {"width": 6, "num_gcn_scales": 4, "num_g3d_scales": 3, "windows": (3, 5), **more}
-    if kind is STF:
-        return stir(STF(4, LAYOUTS[layout], frames, bodies, **size))
-    return stir(MSG3D(4, LAYOUTS[layout], bodies, **size))
+    size = {"width": 6, "num_gcn_scales": 4, "num_g3d_scales": 3, "windows": (3, 5)}
+    model = MSG3D(4, LAYOUTS[layout], bodies, **size | {k: v for k, v in more.items() if k in size})
+    return stir(
+        with_stf(model, frames, **{k: v for k, v in more.items() if k not in size}) if kind is with_stf else model
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("bodies", [1, 2, 3])
 @pytest.mark.parametrize("layout,frames", [("ntu25", 8), ("ntu25", 13), ("openpose18", 9), ("openpose18", 2)])
-@pytest.mark.parametrize("kind", [MSG3D, STF])
+@pytest.mark.parametrize("kind", [MSG3D, with_stf])
 def test_both_paths_are_one_function(kind, layout, frames, bodies, training):
     quick, slow = both(network(kind, layout, frames, bodies).train(training))
     x = torch.randn(2, 3, frames, len(LAYOUTS[layout]), bodies)
@@ -133,7 +142,11 @@ def test_first_and_second_derivatives(unit, quick):
             self.unit = module
 
         def forward(self, x, *G):
-            take = {MultiScaleGraphConv: graph_unit, WindowGraphConv: window_unit, MultiScaleTemporalConv: temporal_unit}[type(module)]
+            take = {
+                MultiScaleGraphConv: graph_unit,
+                WindowGraphConv: window_unit,
+                MultiScaleTemporalConv: temporal_unit,
+            }[type(module)]
             return order.outer(take(module, order.inner(x), *G, Shared(norm.Bodies(len(x)), norm.Averages())))
 
     def f(x, *rest):
@@ -161,7 +174,9 @@ def test_derivatives_of_the_operations(own, count):
     z, gamma, beta, last = leaf(3, 2, 2, 2, 2), leaf(2), leaf(2), leaf(3, 2, 2)
     none = torch.zeros(2)
     f = lambda z, g, b, w: norm.Collapse.apply(z, g, b, w, none, count, 1e-5)[0]
-    assert torch.autograd.gradcheck(f, (z, gamma, beta, last)) and torch.autograd.gradgradcheck(f, (z, gamma, beta, last))
+    assert torch.autograd.gradcheck(f, (z, gamma, beta, last)) and torch.autograd.gradgradcheck(
+        f, (z, gamma, beta, last)
+    )
     add = leaf(3, 2, 2, 2, 2) if own else None
     f = lambda z, g, b, a: norm.BatchNorm.apply(z, g, b, a, none, count, 1e-5, True)[0]
     assert torch.autograd.gradcheck(f, (z, gamma, beta, add)) and torch.autograd.gradgradcheck(f, (z, gamma, beta, add))
@@ -199,7 +214,7 @@ def one_person_clips(frames=10):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", [MSG3D, STF])
+@pytest.mark.parametrize("kind", [MSG3D, with_stf])
 def test_empty_bodies_are_computed_once(kind, training):
     quick, slow = both(network(kind, "ntu25", 10, 2).train(training))
     x, present = one_person_clips()
@@ -224,12 +239,14 @@ def test_empty_bodies_are_computed_once(kind, training):
 @pytest.mark.parametrize("step", [0, 1])
 def test_whole_objective_with_empty_bodies(step):
     "All terms of STF, with a second derivative: equal values, factors and gradients on both paths."
-    quick, slow = both(network(STF, "ntu25", 10, 2).train())
+    quick, slow = both(network(with_stf, "ntu25", 10, 2).train())
     x, present = one_person_clips()
     results = []
     for model in (quick, slow):
         objective = Objective(
-            {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}, warmup=0.0, choices={"exploration": {"counted": every}}
+            {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1},
+            warmup=0.0,
+            choices={"exploration": {"counted": every}},
         )
         (names,) = objective.plan(step, 0, 1.0)
         losses = objective(model, x, torch.arange(5) % 4, present, names)
@@ -243,7 +260,7 @@ def test_whole_objective_with_empty_bodies(step):
 
 def test_second_derivative_through_early_maps():
     "A loss on the focus of the first block goes through the second derivative of every unit, and of STF's adjacency."
-    quick, slow = both(network(STF, "ntu25", 8, 1).train())
+    quick, slow = both(network(with_stf, "ntu25", 8, 1).train())
     x = torch.randn(2, 3, 8, 25, 1)
     for model in (quick, slow):
         out = model.run(x)
@@ -273,7 +290,7 @@ def test_every_body_keeps_its_own_derivative_of_the_input():
     assert (a > 0).all() and len(a.unique()) == len(a) and (a / b - 1).abs().max() < 1
 
 
-@pytest.mark.parametrize("kind", [MSG3D, STF])
+@pytest.mark.parametrize("kind", [MSG3D, with_stf])
 def test_wrong_input_is_told_what_was_expected(kind):
     model = network(kind, "openpose18", 8, 2)
     good = torch.randn(2, 3, 8, 18, 2)
@@ -286,10 +303,10 @@ def test_wrong_input_is_told_what_was_expected(kind):
 
 
 def test_accelerating_leaves_the_network_as_it_is_and_shares_its_weights():
-    model = network(STF, "ntu25", 8, 2)
+    model = network(with_stf, "ntu25", 8, 2)
     before, state = dict(vars(model)), list(model.state_dict())
     quick = accelerate(model)
-    assert type(model) is STF and vars(model) == before and list(model.state_dict()) == state
+    assert type(model) is MSG3D and vars(model) == before and list(model.state_dict()) == state
     assert quick.model is model and list(map(id, quick.parameters())) == list(map(id, model.parameters()))
     assert is_fast(quick) and not is_fast(model) and accelerate(quick) is quick and is_fast(copy.deepcopy(quick))
 
@@ -297,7 +314,7 @@ def test_accelerating_leaves_the_network_as_it_is_and_shares_its_weights():
 def test_what_the_cheaper_order_does_not_compute_stays_on_the_reference_path():
     "Statistics over several processes, another way for G to enter: better slower than other numbers."
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(network(MSG3D, "ntu25", 8, 1))
-    assert not is_fast(accelerate(synced)) and not is_fast(accelerate(network(STF, "ntu25", 8, 1, join=multiply)))
+    assert not is_fast(accelerate(synced)) and not is_fast(accelerate(network(with_stf, "ntu25", 8, 1, join=multiply)))
 
 
 def test_weights_go_to_the_original_and_back():
@@ -307,23 +324,27 @@ def test_weights_go_to_the_original_and_back():
     load_msg3d_weights(twin, there)
     assert all(torch.equal(v, twin.state_dict()[k]) for k, v in model.state_dict().items())
     with pytest.raises(KeyError, match="stf"):
-        export_msg3d_weights(network(STF, "ntu25", 8, 2))
+        export_msg3d_weights(network(with_stf, "ntu25", 8, 2))
 
 
-@pytest.mark.parametrize("kind", [MSG3D, STF])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [MSG3D, with_stf])
 def test_the_exported_program_agrees(kind):
     model = network(kind, "openpose18", 9, 2, windows=(3,)).float().train()
     program = export_program(accelerate(model), torch.randn(2, 3, 9, 18, 2, dtype=torch.float32))
     assert model.training
     x = torch.randn(3, 3, 9, 18, 2, dtype=torch.float32)
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), model.eval()(x), rtol=1e-3, atol=1e-5)  # fp32, two orders of summation
+        torch.testing.assert_close(
+            program.module()(x), model.eval()(x), rtol=1e-3, atol=1e-5
+        )  # fp32, two orders of summation
     with pytest.raises(ValueError, match="at least 2"):
         export_program(model, x[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter warns about packages it could also use
-@pytest.mark.parametrize("kind", [MSG3D, STF])
+@pytest.mark.parametrize("kind", [MSG3D, with_stf])
 def test_onnx_agrees(kind, tmp_path):
     import onnxruntime
 
@@ -334,7 +355,9 @@ def test_onnx_agrees(kind, tmp_path):
     x = torch.randn(3, 3, 9, 25, 2, dtype=torch.float32)
     logits = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     with torch.no_grad():
-        torch.testing.assert_close(torch.as_tensor(logits), model(x), rtol=1e-3, atol=1e-5)  # fp32, another order of summation
+        torch.testing.assert_close(
+            torch.as_tensor(logits), model(x), rtol=1e-3, atol=1e-5
+        )  # fp32, another order of summation
 
 
 @pytest.mark.parametrize("training", [True, False])

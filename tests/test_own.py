@@ -29,9 +29,21 @@ from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.params import find_run
 from stf_repro.training.own import SHARES, new_project, recipe, suggest, train_own, training_time
 
-STICK = Layout("stick", ("hip", "chest", "head", "left hand", "right hand", "foot"), ((0, 1), (2, 1), (3, 1), (4, 1), (5, 0)), root=1)
+STICK = Layout(
+    "stick",
+    ("hip", "chest", "head", "left hand", "right hand", "foot"),
+    ((0, 1), (2, 1), (3, 1), (4, 1), (5, 0)),
+    root=1,
+)
 BODY = np.array([[0, 0, 0], [0, 0.5, 0], [0, 0.8, 0], [0.4, 0.4, 0], [-0.4, 0.4, 0], [0, -0.6, 0]])
-MINE = Benchmark("mine", "mine", "stick", ("wave", "bow"), 1, Rule("subject", frozenset({0}), frozenset({1}), ("camera", frozenset({1, 2}))))
+MINE = Benchmark(
+    "mine",
+    "mine",
+    "stick",
+    ("wave", "bow"),
+    1,
+    Rule("subject", frozenset({0}), frozenset({1}), ("camera", frozenset({1, 2}))),
+)
 
 
 def sticks(n: int = 24, T: int = 20) -> tuple[list[np.ndarray], list[str], list[str]]:
@@ -118,11 +130,25 @@ def test_a_damaged_file_beside_a_training_is_named(tmp_path):
 
 def test_text_becomes_numbers_and_the_split_a_benchmark(tmp_path):
     clips, labels, subjects = sticks()
-    store = own_data(tmp_path / "sticks", clips, labels, STICK, {"subject": subjects, "take": list(range(24))}, {"subject": ["chen", "anna"]})
+    store = own_data(
+        tmp_path / "sticks",
+        clips,
+        labels,
+        STICK,
+        {"subject": subjects, "take": list(range(24))},
+        {"subject": ["chen", "anna"]},
+    )
     alone = own_data(tmp_path / "alone", clips, labels, STICK, {"subject": subjects}, {"subject": "ben"})
     assert benchmarks_of(alone)["alone"].rule == Rule("subject", frozenset({0, 2}), frozenset({1}))
     (b,) = benchmarks_of(store).values()
-    assert (b.key, b.source, b.layout, b.classes, b.num_persons, b.channels) == ("sticks", "sticks", "stick", ("bow", "wave"), 1, 3)
+    assert (b.key, b.source, b.layout, b.classes, b.num_persons, b.channels) == (
+        "sticks",
+        "sticks",
+        "stick",
+        ("bow", "wave"),
+        1,
+        3,
+    )
     assert store.labels.tolist() == [int(label == "wave") for label in labels]
     for part, inside in (("train", {"ben"}), ("test", {"anna", "chen"})):
         assert b.indices(store, part).tolist() == [i for i, s in enumerate(subjects) if s in inside]
@@ -160,7 +186,9 @@ def test_a_second_body_is_kept_and_images_get_their_score(tmp_path):
     with pytest.warns(UserWarning, match="change their length"):  # noise is no body
         store = own_data(tmp_path / "image", pixels, labels, "coco17", split=2, image_shape=(480, 640))
     assert store.confidence and benchmarks_of(store)["image-1"].channels == 3
-    np.testing.assert_allclose(store.frames[0, 0], [pixels[0][0, 0, 0] / 640 - 0.5, 0.5 - pixels[0][0, 0, 1] / 480, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        store.frames[0, 0], [pixels[0][0, 0, 0] / 640 - 0.5, 0.5 - pixels[0][0, 0, 1] / 480, 1], atol=1e-6
+    )
 
 
 CLIPS, LABELS, SUBJECTS = sticks()
@@ -209,7 +237,14 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"folder": "2024"}, "cannot be called '2024'"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_one_sentence_and_writes_nothing(tmp_path, other, reason):
-    given = {"folder": "sticks", "clips": CLIPS, "labels": LABELS, "layout": STICK, "attributes": {"subject": SUBJECTS}, "split": 3} | other
+    given = {
+        "folder": "sticks",
+        "clips": CLIPS,
+        "labels": LABELS,
+        "layout": STICK,
+        "attributes": {"subject": SUBJECTS},
+        "split": 3,
+    } | other
     with pytest.raises(ValueError, match=reason) as error:
         own_data(**given | {"folder": tmp_path / given["folder"]})
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
@@ -218,7 +253,9 @@ def test_what_does_not_fit_is_one_sentence_and_writes_nothing(tmp_path, other, r
 def test_a_stack_is_not_read_as_one_clip(tmp_path):
     np.save(tmp_path / "stack.npy", np.stack(CLIPS))
     for read in (read_array, read_poses):
-        with pytest.raises(FormatError, match="24 bodies .its first axis., and at most 4 are looked at; for a stack of clips"):
+        with pytest.raises(
+            FormatError, match="24 bodies .its first axis., and at most 4 are looked at; for a stack of clips"
+        ):
             read(tmp_path / "stack.npy", STICK)
 
 
@@ -245,9 +282,13 @@ def test_joints_in_another_order_are_noticed():
         (said,) = check_joints([replace(kick, bodies=kick.bodies[:, :, rng.permutation(25)])])
         assert "times as long as the shortest tree" in said and "base of spine, middle of spine" in said
     shaken = kick.bodies * rng.uniform(0.2, 2, (1, kick.bodies.shape[1], 25, 1))
-    assert any("change their length" in said for said in check_joints([replace(kick, bodies=shaken.astype(np.float32))]))
+    assert any(
+        "change their length" in said for said in check_joints([replace(kick, bodies=shaken.astype(np.float32))])
+    )
     long, change = bone_figures(np.tile(BODY, (5, 1, 1)) + 1, STICK)
-    assert long == pytest.approx((0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6) / (0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6)) and change == pytest.approx(0, abs=1e-9)
+    assert long == pytest.approx(
+        (0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6) / (0.5 + 0.3 + 2 * np.hypot(0.4, 0.1) + 0.6)
+    ) and change == pytest.approx(0, abs=1e-9)
 
 
 ELSEWHERE = {  # joints that the made body does not have, by what it has: in metres to the left, up, to the front
@@ -300,11 +341,20 @@ def test_right_clips_of_every_layout_are_quiet_and_exchanged_joints_are_not(perf
     clips = in_layout(performed, name)
     assert check_joints(clips) == [] and check_joints(clips[:5]) == []
     hand = "hand" if name == "sbu15" else "wrist"
-    for a, b in (("left elbow", "right elbow"), ("left hip", "left knee"), ("right shoulder", "right elbow"), ("left elbow", f"left {hand}")):
+    for a, b in (
+        ("left elbow", "right elbow"),
+        ("left hip", "left knee"),
+        ("right shoulder", "right elbow"),
+        ("left elbow", f"left {hand}"),
+    ):
         (said,) = check_joints(exchanged(clips, a, b))
         assert ("were exchanged" in said and a in said and b in said) or "as on the other side" in said, said
-        assert not any(a in said or "exchanged" in said for said in check_joints(exchanged(clips, a, b)[:4]))  # too few to tell
-    both = exchanged(exchanged(clips, "left hip", "left knee"), "right hip", "right knee")  # then each bone equals its mirror image
+        assert not any(
+            a in said or "exchanged" in said for said in check_joints(exchanged(clips, a, b)[:4])
+        )  # too few to tell
+    both = exchanged(
+        exchanged(clips, "left hip", "left knee"), "right hip", "right knee"
+    )  # then each bone equals its mirror image
     (said,) = check_joints(both)
     assert "were exchanged" in said or "the shortest tree" in said
 
@@ -327,9 +377,14 @@ def test_a_joint_that_is_none_and_a_long_bone_are_named(performed):
     for body in long:
         body[:, :, at("left ankle")] += body[:, :, at("left ankle")] - body[:, :, at("left knee")]
         body[:, :, at("left foot")] = body[:, :, at("left ankle")] - 0.1
-    assert "the bone between 'head' and 'neck' is 1" in check_joints([replace(r, bodies=b) for r, b in zip(clips, away)])[0]
+    assert (
+        "the bone between 'head' and 'neck' is 1"
+        in check_joints([replace(r, bodies=b) for r, b in zip(clips, away)])[0]
+    )
     (said,) = check_joints([replace(r, bodies=b) for r, b in zip(clips, long)])
-    assert re.search(r"the bone from left (ankle to left knee|knee to left ankle) is 2.\d times as long as on the other side", said)
+    assert re.search(
+        r"the bone from left (ankle to left knee|knee to left ankle) is 2.\d times as long as on the other side", said
+    )
 
 
 @pytest.mark.parametrize("name", ["ntu25", "kinect20"])
@@ -342,16 +397,26 @@ def test_millimetres_are_noticed_and_pixels_are_not(performed, name, scale, unit
     pixels = [r.bodies for r in in_layout(performed, "jhmdb15")]
     for third in (np.ones_like, lambda x: np.random.default_rng(0).random(x.shape)):  # a score is no depth
         scored = [np.concatenate([b, third(b[..., :1])], -1) for b in pixels]
-        assert check_joints([array_poses("a", b, own) for b in scored]) == check_joints([array_poses("a", b, own) for b in pixels]) == []
+        assert (
+            check_joints([array_poses("a", b, own) for b in scored])
+            == check_joints([array_poses("a", b, own) for b in pixels])
+            == []
+        )
 
 
 def test_millimetres_are_said_when_a_store_is_written_and_when_a_network_is_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, scale in (("right", 1), ("large", 1000)):
         np.save(f"{name}.npy", scale * example_clip().recording.bodies)
-        for command in (["predict", f"{name}.npy"], ["predict", f"{name}.npy", "--window", "30"], ["focus", f"{name}.npy", "-o", "f.csv"]):
+        for command in (
+            ["predict", f"{name}.npy"],
+            ["predict", f"{name}.npy", "--window", "30"],
+            ["focus", f"{name}.npy", "-o", "f.csv"],
+        ):
             assert main(command) == 0
-            assert (f"stf {command[0]}: bodies of 'ntu25' have a size of 1" in capsys.readouterr().err) == (scale == 1000)
+            assert (f"stf {command[0]}: bodies of 'ntu25' have a size of 1" in capsys.readouterr().err) == (
+                scale == 1000
+            )
     clips, labels, _ = sticks()
     with pytest.warns(UserWarning, match="have a size of 1[34].., as in millimetres"):
         own_data(tmp_path / "sticks", [1000 * clip for clip in clips], labels, STICK)
@@ -368,9 +433,17 @@ def test_folders_tables_and_archives_say_the_same(tmp_path):
             np.save(place / f"{i:02d}.npy", clip)
         rows.append(f"all/{i:02d}.npy,{label},{subject},{i}")
     (tmp_path / "table" / "labels.csv").write_text("\n".join(rows))
-    np.savez(tmp_path / "all.npz", **{f"{i:02d}": c for i, c in enumerate(CLIPS)}, labels=np.array(LABELS), subject=np.array(SUBJECTS))
+    np.savez(
+        tmp_path / "all.npz",
+        **{f"{i:02d}": c for i, c in enumerate(CLIPS)},
+        labels=np.array(LABELS),
+        subject=np.array(SUBJECTS),
+    )
     table, packed, sorted_ = (read_own(tmp_path / name, STICK) for name in ("table", "all.npz", "folders"))
-    assert table.labels == packed.labels == LABELS and table.attributes == {"subject": SUBJECTS, "take": list(range(24))}
+    assert table.labels == packed.labels == LABELS and table.attributes == {
+        "subject": SUBJECTS,
+        "take": list(range(24)),
+    }
     assert packed.attributes == {"subject": SUBJECTS} and table.clips[3].name == "all/03"
     found = {(c.name, label, s) for c, label, s in zip(sorted_.clips, sorted_.labels, sorted_.attributes["subject"])}
     assert found == {(f"{label}/{s}/{i:02d}", label, s) for i, (label, s) in enumerate(zip(LABELS, SUBJECTS))}
@@ -401,7 +474,9 @@ def test_files_that_are_left_out_are_counted(tmp_path, recwarn):
     for name in ("wave/a.npy", "bow/b.npy", "t.npy", "u.npy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         np.save(tmp_path / name, CLIPS[0])
-    with pytest.warns(UserWarning, match=r"left out 2 files that lie beside the folders of the classes, the first: t\.npy; move them") as caught:
+    with pytest.warns(
+        UserWarning, match=r"left out 2 files that lie beside the folders of the classes, the first: t\.npy; move them"
+    ) as caught:
         assert len(read_own(tmp_path, STICK).clips) == 2
     assert len(caught) == 1
     (tmp_path / "labels.csv").write_text("file,label\nwave/a.npy,wave\nt.npy,wave\nu.npy,bow\n")
@@ -416,14 +491,19 @@ def test_clips_in_which_nothing_can_be_seen_are_named(tmp_path):
     clips = [np.zeros_like(CLIPS[0]), CLIPS[1][:1], CLIPS[2][:1], *CLIPS[3:]]
     with pytest.warns(UserWarning) as caught:
         own_data(tmp_path / "sticks", clips, LABELS, STICK, split=2)
-    assert [str(w.message) for w in caught] == ["the clip clip-0000 holds nobody: all joints are zero in all frames", "2 clips, such as clip-0001, each hold one frame: nothing moves in it"]
+    assert [str(w.message) for w in caught] == [
+        "the clip clip-0000 holds nobody: all joints are zero in all frames",
+        "2 clips, such as clip-0001, each hold one frame: nothing moves in it",
+    ]
 
 
 def test_an_array_of_arrays_is_a_list(tmp_path):
     "numpy's way to hold clips of different lengths; in a file it would be a pickle."
     several = np.empty(24, object)
     several[:] = [clip[: 10 + i % 3] for i, clip in enumerate(CLIPS)]
-    assert own_data(tmp_path / "sticks", several, LABELS, STICK, split=2).num_frames.tolist() == [10 + i % 3 for i in range(24)]
+    assert own_data(tmp_path / "sticks", several, LABELS, STICK, split=2).num_frames.tolist() == [
+        10 + i % 3 for i in range(24)
+    ]
     np.save(tmp_path / "several.npy", several)
     with pytest.raises(FormatError, match="an array of objects, not of numbers; .* np.savez them"):
         read_poses(tmp_path / "several.npy", STICK)
@@ -457,7 +537,9 @@ def test_recipes_fit_the_number_of_clips(clips):
 
 
 def test_shares_are_those_of_the_paper_s_method(root):
-    assert yaml.safe_load((root / "conf" / "terms.yaml").read_text())["terms"]["M5"]["objective"]["shares"] == SHARES
+    assert (
+        yaml.safe_load((root / "conf" / "methods.yaml").read_text())["methods"]["M5"]["objective"]["shares"] == SHARES
+    )
 
 
 def test_what_was_trained_is_found_without_the_store(trained):
@@ -471,11 +553,14 @@ def test_what_was_trained_is_found_without_the_store(trained):
     assert kept(folder)[1] == STICK and json.loads((folder / "config.json").read_text())["benchmark"] == "sticks"
 
 
+@pytest.mark.slow
 def test_another_process_uses_the_folder_alone(trained, tmp_path, capsys):
     "The commands, in an empty folder, and what they say against the network itself."
     run = trained / "run" / "seed-0"
     np.save(tmp_path / "clip.npy", CLIPS[0])
-    stf = lambda *args: subprocess.run([sys.executable, "-m", "stf_repro.cli", *args], cwd=tmp_path, capture_output=True, text=True, check=True)
+    stf = lambda *args: subprocess.run(
+        [sys.executable, "-m", "stf_repro.cli", *args], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     said = stf("predict", "clip.npy", "--network", str(run), "--json")
     assert "synthetic data" not in said.stderr
     net = open_network(str(run))
@@ -488,7 +573,10 @@ def test_another_process_uses_the_folder_alone(trained, tmp_path, capsys):
 
 
 def test_the_same_again_trains_nothing_and_other_data_do(trained, capsys):
-    store, config = ClipStore.open(trained / "clips" / "sticks"), suggest(ClipStore.open(trained / "clips" / "sticks"), epochs=2)
+    store, config = (
+        ClipStore.open(trained / "clips" / "sticks"),
+        suggest(ClipStore.open(trained / "clips" / "sticks"), epochs=2),
+    )
     before = (trained / "run" / "seed-0" / "model.safetensors").stat().st_mtime_ns
     train_own(store, trained / "run", config, device="cpu", progress=False)
     assert "was trained before, nothing to do" in capsys.readouterr().out
@@ -500,7 +588,11 @@ def test_the_same_again_trains_nothing_and_other_data_do(trained, capsys):
 
 def test_folds_and_seeds_get_folders_of_their_own(tmp_path):
     store = own_data(tmp_path / "sticks", CLIPS, LABELS, STICK, split=2)
-    places = list(train_own(store, tmp_path / "run", suggest(store, stf=False, epochs=1), seeds=(0, 3), device="cpu", progress=False))
+    places = list(
+        train_own(
+            store, tmp_path / "run", suggest(store, stf=False, epochs=1), seeds=(0, 3), device="cpu", progress=False
+        )
+    )
     assert places == [f"sticks-{k}/seed-{s}" for k in (1, 2) for s in (0, 3)]
     found = find_trained(tmp_path / "run")
     assert [t.place for t in found] == places and overview(found).clips == 24
@@ -509,10 +601,16 @@ def test_folds_and_seeds_get_folders_of_their_own(tmp_path):
 # a project
 
 
+@pytest.mark.slow
 def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys):
     "All commands that its README names, in a folder that has nothing to do with the repository."
     monkeypatch.chdir(tmp_path)
-    layout = {"joints": list(STICK.joints), "bones": [[STICK.joints[a], STICK.joints[b]] for a, b in STICK.bones], "root": "chest", "name": "stick"}
+    layout = {
+        "joints": list(STICK.joints),
+        "bones": [[STICK.joints[a], STICK.joints[b]] for a, b in STICK.bones],
+        "root": "chest",
+        "name": "stick",
+    }
     (tmp_path / "stick.yaml").write_text(yaml.safe_dump(layout))
     assert main(["new", "gym", "--layout", "stick.yaml", "--clips", "24"]) == 0
     monkeypatch.chdir(tmp_path / "gym")
@@ -534,12 +632,17 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
     assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[0] == "stf --fold gym-1 --seed 0"
     with monkeypatch.context() as terminal:
         terminal.setattr(sys.stdout, "isatty", lambda: True)
-        assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[:2] == ["each line is what follows `stf train`:", "stf --fold gym-1 --seed 0"]
+        assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines()[:2] == [
+            "each line is what follows `stf train`:",
+            "stf --fold gym-1 --seed 0",
+        ]
     assert main(["show", "stf"]) == 0 and "gym-1" in capsys.readouterr().out
     assert main(["train", "stf", "--device", "cpu"]) == 0 and main(["train", "stf", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("was trained before") == 2
     assert main(["evaluate", "stf"]) == 0 and "2 trainings, 24 test clips" in capsys.readouterr().out
-    assert main(["focus", "raw/gym/wave/clip0.npy", "--network", "runs/gym/own/stf/gym-1/seed-0", "-o", "focus.png"]) == 0
+    assert (
+        main(["focus", "raw/gym/wave/clip0.npy", "--network", "runs/gym/own/stf/gym-1/seed-0", "-o", "focus.png"]) == 0
+    )
     assert (tmp_path / "gym" / "focus.png").read_bytes()[:4] == b"\x89PNG"
     assert main(["export", "gym", "pyskl", "gym.pkl"]) == 0 and main(["doctor"]) == 0
     assert "gym" not in BENCHMARKS and "stick" not in LAYOUTS
@@ -548,7 +651,9 @@ def test_a_new_project_goes_from_files_to_a_focus(tmp_path, monkeypatch, capsys)
 @pytest.fixture
 def gym(tmp_path, monkeypatch):
     "A project of sticks, a folder per class and subject, split in two folds and preprocessed; and a function that changes its params.yaml."
-    (tmp_path / "stick.yaml").write_text(yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(bone) for bone in STICK.bones], "root": "chest"}))
+    (tmp_path / "stick.yaml").write_text(
+        yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(bone) for bone in STICK.bones], "root": "chest"})
+    )
     folder = new_project(tmp_path / "gym", str(tmp_path / "stick.yaml"), 24)
     for i, (clip, label, subject) in enumerate(zip(CLIPS, LABELS, SUBJECTS)):
         (folder / "raw" / "gym" / label / subject).mkdir(parents=True, exist_ok=True)
@@ -567,27 +672,38 @@ def gym(tmp_path, monkeypatch):
     return change
 
 
+@pytest.mark.slow
 def test_a_run_counts_the_split_of_now_only(gym, capsys):
     train = lambda *more: main(["train", "msg3d", "--device", "cpu", *more])
     assert train("--fold", "gym-1") == 0
     capsys.readouterr()
     assert main(["evaluate", "msg3d"]) == 0
     out = capsys.readouterr().out
-    assert "1 of 2 folds is trained; 12 clips are not tested yet: `stf train msg3d`" in out and "gym-1: 1 training, 12 test clips" in out
+    assert (
+        "1 of 2 folds is trained; 12 clips are not tested yet: `stf train msg3d`" in out
+        and "gym-1: 1 training, 12 test clips" in out
+    )
     gym({"subject": ["chen"]}, "gym")
     assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
-    assert "no finished training of gym on the split of now, only gym-1/seed-0: `stf train msg3d`" in capsys.readouterr().err
+    assert (
+        "no finished training of gym on the split of now, only gym-1/seed-0: `stf train msg3d`"
+        in capsys.readouterr().err
+    )
     assert train() == 0
     capsys.readouterr()
     assert main(["evaluate", "msg3d"]) == 0
     out = capsys.readouterr().out
     assert "gym: 1 training, 8 test clips" in out and re.search("^not counted.*: gym-1/seed-0$", out, re.M)
-    assert main(["evaluate", "runs/gym/own/msg3d"]) == 1 and "different splits of the same clips" in capsys.readouterr().err
+    assert (
+        main(["evaluate", "runs/gym/own/msg3d"]) == 1
+        and "different splits of the same clips" in capsys.readouterr().err
+    )
     gym({"subject": ["anna"]}, "gym")  # the same name, and other clips
     assert main(["preprocess", "gym"]) == 0 and main(["evaluate", "msg3d"]) == 1
     assert "only gym-1/seed-0, seed-0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_trainings_of_another_split_are_not_pooled(tmp_path):
     clips = {f"{i:02d}": clip for i, clip in enumerate(CLIPS)}
 
@@ -598,7 +714,9 @@ def test_trainings_of_another_split_are_not_pooled(tmp_path):
 
     assert len(train(3)) == 3
     assert overview(find_trained(tmp_path / "run")).clips == 24
-    with pytest.raises(ValueError, match=r"different splits of the same clips \(re-1/seed-0, re-2/seed-0, re-3/seed-0\)"):
+    with pytest.raises(
+        ValueError, match=r"different splits of the same clips \(re-1/seed-0, re-2/seed-0, re-3/seed-0\)"
+    ):
         train(2)  # re-3 is one of three folds
     shutil.rmtree(tmp_path / "run" / "re-3")
     assert len(find_trained(tmp_path / "run")) == 2
@@ -629,7 +747,10 @@ def test_changed_parameters_want_the_clips_made_again(gym, capsys):
     assert main(["show", "msg3d"]) == 0
     layout = yaml.safe_load(Path("layout.yaml").read_text())
     Path("layout.yaml").write_text(yaml.safe_dump(layout | {"root": "hip"}))
-    assert main(["train", "msg3d"]) == 1 and "clips/gym was made with another layout.yaml: run `stf preprocess gym`" in capsys.readouterr().err
+    assert (
+        main(["train", "msg3d"]) == 1
+        and "clips/gym was made with another layout.yaml: run `stf preprocess gym`" in capsys.readouterr().err
+    )
 
 
 def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
@@ -637,17 +758,30 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
 
     folder = new_project(tmp_path / "gym", "coco17", 250)
     readme, params = (folder / "README.md").read_text(), yaml.safe_load((folder / "params.yaml").read_text())
-    assert len(readme.splitlines()) <= 30 and set(params["runs"]) == {"stf", "msg3d"} and find_run(params, "stf")[1]["benchmark"][4] == "gym-5"
+    assert (
+        len(readme.splitlines()) <= 30
+        and set(params["runs"]) == {"stf", "msg3d"}
+        and find_run(params, "stf")[1]["benchmark"][4] == "gym-5"
+    )
     commands = next(action for action in parser()._actions if action.dest == "command").choices
-    assert {word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme} <= set(commands)
+    assert {
+        word for word in ("preprocess", "train", "evaluate", "focus", "predict", "show") if f"`stf {word}" in readme
+    } <= set(commands)
     assert all(name in commands["new"].format_help() for name in LAYOUTS)
-    model, _, optim = recipe(200)
-    assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["model"]["width"] == model.width
+    network, _, optim = recipe(200)
+    assert params["base"]["optim"]["epochs"] == optim.epochs and params["base"]["network"]["width"] == network.width
     order = " ".join(readme.split("The joints of coco17, in order:")[1].split()).split(", ")
-    assert order == [f"{v} {name}" for v, name in enumerate(LAYOUTS["coco17"].joints)] and "run `stf preprocess gym` again" in readme
+    assert (
+        order == [f"{v} {name}" for v, name in enumerate(LAYOUTS["coco17"].joints)]
+        and "run `stf preprocess gym` again" in readme
+    )
     with pytest.raises(FileExistsError, match="not empty"):
         new_project(folder, "coco17")
-    for name, layout, reason in (("gym2", "coco18", "no layout 'coco18'"), ("sbu", "coco17", "is the name of a data set of the field"), ("yes", "coco17", "cannot be called")):
+    for name, layout, reason in (
+        ("gym2", "coco18", "no layout 'coco18'"),
+        ("sbu", "coco17", "is the name of a data set of the field"),
+        ("yes", "coco17", "cannot be called"),
+    ):
         with pytest.raises(ValueError, match=reason):
             new_project(tmp_path / name, layout)
         assert not (tmp_path / name).exists()
@@ -670,12 +804,18 @@ def test_a_wrong_option_of_a_project_is_named(tmp_path, monkeypatch, capsys, opt
 # over time
 
 
-@pytest.mark.parametrize("T,size,first", [(100, 40, [0, 20, 40, 60]), (95, 40, [0, 20, 40, 55]), (40, 40, [0]), (30, 40, [0]), (5, 1, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    "T,size,first",
+    [(100, 40, [0, 20, 40, 60]), (95, 40, [0, 20, 40, 55]), (40, 40, [0]), (30, 40, [0]), (5, 1, [0, 1, 2, 3, 4])],
+)
 def test_windows_cover_a_recording_to_its_end(T, size, first):
     r = array_poses("r", np.arange(T * 18).reshape(T, 6, 3) + 1.0, STICK)
     parts = cut(r, size)
     assert [t for t, _ in parts] == first and all(p.bodies.shape[1] == min(size, T) for _, p in parts)
-    assert all((p.bodies[0, 0] == r.bodies[0, t]).all() for t, p in parts) and parts[-1][0] + parts[-1][1].bodies.shape[1] == T
+    assert (
+        all((p.bodies[0, 0] == r.bodies[0, t]).all() for t, p in parts)
+        and parts[-1][0] + parts[-1][1].bodies.shape[1] == T
+    )
     with pytest.raises(ValueError, match="at least one"):
         cut(r, 0)
 
@@ -696,10 +836,14 @@ def test_a_track_says_what_a_network_says_of_each_window(tmp_path, capsys):
     np.save(tmp_path / "long.npy", twice)
     assert main(["predict", str(tmp_path / "long.npy"), "--window", str(T), "--json"]) == 0
     (clip,) = json.loads(capsys.readouterr().out)["clips"]
-    assert [(w["first"], w["last"]) for w in clip["windows"]] == [(w.first, w.last) for w in found] and clip["frames"] == 4 * T
+    assert [(w["first"], w["last"]) for w in clip["windows"]] == [(w.first, w.last) for w in found] and clip[
+        "frames"
+    ] == 4 * T
     assert main(["predict", str(tmp_path / "long.npy"), "--window", str(T), "--top", "1"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 + len(found) and "kick" in out[1] and sum("nobody is seen" in line for line in out) == len(nobody)
+    assert (
+        len(out) == 1 + len(found) and "kick" in out[1] and sum("nobody is seen" in line for line in out) == len(nobody)
+    )
 
 
 # pictures
@@ -714,7 +858,10 @@ def test_a_clip_of_a_store_is_drawn_as_it_was_given(tmp_path):
     np.testing.assert_allclose(clip_bodies(store), two[0], atol=1e-6)
     written = [text.get_text() for text in draw_own(store).findobj(lambda a: hasattr(a, "get_text"))]
     assert all(f" {v} {name} " in written for v, name in enumerate(STICK.joints))
-    image = [array_poses(f"{i}", np.concatenate([rng.uniform(0, 1, (9, 17, 2)), np.ones((9, 17, 1))], -1), "coco17") for i in range(4)]
+    image = [
+        array_poses(f"{i}", np.concatenate([rng.uniform(0, 1, (9, 17, 2)), np.ones((9, 17, 1))], -1), "coco17")
+        for i in range(4)
+    ]
     with pytest.warns(UserWarning):
         store = own_data(tmp_path / "image", image, LABELS[:4], "coco17", split=2)
     assert clip_bodies(store).shape == (2, 9, 17, 2)
@@ -727,7 +874,9 @@ def test_the_confusions_and_curves_of_a_run_are_drawn(trained):
 
     found = find_trained(trained / "run")
     ax = draw_confusion(found).axes[0]
-    assert sum(int(text.get_text()) for text in ax.texts) == 8 and [label.get_text() for label in ax.get_yticklabels()] == ["bow", "wave"]
+    assert sum(int(text.get_text()) for text in ax.texts) == 8 and [
+        label.get_text() for label in ax.get_yticklabels()
+    ] == ["bow", "wave"]
     lines = {line.get_label(): line.get_ydata() for line in draw_curves(trained / "run").axes[0].lines}
     hits = 100 * np.mean(found[0].scores.logits.argmax(1) == found[0].scores.labels)
     assert lines["test clips"][-1] == pytest.approx(hits, abs=1e-3) and len(lines["training clips"]) == 2
@@ -739,7 +888,10 @@ def test_long_names_stay_in_the_picture(trained):
     from stf_repro.report.own import draw_confusion, draw_curves
 
     (found,) = find_trained(trained / "run")
-    long = replace(found, benchmark=replace(found.benchmark, classes=("bow to somebody who is far away", "wave with the right hand")))
+    long = replace(
+        found,
+        benchmark=replace(found.benchmark, classes=("bow to somebody who is far away", "wave with the right hand")),
+    )
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         for fig in (draw_confusion([long]), draw_curves(trained / "run")):
             fig.draw_without_rendering()
@@ -755,7 +907,11 @@ def test_frames_of_a_strip_lie_evenly(T):
     net = load_pretrained("stf-synth60")
     x = np.random.default_rng(0).normal(size=(3, T, 25, 1))
     fig = draw_look(net, Look("clip", x, np.ones((1, T, 25)), list(range(T)), "kick", "kick", "gcn1", "elementwise"))
-    shown = [int(ax.texts[0].get_text().split()[1]) for ax in fig.axes if ax.texts and ax.texts[0].get_text().startswith("frame ")]
+    shown = [
+        int(ax.texts[0].get_text().split()[1])
+        for ax in fig.axes
+        if ax.texts and ax.texts[0].get_text().startswith("frame ")
+    ]
     assert len(set(np.diff(shown))) <= 1 and min(T, 4) <= len(shown) <= 8
     assert abs(shown[0] - (T - 1 - shown[-1])) <= 1
 
@@ -782,13 +938,21 @@ def test_another_benchmark_on_the_same_clips_is_an_object(trained, tmp_path):
     "Nothing is written into the store, and the run knows its benchmark all the same. A later run of the store's own takes the file over."
     store = ClipStore.open(trained / "clips" / "sticks")
     (own,) = benchmarks_of(store).values()
-    other = replace(own, key="other", classes=("bowing", "waving"), rule=Rule("subject", frozenset({1, 2}), frozenset({0})))
+    other = replace(
+        own, key="other", classes=("bowing", "waving"), rule=Rule("subject", frozenset({1, 2}), frozenset({0}))
+    )
     config = suggest(store, stf=False, epochs=1, benchmarks=[other])
     assert config.benchmark == "other" and config.source == "sticks"
-    assert list(train_own(store, tmp_path / "run", config, device="cpu", progress=False, benchmarks=[other])) == ["seed-0"]
+    assert list(train_own(store, tmp_path / "run", config, device="cpu", progress=False, benchmarks=[other])) == [
+        "seed-0"
+    ]
     (found,) = find_trained(tmp_path / "run")
-    assert found.benchmark == other and found.scores.names.tolist() == [store.names[i] for i in other.indices(store, "test")]
-    assert open_network(str(tmp_path / "run")).classes == ("bowing", "waving") and benchmarks_of(store) == {"sticks": own}
+    assert found.benchmark == other and found.scores.names.tolist() == [
+        store.names[i] for i in other.indices(store, "test")
+    ]
+    assert open_network(str(tmp_path / "run")).classes == ("bowing", "waving") and benchmarks_of(store) == {
+        "sticks": own
+    }
 
 
 def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_path):
@@ -797,8 +961,21 @@ def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_
     from stf_repro.training.own import train_kept
     from stf_repro.training.trainer import is_trained
 
-    model, optim = {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}, {"epochs": 1, "batch_size": 16}
-    config = parse({"group": "g", "label": "M1", "source": "synth60", "benchmark": "synth60-xsub", "model": model, "input": {"frames": 60, "every": 10}, "optim": optim})
+    network, optim = (
+        {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
+        {"epochs": 1, "batch_size": 16},
+    )
+    config = parse(
+        {
+            "group": "g",
+            "label": "M1",
+            "source": "synth60",
+            "benchmark": "synth60-xsub",
+            "network": network,
+            "input": {"frames": 60, "every": 10},
+            "optim": optim,
+        }
+    )
     keep(tmp_path, MINE, STICK)
     assert not train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", only_look=True)
     train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", progress=False)

@@ -15,7 +15,13 @@ def shipped(root, pyproject) -> set[str]:
     "Files beside the modules that setuptools takes, from the root."
     data = pyproject["tool"]["setuptools"]["package-data"]
     folders = {package: root / package.replace(".", "/") for package in data}
-    return {path.relative_to(root).as_posix() for package, patterns in data.items() for pattern in patterns for path in folders[package].glob(pattern) if path.is_file()}
+    return {
+        path.relative_to(root).as_posix()
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in folders[package].glob(pattern)
+        if path.is_file()
+    }
 
 
 def test_the_package_data_are_what_the_package_reads(root, pyproject, monkeypatch):
@@ -26,11 +32,17 @@ def test_the_package_data_are_what_the_package_reads(root, pyproject, monkeypatc
     from stf_repro.evaluation import pretrained
 
     files = shipped(root, pyproject)
-    beside = [path for path in (root / "stf_repro").rglob("*") if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts]
+    beside = [
+        path
+        for path in (root / "stf_repro").rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    ]
     assert {path.relative_to(root).as_posix() for path in beside} == files
     read, text = set(), pretrained.Path.read_text
     monkeypatch.setattr(pretrained.Path, "read_text", lambda path, *a, **k: (read.add(path), text(path, *a, **k))[1])
-    monkeypatch.setattr(pretrained, "load_file", lambda path, *a, **k: (read.add(path), safetensors.torch.load_file(path, *a, **k))[1])
+    monkeypatch.setattr(
+        pretrained, "load_file", lambda path, *a, **k: (read.add(path), safetensors.torch.load_file(path, *a, **k))[1]
+    )
     for name in pretrained.SHIPPED:
         pretrained.load_pretrained(name)
     example = pretrained.example_clip()
@@ -56,7 +68,9 @@ def test_there_is_one_version(root, pyproject):
     "nbdev writes that of settings.ini into the package, and the package is where a wheel has it from."
     version = re.search(r"^version = (.+)$", (root / "settings.ini").read_text(), flags=re.MULTILINE)[1]
     assert f'__version__ = "{version}"' in (root / "stf_repro" / "__init__.py").read_text()
-    assert pyproject["project"]["dynamic"] == ["version"] and "stf_repro.__version__" in str(pyproject["tool"]["setuptools"]["dynamic"])
+    assert pyproject["project"]["dynamic"] == ["version"] and "stf_repro.__version__" in str(
+        pyproject["tool"]["setuptools"]["dynamic"]
+    )
     assert f"\n## {version} " in (root / "CHANGELOG.md").read_text()
 
 
@@ -67,6 +81,8 @@ def test_settings_of_nbdev_agree(root, pyproject):
     old = configparser.ConfigParser()
     old.read(root / "settings.ini")
     new = pyproject["tool"]["nbdev"]
-    assert {key: old["DEFAULT"][key] for key in ("nbs_path", "lib_path", "tst_flags")} == {key: new[key] for key in ("nbs_path", "lib_path", "tst_flags")}
+    assert {key: old["DEFAULT"][key] for key in ("nbs_path", "lib_path", "tst_flags")} == {
+        key: new[key] for key in ("nbs_path", "lib_path", "tst_flags")
+    }
     assert old["DEFAULT"]["allowed_cell_metadata_keys"].split() == new["allowed_cell_metadata_keys"]
     assert set(pyproject["project"]["optional-dependencies"]) == {"dev", "site"}

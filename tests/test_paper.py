@@ -24,6 +24,7 @@ def compose(root, path: Path) -> dict:
     return params
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_paper_resolves(clone):
     "`dvc repro --dry` lists downloads, preprocessing, 29 runs and 2 transfers, and its results."
     params = compose(clone, clone / "params.yaml")
@@ -47,10 +48,21 @@ def small(section: dict) -> dict:
     "A run of the paper on the stand-in: its frames, bodies, recipe and terms; a tiny network, few steps."
     prefix, _, split = section["benchmark"].partition("-")
     benchmark = f"{STANDIN[prefix]}-{split}" if prefix in STANDIN else "synthkinetics"
-    model = section["model"] | {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
-    optim = section["optim"] | {"epochs": 1, "batch_size": 4 if section.get("percent") else 8, "accumulate": 2, "milestones": []}
+    network = section["network"] | {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]}
+    optim = section["optim"] | {
+        "epochs": 1,
+        "batch_size": 4 if section.get("percent") else 8,
+        "accumulate": 2,
+        "milestones": [],
+    }
     objective = section["objective"] | {"warmup": 0.0}
-    return section | {"source": STANDIN[section["source"]], "benchmark": benchmark, "model": model, "optim": optim, "objective": objective}
+    return section | {
+        "source": STANDIN[section["source"]],
+        "benchmark": benchmark,
+        "network": network,
+        "optim": optim,
+        "objective": objective,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +71,18 @@ def paper(root, tmp_path_factory) -> Path:
     params = compose(root, folder / "params.yaml")
     for kind in ("runs", "transfers"):
         params[kind] = {key: small(section) for key, section in params[kind].items()}
-    params["sources"] = {"standin60": {"share": 0.0012}, "standin120": {"share": 0.0006}, "synthkinetics": {"train": 2, "val": 1}}
+    params["sources"] = {
+        "standin60": {"share": 0.0012},
+        "standin120": {"share": 0.0006},
+        "synthkinetics": {"train": 2, "val": 1},
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("data", "conf", "nbs", "dvc.yaml"):
         (folder / name).symlink_to(root / name)
     return folder
 
 
+@pytest.mark.slow
 def test_the_paper_runs_end_to_end_on_a_stand_in(paper, monkeypatch):
     monkeypatch.chdir(paper)
     params = yaml.safe_load((paper / "params.yaml").read_text())

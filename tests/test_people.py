@@ -16,7 +16,17 @@ from safetensors.torch import save_file
 
 from stf_repro.cli import main, parser
 from stf_repro.data.formats import FormatError
-from stf_repro.data.poses import KINECT_JOINTS, MEDIAPIPE_JOINTS, image_poses, mediapipe_poses, read_kinect, read_layout_file, read_mediapipe, read_openpose, read_poses
+from stf_repro.data.poses import (
+    KINECT_JOINTS,
+    MEDIAPIPE_JOINTS,
+    image_poses,
+    mediapipe_poses,
+    read_kinect,
+    read_layout_file,
+    read_mediapipe,
+    read_openpose,
+    read_poses,
+)
 from stf_repro.evaluation.pretrained import SHIPPED, example_clip, load_pretrained
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.config import run_configs
@@ -42,7 +52,9 @@ def run_folder(folder, name="stf-synth60"):
     "The folder of a finished training, made of a network that ships with the package."
     net = load_pretrained(name)
     folder.mkdir(parents=True)
-    save_file({key: value.contiguous() for key, value in net.network.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in net.network.state_dict().items()}, folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(net.card["config"]))
     (folder / "metrics.json").write_text("{}")
     return folder
@@ -66,7 +78,9 @@ def test_a_file_gets_the_probabilities_of_the_network(here, kick, capsys, name):
     out, err = capsys.readouterr()
     said = json.loads(out)
     assert said["network"] == name and said["synthetic"] is True and NOTE in err and len(err.splitlines()) == 1
-    assert [clip["file"] for clip in said["clips"]] == files and {clip["frames"] for clip in said["clips"]} == {kick.recording.bodies.shape[1]}
+    assert [clip["file"] for clip in said["clips"]] == files and {clip["frames"] for clip in said["clips"]} == {
+        kick.recording.bodies.shape[1]
+    }
     for clip in said["clips"]:
         assert [c["class"] for c in clip["classes"]] == [net.classes[k] for k in order]
         assert np.allclose([c["probability"] for c in clip["classes"]], p[order], atol=1e-4)
@@ -76,7 +90,9 @@ def test_the_text_names_the_file_and_as_many_classes_as_wanted(here, kick, capsy
     assert main(["predict", str(kick.path), "--top", "2"]) == 0
     out, err = capsys.readouterr()
     head, *rows = out.splitlines()
-    assert str(kick.path) in head and "1 body" in head and len(rows) == 2 and rows[0].split()[0] == "kick" and NOTE in err
+    assert (
+        str(kick.path) in head and "1 body" in head and len(rows) == 2 and rows[0].split()[0] == "kick" and NOTE in err
+    )
 
 
 def test_the_clip_of_the_package_has_a_name(here, kick, capsys):
@@ -142,7 +158,9 @@ def test_a_file_that_cannot_be_read_is_one_sentence(here, capsys, name, content,
     for command in (["predict", name], ["focus", name, "-o", "f.csv"]):
         assert main(command) == 1
         out, err = capsys.readouterr()
-        assert reason in err and name in err and len(err.splitlines()) == 1 and not out and not (here / "f.csv").exists()
+        assert (
+            reason in err and name in err and len(err.splitlines()) == 1 and not out and not (here / "f.csv").exists()
+        )
 
 
 @pytest.mark.parametrize("argv,reason", [
@@ -179,7 +197,9 @@ def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, na
     gradient = torch.autograd.grad(out.logits[0, net.classes.index(name)], X)[0]
     weight = gradient if form == "elementwise" else gradient.mean((2, 3), keepdim=True)
     Q = torch.relu((weight * X).sum(1))[:1]  # (1, T', V) of the person
-    Q = torch.nn.functional.interpolate(Q.transpose(1, 2), size=net.config.input.length, mode="linear").transpose(1, 2)[0]
+    Q = torch.nn.functional.interpolate(Q.transpose(1, 2), size=net.config.input.length, mode="linear").transpose(1, 2)[
+        0
+    ]
     assert main(["focus", str(kick.path), "-o", "f.csv", *options]) == 0
     said = capsys.readouterr()
     assert all(word in said.out for word in (module, form, name, "f.csv")) and NOTE in said.err
@@ -195,7 +215,12 @@ def test_a_focus_that_is_empty_is_said_to_be(here, kick, capsys, monkeypatch):
     from stf_repro.evaluation import ask
 
     monkeypatch.setitem(ask.FORMS, "mean_gradient", lambda gradient, X: 0 * X.sum(1))
-    assert main(["focus", str(kick.path), "-o", "f.csv", "--module", "g3d3", "--form", "mean_gradient", "--class", "punch"]) == 0
+    assert (
+        main(
+            ["focus", str(kick.path), "-o", "f.csv", "--module", "g3d3", "--form", "mean_gradient", "--class", "punch"]
+        )
+        == 0
+    )
     assert "zero everywhere: nothing in this module speaks for 'punch'" in capsys.readouterr().out
 
 
@@ -203,7 +228,11 @@ def test_the_pictures_show_every_frame_that_is_read(here, kick):
     for name in ("f.gif", "f.PNG"):
         assert main(["focus", str(kick.path), "-o", name]) == 0
     with Image.open("f.gif") as film, Image.open("f.PNG") as strip:
-        assert film.n_frames == len(range(0, kick.recording.bodies.shape[1], EVERY)) and strip.format == "PNG" and strip.width > 3 * strip.height
+        assert (
+            film.n_frames == len(range(0, kick.recording.bodies.shape[1], EVERY))
+            and strip.format == "PNG"
+            and strip.width > 3 * strip.height
+        )
         body = np.asarray(strip.convert("RGB")).astype(int)
     red = (body[..., 0] - body[..., 2] > 150).sum()
     assert red > 50  # the strongest joints
@@ -217,15 +246,22 @@ def pictures_of(path) -> list[np.ndarray]:
 
 def test_each_picture_of_the_animation_has_its_number_and_one_colour_key(here, kick):
     "The key, from pale to dark, is the same to the pixel in all of them, and so is all but the body and the number."
-    assert main(["focus", str(kick.path), "-o", "f.gif"]) == 0 and main(["focus", str(kick.path), "-o", "s.gif", "--rate", "30"]) == 0
+    assert (
+        main(["focus", str(kick.path), "-o", "f.gif"]) == 0
+        and main(["focus", str(kick.path), "-o", "s.gif", "--rate", "30"]) == 0
+    )
     pictures, seconds = pictures_of("f.gif"), pictures_of("s.gif")
     bottom = [picture[-40:] for picture in pictures]
     assert all((other == bottom[0]).all() for other in bottom)
     dark = [row for row in bottom[0] if (row < 200).sum() > 30]  # rows of the key
     along = np.median([row[45:125] for row in dark], 0)
-    assert (along[:15].mean() > along[30:50].mean() + 20) and (along[30:50].mean() > along[-15:].mean() + 40)  # as the eye sees it in grey, too
+    assert (along[:15].mean() > along[30:50].mean() + 20) and (
+        along[30:50].mean() > along[-15:].mean() + 40
+    )  # as the eye sees it in grey, too
     number = lambda pictures: [picture[-58:-42].tobytes() for picture in pictures]
-    assert len(set(number(pictures))) == len(set(number(seconds))) == len(pictures) and not set(number(pictures)) & set(number(seconds))
+    assert len(set(number(pictures))) == len(set(number(seconds))) == len(pictures) and not set(number(pictures)) & set(
+        number(seconds)
+    )
     title = [picture[:35] for picture in pictures]
     assert all((other == title[0]).all() for other in title) and (here / "f.gif").stat().st_size < 40_000
 
@@ -235,11 +271,16 @@ def test_seconds_are_shown_where_the_rate_is_known(here, kick, capsys):
     from stf_repro.report.focus_files import draw_look
 
     found = look(net := open_network(), read_for(net, kick.path)[0])
-    numbers = lambda fig: [ax.texts[0].get_text() for ax in fig.axes if ax.texts and ax.texts[0].get_text()[-1] in "0123456789)"]
+    numbers = lambda fig: [
+        ax.texts[0].get_text() for ax in fig.axes if ax.texts and ax.texts[0].get_text()[-1] in "0123456789)"
+    ]
     assert numbers(draw_look(net, found)) == [f"frame {t}" for t in range(0, 41, 6)]
     assert numbers(draw_look(net, found, rate=24)) == [f"{t} ({t / 24:.2f} s)" for t in range(0, 41, 6)]
     assert main(["focus", "example", "-o", "f.csv", "--rate", "24"]) == 0
-    assert {(row["frame"], row["seconds"]) for row in csv.DictReader((here / "f.csv").open())} >= {("0", "0.000"), ("36", "1.500")}
+    assert {(row["frame"], row["seconds"]) for row in csv.DictReader((here / "f.csv").open())} >= {
+        ("0", "0.000"),
+        ("36", "1.500"),
+    }
     for wrong in ("0", "-3", "nan", "thirty"):
         with pytest.raises(SystemExit):
             main(["focus", "example", "-o", "f.csv", "--rate", wrong])
@@ -270,7 +311,9 @@ def scores(folder, wrong: dict[int, int], benchmark="synth60-xsub", clips=range(
     folder.mkdir(parents=True)
     clips = np.array(list(clips))
     said = np.array([wrong.get(int(i), int(i) % 14) for i in clips])
-    np.savez(folder / "scores.npz", logits=np.eye(14, dtype=np.float32)[said], labels=clips % 14, names=clips.astype(str))
+    np.savez(
+        folder / "scores.npz", logits=np.eye(14, dtype=np.float32)[said], labels=clips % 14, names=clips.astype(str)
+    )
     (folder / "config.json").write_text(json.dumps({"benchmark": benchmark}))
     (folder / "metrics.json").write_text("{}")
 
@@ -278,7 +321,10 @@ def scores(folder, wrong: dict[int, int], benchmark="synth60-xsub", clips=range(
 def wilson(p: float, n: int) -> tuple[float, float]:
     "From the textbook."
     z = 1.959963984540054
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    middle, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
+    )
     return 100 * (middle - half), 100 * (middle + half)
 
 
@@ -288,7 +334,10 @@ def test_a_run_is_summed_up_over_its_trainings(here, capsys):
     assert main(["evaluate", "run", "--pairs", "1"]) == 0
     out = capsys.readouterr().out
     low, high = wilson(26 / 28, 28)  # 25 and 27 of 28
-    assert f"top-1  {100 * 26 / 28:.1f} %, over clips {low:.1f} to {high:.1f} (Wilson" in out and "seed-0 89.3, seed-1 96.4" in out
+    assert (
+        f"top-1  {100 * 26 / 28:.1f} %, over clips {low:.1f} to {high:.1f} (Wilson" in out
+        and "seed-0 89.3, seed-1 96.4" in out
+    )
     assert re.search(r"^  wave right hand +50\.0 +2$", out, re.M) and re.search(r"^  punch +75\.0 +2$", out, re.M)
     after = out.split("most confused pairs")[1].splitlines()
     assert after[1:] == [f"  {100 * 3 / 8:5.1f}     4  wave right hand - punch"]
@@ -336,8 +385,14 @@ def test_the_doctor_looks_at_a_project(here, capsys, small_params):
     (here / "dvc.yaml").write_text("stages: {}\n")
     (here / "params.yaml").write_text(yaml.safe_dump(small_params))
     code, said = doctor(capsys)
-    assert code == 0 and "0 of 2 finished (0 of 2 trainings)" in said["open    runs"] and "`stf train M1`" in said["open    to train"]
-    assert "made by `stf download synth60`" in said["open    source synth60"] and "dvc repro" in said["ok      can be run"]
+    assert (
+        code == 0
+        and "0 of 2 finished (0 of 2 trainings)" in said["open    runs"]
+        and "`stf train M1`" in said["open    to train"]
+    )
+    assert (
+        "made by `stf download synth60`" in said["open    source synth60"] and "dvc repro" in said["ok      can be run"]
+    )
     old = here / "runs" / "synthetic" / "ablation" / "M1" / "seed-0"
     old.mkdir(parents=True)
     (old / "metrics.json").write_text("{}")
@@ -350,7 +405,11 @@ def test_the_doctor_looks_at_a_project(here, capsys, small_params):
     small_params["sources"]["ntu60"] = None
     (here / "params.yaml").write_text(yaml.safe_dump(small_params))
     code, said = doctor(capsys)
-    assert code == 1 and "rose1.ntu.edu.sg" in said["missing source ntu60"] and "not the profile synthetic: source ntu60" in said["missing can be run"]
+    assert (
+        code == 1
+        and "rose1.ntu.edu.sg" in said["missing source ntu60"]
+        and "not the profile synthetic: source ntu60" in said["missing can be run"]
+    )
     (here / "params.yaml").write_text("profile: [")
     assert main(["doctor"]) == 1 and "is not YAML" in capsys.readouterr().err
 
@@ -363,21 +422,37 @@ def test_the_doctor_names_what_the_machine_lacks(here, capsys, small_params, mon
     monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 3e8}))
     monkeypatch.setattr(room, "_version", lambda name: None if name in ("dvc", "scipy") else "1.0")
     code, said = doctor(capsys)
-    assert code == 1 and said["missing packages"].startswith("scipy not installed") and said["missing pipeline"].startswith("dvc not installed")
+    assert (
+        code == 1
+        and said["missing packages"].startswith("scipy not installed")
+        and said["missing pipeline"].startswith("dvc not installed")
+    )
     assert "0.3 GB free" in said["missing disk"] and "packages, pipeline, disk" in said["missing can be run"]
 
 
 @pytest.mark.parametrize("argv", [["doctor"], ["--help"], ["predict", "--help"]])
 def test_these_answer_without_pytorch(argv):
     code = f"import sys; from stf_repro.cli import main\ntry: main({argv!r})\nexcept SystemExit: pass\nprint([n for n in ('torch', 'matplotlib', 'pandas') if n in sys.modules], file=sys.stderr)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()[-1] == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()[-1]
+        == "[]"
+    )
 
 
 def test_help_is_grouped_and_every_command_has_an_example(capsys):
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     text = parser().format_help()
-    groups = {re.match(r"\w+", part)[0]: re.findall(r"^  (\w+) ", part, re.M) for part in text.split("\n\n") if re.match(r"(own|pipeline|look|check)\b", part)}
-    assert groups == {"own": ["new"], "pipeline": ["download", "preprocess", "train", "render", "export", "pack"], "look": ["predict", "focus", "draw", "evaluate", "mechanism"], "check": ["doctor", "bench", "runs", "show"]}
+    groups = {
+        re.match(r"\w+", part)[0]: re.findall(r"^  (\w+) ", part, re.M)
+        for part in text.split("\n\n")
+        if re.match(r"(own|pipeline|look|check)\b", part)
+    }
+    assert groups == {
+        "own": ["new"],
+        "pipeline": ["download", "preprocess", "train", "render", "export", "pack"],
+        "look": ["predict", "focus", "draw", "evaluate", "mechanism"],
+        "check": ["doctor", "bench", "runs", "show"],
+    }
     assert sorted(sum(groups.values(), [])) == sorted(commands)
     assert all(f"Example: stf {name}" in " ".join(p.format_help().split()) for name, p in commands.items())
 
@@ -388,7 +463,11 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
     assert main(["show", "example"]) == 0
     example = capsys.readouterr().out
     frames = example_clip().recording.bodies.shape[1]
-    assert f"'kick', {frames} frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0] and example.count("says kick, 9") == len(SHIPPED) and "`stf focus example -o" in example
+    assert (
+        f"'kick', {frames} frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0]
+        and example.count("says kick, 9") == len(SHIPPED)
+        and "`stf focus example -o" in example
+    )
     assert main(["show"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(example) and said.out.splitlines()[-1].startswith("No project here") and not said.err
@@ -401,7 +480,10 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
     (folder / "metrics.json").write_text("{}")
     assert main(["show"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(example) and [line.split() for line in shown.splitlines()[-2:]] == [["M1", "M1", "0", "of", "1", "trained"], ["M5", "M5", "1", "of", "2", "trained"]]
+    assert shown.startswith(example) and [line.split() for line in shown.splitlines()[-2:]] == [
+        ["M1", "M1", "0", "of", "1", "trained"],
+        ["M5", "M5", "1", "of", "2", "trained"],
+    ]
 
 
 # poses as people have them
@@ -410,10 +492,72 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
 def test_bones_are_those_that_the_tools_draw():
     "From OpenPose's BODY_25 pairs and MediaPipe's POSE_CONNECTIONS: a tree needs four more of the latter, and cannot have all."
     pairs = lambda numbers: {frozenset(pair) for pair in numbers}
-    body25 = [(1, 8), (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24)]
+    body25 = [
+        (1, 8),
+        (1, 2),
+        (1, 5),
+        (2, 3),
+        (3, 4),
+        (5, 6),
+        (6, 7),
+        (8, 9),
+        (9, 10),
+        (10, 11),
+        (8, 12),
+        (12, 13),
+        (13, 14),
+        (1, 0),
+        (0, 15),
+        (15, 17),
+        (0, 16),
+        (16, 18),
+        (14, 19),
+        (19, 20),
+        (14, 21),
+        (11, 22),
+        (22, 23),
+        (11, 24),
+    ]
     assert pairs(LAYOUTS["body25"].bones) == pairs(body25)
-    mediapipe = [(0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22), (18, 20)]
-    mediapipe += [(11, 23), (12, 24), (23, 24), (23, 25), (24, 26), (25, 27), (26, 28), (27, 29), (28, 30), (29, 31), (30, 32), (27, 31), (28, 32)]
+    mediapipe = [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 7),
+        (0, 4),
+        (4, 5),
+        (5, 6),
+        (6, 8),
+        (9, 10),
+        (11, 12),
+        (11, 13),
+        (13, 15),
+        (15, 17),
+        (15, 19),
+        (15, 21),
+        (17, 19),
+        (12, 14),
+        (14, 16),
+        (16, 18),
+        (16, 20),
+        (16, 22),
+        (18, 20),
+    ]
+    mediapipe += [
+        (11, 23),
+        (12, 24),
+        (23, 24),
+        (23, 25),
+        (24, 26),
+        (25, 27),
+        (26, 28),
+        (27, 29),
+        (28, 30),
+        (29, 31),
+        (30, 32),
+        (27, 31),
+        (28, 32),
+    ]
     own = pairs(LAYOUTS["mediapipe33"].bones)
     assert own - pairs(mediapipe) == pairs([(0, 9), (0, 10), (0, 11), (0, 12)])
 
@@ -441,18 +585,29 @@ def landmarks():
 
 
 def as_json(values, wrap=lambda frame: frame):
-    return json.dumps([wrap([dict(zip(("x", "y", "z", "visibility"), point)) for point in frame] if np.any(frame) else None) for frame in values.tolist()])
+    return json.dumps(
+        [
+            wrap([dict(zip(("x", "y", "z", "visibility"), point)) for point in frame] if np.any(frame) else None)
+            for frame in values.tolist()
+        ]
+    )
 
 
 def as_wide(values, column, names, extra=True):
     head = [column(name, axis) for name in names for axis in ("x", "y", "z", "v")[: values.shape[2]]]
-    rows = [[t / 30, *(["" if not frame.any() else v for v in frame.ravel().tolist()])] for t, frame in enumerate(values)]
+    rows = [
+        [t / 30, *(["" if not frame.any() else v for v in frame.ravel().tolist()])] for t, frame in enumerate(values)
+    ]
     lines = [["time", *head], *rows] if extra else [row[1:] for row in rows]
     return "\n".join(",".join(map(str, row)) for row in lines)
 
 
 def as_long(values, names):
-    rows = [f"{t};{name};{';'.join(map(str, p))}" for t, frame in enumerate(values.tolist()) for name, p in zip(names, frame)]
+    rows = [
+        f"{t};{name};{';'.join(map(str, p))}"
+        for t, frame in enumerate(values.tolist())
+        for name, p in zip(names, frame)
+    ]
     return "\n".join(["frame;landmark;x;y;z;visibility", *rows])
 
 
@@ -481,7 +636,11 @@ def test_landmarks_in_the_image_keep_their_visibility(tmp_path, landmarks):
     np.save(tmp_path / "a.npy", np.stack([landmarks, landmarks]))  # two people
     recording = read_mediapipe(tmp_path / "a.npy", image=True)
     assert recording.layout.name == "mediapipe33-image"
-    assert recording.bodies.shape == (2, 5, 33, 2) and np.allclose(recording.bodies[1], landmarks[..., :2]) and np.allclose(recording.confidence[0], landmarks[..., 3])
+    assert (
+        recording.bodies.shape == (2, 5, 33, 2)
+        and np.allclose(recording.bodies[1], landmarks[..., :2])
+        and np.allclose(recording.confidence[0], landmarks[..., 3])
+    )
 
 
 @pytest.mark.parametrize("content,reason", [
@@ -500,7 +659,11 @@ def test_json_that_holds_no_landmarks_is_named(tmp_path, content, reason):
 @pytest.mark.parametrize("column", [lambda n, a: f"{n}_{a.upper()}", lambda n, a: f"{n}.{a}", None])
 def test_a_table_of_a_kinect_is_the_recording_that_it_was_made_of(here, kick, capsys, column):
     xyz = kick.recording.bodies[0].astype(np.float64)
-    (here / "k.csv").write_text("\ufeff" + as_wide(xyz, column, KINECT_JOINTS) if column else as_wide(xyz, lambda n, a: "", KINECT_JOINTS, extra=False))
+    (here / "k.csv").write_text(
+        "\ufeff" + as_wide(xyz, column, KINECT_JOINTS)
+        if column
+        else as_wide(xyz, lambda n, a: "", KINECT_JOINTS, extra=False)
+    )
     recording = read_kinect(here / "k.csv")
     assert recording.layout == kick.recording.layout and (recording.bodies == kick.recording.bodies[:1]).all()
     assert main(["predict", "k.csv", "--top", "1"]) == 0 and "kick" in capsys.readouterr().out
@@ -528,7 +691,9 @@ def test_a_table_that_holds_no_body_is_named(tmp_path, text, reason):
 def openpose(folder, people: dict[int, list]):
     folder.mkdir()
     for t, there in people.items():
-        (folder / f"video_{t:012d}_keypoints.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": np.ravel(p).tolist()} for p in there]}))
+        (folder / f"video_{t:012d}_keypoints.json").write_text(
+            json.dumps({"people": [{"pose_keypoints_2d": np.ravel(p).tolist()} for p in there]})
+        )
     return folder
 
 
@@ -538,8 +703,14 @@ def test_a_folder_of_openpose_is_one_recording(tmp_path, V, layout):
     pixels = p * [1280, 720, 1]
     folder = openpose(tmp_path / "clip", {7: [pixels[0]], 8: [], 10: [pixels[1], pixels[2]]})
     recording = read_openpose(folder, image_shape=(720, 1280))
-    assert recording.layout.name == layout and recording.name == "clip" and recording.present.tolist() == [[True, False, False, True], [False, False, False, True]]
-    assert np.allclose(recording.bodies[0, 0], p[0, :, :2], atol=1e-6) and np.allclose(recording.confidence[1, 3], p[2, :, 2])
+    assert (
+        recording.layout.name == layout
+        and recording.name == "clip"
+        and recording.present.tolist() == [[True, False, False, True], [False, False, False, True]]
+    )
+    assert np.allclose(recording.bodies[0, 0], p[0, :, :2], atol=1e-6) and np.allclose(
+        recording.confidence[1, 3], p[2, :, 2]
+    )
     with pytest.raises(FormatError, match="give the image's height and width"):
         read_openpose(folder)
     with pytest.raises(FormatError, match=f"{V} joints of the layout {layout}; expected 17, coco17"):
@@ -558,7 +729,11 @@ def test_a_joint_without_a_score_is_not_there():
     keypoints = np.full((2, 17, 3), 0.5)
     keypoints[0, 3, 2] = 0
     recording = image_poses("a", keypoints, "coco17")
-    assert recording.bodies[0, 0, 3].tolist() == [0, 0] and recording.bodies[0, 1, 3].tolist() == [0.5, 0.5] and recording.present.all()
+    assert (
+        recording.bodies[0, 0, 3].tolist() == [0, 0]
+        and recording.bodies[0, 1, 3].tolist() == [0.5, 0.5]
+        and recording.present.all()
+    )
     with pytest.raises(FormatError, match="expected \\(T, V, 3\\)"):
         image_poses("a", keypoints[..., :2], "coco17")
     with pytest.raises(FormatError, match="expected \\(T, 33, C\\)"):
@@ -577,7 +752,9 @@ def test_a_layout_of_your_own_is_a_list_of_bones(tmp_path, kick):
     "Hung on any root; and an array of it is read."
     wanted = Layout("stick", tuple(STICK["joints"]), ((1, 0), (2, 1), (3, 1)), 0)
     assert layout_of(tmp_path) == wanted
-    assert layout_of(tmp_path, root="head", centre="hip", name="mine") == Layout("mine", tuple(STICK["joints"]), ((1, 2), (0, 1), (3, 1)), 2, 0)
+    assert layout_of(tmp_path, root="head", centre="hip", name="mine") == Layout(
+        "mine", tuple(STICK["joints"]), ((1, 2), (0, 1), (3, 1)), 2, 0
+    )
     np.save(tmp_path / "a.npy", np.ones((6, 4, 3)))
     assert read_poses(tmp_path / "a.npy", wanted)[0].layout == wanted
 

@@ -167,9 +167,7 @@ def random_recordings(draw):
     present = np.array([[draw(st.booleans()) for _ in range(T)] for _ in range(M)])
     present[draw(st.integers(0, min(M, 4) - 1)), draw(st.integers(0, T - 1))] = True
     bodies = (
-        rng.normal(size=(M, 1, 25, 3)) * 0.4
-        + rng.normal(size=(M, T, 25, 3)) * 0.1
-        + rng.normal(size=(M, 1, 1, 3)) * 2
+        rng.normal(size=(M, 1, 25, 3)) * 0.4 + rng.normal(size=(M, T, 25, 3)) * 0.1 + rng.normal(size=(M, 1, 1, 3)) * 2
     )
     bodies *= rng.random((M, T, 25, 1)) > draw(st.sampled_from([0.0, 0.2]))
     bodies = (bodies * present[..., None, None]).astype(np.float32)
@@ -182,8 +180,8 @@ def test_fast_paths_equal_the_loop(tmp_path_factory, recording, frames):
     expected = loop_preprocess(recording, frames)
     np.testing.assert_allclose(to_array(recording, frames), expected, atol=1e-5)  # metres, up to about 10
     folder = tmp_path_factory.mktemp("random")
-    x, present = replay(Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)),
-        torch.tensor([0]), frames
+    x, present = replay(
+        Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)), torch.tensor([0]), frames
     )
     shutil.rmtree(folder)
     np.testing.assert_allclose(x[0].numpy(), expected, atol=1e-5)
@@ -207,9 +205,7 @@ def test_rotation_keeps_bone_lengths_and_replay_repeats(recording):
             for child, parent in NTU.bones:
                 if seen[child] and seen[parent]:
                     expected = np.linalg.norm(raw[child] - raw[parent])
-                    assert (
-                        abs(np.linalg.norm(x[m, t, child] - x[m, t, parent]) - expected) < 1e-5
-                    )  # fp32, metres
+                    assert abs(np.linalg.norm(x[m, t, child] - x[m, t, parent]) - expected) < 1e-5  # fp32, metres
 
 
 def test_rotation_is_orthonormal_and_aligns(recordings):
@@ -233,9 +229,7 @@ def test_an_opposite_bone_is_left_as_it_is():
 
 def test_other_layouts_are_not_rotated():
     rng = np.random.default_rng(0)
-    recording = Recording(
-        "a", rng.normal(size=(1, 9, 20, 3)).astype(np.float32), np.ones((1, 9), bool), KINECT
-    )
+    recording = Recording("a", rng.normal(size=(1, 9, 20, 3)).astype(np.float32), np.ones((1, 9), bool), KINECT)
     clip = clip_of(recording)
     assert (clip.rotation == np.eye(3)).all() and len(clip.bodies) == 1
     np.testing.assert_array_equal(clip.bodies[0], recording.bodies[0])
@@ -276,9 +270,7 @@ def test_resample_equals_the_loop(kinect_clips, frames):
     x, present = resample(clips, order, frames)
     assert x.shape == (6, 3, frames, 20, 1) and present.shape == (6, 1) and present.all()
     for n, i in enumerate(order):
-        np.testing.assert_allclose(
-            x[n].numpy(), loop_resample(bodies[i], frames), atol=1e-5
-        )  # fp32 against fp64
+        np.testing.assert_allclose(x[n].numpy(), loop_resample(bodies[i], frames), atol=1e-5)  # fp32 against fp64
 
 
 def test_resample_for_training(kinect_clips):
@@ -328,11 +320,7 @@ def test_store_round_trip(store, recordings):
     assert len(again) == 8 and again.layout == NTU and again.source == "ntu60"
     for i, recording in enumerate(recordings):
         clip = clip_of(recording)
-        assert (
-            again.names[i] == clip.name
-            and again.labels[i] == clip.label
-            and again.num_frames[i] == clip.num_frames
-        )
+        assert again.names[i] == clip.name and again.labels[i] == clip.label and again.num_frames[i] == clip.num_frames
         assert again.attributes(i) == recording.attributes
         np.testing.assert_array_equal(again.rotations[i], clip.rotation)
         for m, body in enumerate(clip.bodies):
@@ -464,6 +452,7 @@ def raw(tmp_path, recordings):
     return folder
 
 
+@pytest.mark.slow
 def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, recordings, monkeypatch):
     import stf_repro.data.preprocess as module
 
@@ -574,7 +563,11 @@ def loop_kinetics(r, frames=300):
     for t in range(min(T, frames)):
         for m in range(min(M, 5)):
             if r.present[m, t]:
-                data[0, t, :, m], data[1, t, :, m], data[2, t, :, m] = r.bodies[m, t, :, 0], r.bodies[m, t, :, 1], r.confidence[m, t]
+                data[0, t, :, m], data[1, t, :, m], data[2, t, :, m] = (
+                    r.bodies[m, t, :, 0],
+                    r.bodies[m, t, :, 1],
+                    r.confidence[m, t],
+                )
     data[0:2] = data[0:2] - 0.5
     data[1:2] = -data[1:2]
     data[0][data[2] == 0] = 0
@@ -600,7 +593,12 @@ def test_kinetics_preprocessing_equals_the_loops(seed, M, T, lost):
         if len(people) > 1:
             scores[1] = rng.permutation(scores[0])  # the same numbers in another order
         scores[0 if len(people) else slice(0), 0] = 0.5
-        frames.append({"frame_index": t, "skeleton": [{"pose": np.round(rng.random(36), 3).tolist(), "score": s.tolist()} for s in scores]})
+        frames.append(
+            {
+                "frame_index": t,
+                "skeleton": [{"pose": np.round(rng.random(36), 3).tolist(), "score": s.tolist()} for s in scores],
+            }
+        )
     r = parse_kinetics(json.dumps({"data": frames, "label_index": 3}).encode(), "v")
     np.testing.assert_allclose(to_array(r, 20), loop_kinetics(r, 20), atol=1e-6)
 
@@ -640,11 +638,17 @@ def loop_denoise(r):
     if len(frames) > 1:
         upright = {}
         for m, body in frames.items():
-            flat = sum(max(j[0] for j in f) - min(j[0] for j in f) > 0.8 * (max(j[1] for j in f) - min(j[1] for j in f)) for f in body)
+            flat = sum(
+                max(j[0] for j in f) - min(j[0] for j in f) > 0.8 * (max(j[1] for j in f) - min(j[1] for j in f))
+                for f in body
+            )
             if flat / len(body) < 0.69754:
                 upright[m] = body
         frames = upright or frames
-    motion = {m: sum(np.var([j[c] for f in body for j in f], dtype=np.float32) for c in range(3)) for m, body in frames.items()}
+    motion = {
+        m: sum(np.var([j[c] for f in body for j in f], dtype=np.float32) for c in range(3))
+        for m, body in frames.items()
+    }
     most = max(motion, key=lambda m: (motion[m], -m))
     return [m for m in frames if m == most or 0.089925 <= motion[m] <= 2]
 
@@ -711,7 +715,12 @@ def test_a_worker_that_dies_is_told_and_the_rest_is_kept(tmp_path, recordings):
     for subject in range(1, 500):
         (raw / f"S001C001P{subject:03d}R001A001.skeleton").write_text(format_ntu(recordings[1]))
     (tmp_path / "run.py").write_text(DIES)
-    result = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(raw), str(tmp_path / "out")], capture_output=True, text=True, timeout=100)
+    result = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), str(raw), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert result.returncode == 1 and "WorkerError: a worker process died" in result.stderr, result.stderr
     assert (tmp_path / "out.part" / "journal.jsonl").exists() and not (tmp_path / "out").exists()
     assert preprocess("synth60", raw, tmp_path / "out", workers=1)["clips"] == 499
@@ -735,7 +744,14 @@ def test_a_fault_of_ours_costs_one_recording(tmp_path, recordings, monkeypatch):
 def made_clips(n, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        Clip(f"c{i:03d}", i % 3, {"subject": i}, [rng.normal(size=(rng.integers(1, 9), 25, 3)).astype(np.float32) for _ in range(1 + i % 2)], 9, np.eye(3))
+        Clip(
+            f"c{i:03d}",
+            i % 3,
+            {"subject": i},
+            [rng.normal(size=(rng.integers(1, 9), 25, 3)).astype(np.float32) for _ in range(1 + i % 2)],
+            9,
+            np.eye(3),
+        )
         for i in range(n)
     ]
 
@@ -745,7 +761,12 @@ def files_of(folder):
 
 
 @settings(max_examples=40, deadline=None)
-@given(stop=st.integers(0, 9), cut=st.integers(0, 600), which=st.sampled_from(["frames.npy", "journal.jsonl"]), flip=st.booleans())
+@given(
+    stop=st.integers(0, 9),
+    cut=st.integers(0, 600),
+    which=st.sampled_from(["frames.npy", "journal.jsonl"]),
+    flip=st.booleans(),
+)
 def test_a_torn_writer_is_continued_from_what_holds(tmp_path_factory, stop, cut, which, flip):
     "Whatever is missing or damaged at the end of either file, the finished store is the one of an undisturbed writer."
     folder, clips = tmp_path_factory.mktemp("torn"), made_clips(10)
@@ -850,4 +871,6 @@ def test_pyskl_pickles_are_preprocessed_with_their_splits(tmp_path, recordings):
     for i, r in enumerate(recordings):
         clip = clip_of(r)
         assert store.names[i] == r.name and store.attributes(i) == r.attributes | {"xsub": int(i >= 5)}
-        np.testing.assert_array_equal(store.frames[store.offsets[i, 0] : store.offsets[i, 0] + store.lengths[i, 0]], clip.bodies[0])
+        np.testing.assert_array_equal(
+            store.frames[store.offsets[i, 0] : store.offsets[i, 0] + store.lengths[i, 0]], clip.bodies[0]
+        )

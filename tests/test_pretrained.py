@@ -15,8 +15,15 @@ from stf_repro.data.made.actions import SyntheticConfig
 from stf_repro.data.made.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.localisation import clip_focus
-from stf_repro.evaluation.pretrained import FOLDER, SHIPPED, choose_example, clips_of, example_clip, load_pretrained, rounded
-from stf_repro.model.stf import STF
+from stf_repro.evaluation.pretrained import (
+    FOLDER,
+    SHIPPED,
+    choose_example,
+    clips_of,
+    example_clip,
+    load_pretrained,
+    rounded,
+)
 from stf_repro.model.variants import elementwise
 from stf_repro.training.epoch import make_batch
 
@@ -43,7 +50,9 @@ def test_a_network_scores_what_its_card_says(made, name):
             correct += int((net.network(x).argmax(1) == clips.labels[part]).sum())
     accuracy = net.card["accuracy"]
     assert accuracy["clips"] == len(test) == 252
-    assert abs(correct - accuracy["correct"]) <= 1 and accuracy["top1_percent"] == round(100 * accuracy["correct"] / len(test), 1)
+    assert abs(correct - accuracy["correct"]) <= 1 and accuracy["top1_percent"] == round(
+        100 * accuracy["correct"] / len(test), 1
+    )
 
 
 def test_networks_are_whole_and_ready():
@@ -52,8 +61,10 @@ def test_networks_are_whole_and_ready():
         assert not net.network.training and all(p.dtype == torch.float32 for p in net.network.parameters())
         assert net.network.head.out_features == len(net.classes) == 14 and net.layout.name == "ntu25"
         assert {"what", "intended_use", "licence", "data", "accuracy", "training", "config", "history"} <= set(net.card)
-        assert len(net.card["history"]["epoch"]) == net.config.optim.epochs and len(net.card["training"]["commit"]) == 40
-    assert isinstance(net.network, STF) and net.card["history"]["exploration"][-1] is not None
+        assert (
+            len(net.card["history"]["epoch"]) == net.config.optim.epochs and len(net.card["training"]["commit"]) == 40
+        )
+    assert net.network.stf and net.card["history"]["exploration"][-1] is not None
 
 
 def test_an_unknown_network_names_the_nearest():
@@ -80,19 +91,29 @@ def test_the_example_is_the_recording_that_its_rule_chooses(made):
     (raw, clips), example = made, example_clip()
     name = example.recording.name
     again = (raw / f"{name}.skeleton").read_text().split()
-    assert np.allclose([float(word) for word in example.path.read_text().split()], [float(word) for word in again], atol=2e-5)  # written with five decimals
+    assert np.allclose(
+        [float(word) for word in example.path.read_text().split()], [float(word) for word in again], atol=2e-5
+    )  # written with five decimals
     truth = read_truth(raw / "truth.jsonl")[name]
     assert (read_truth(example.path.parent / "truth.jsonl")[name] == truth).all()
     networks = {key: (net.network, net.config) for key in SHIPPED for net in [load_pretrained(key)]}
     chosen, how = choose_example(networks, clips, raw)
-    kicks = [clips.store.names[i] for i in load_pretrained("stf-synth60").benchmark.indices(clips.store, "test") if clips.store.labels[i] == 3]
-    assert {chosen, name} <= set(kicks) and how.split(" On ")[0] == example.chosen.split(" On ")[0] == f"{len(kicks)} test clips show 'kick'."
+    kicks = [
+        clips.store.names[i]
+        for i in load_pretrained("stf-synth60").benchmark.indices(clips.store, "test")
+        if clips.store.labels[i] == 3
+    ]
+    assert {chosen, name} <= set(kicks) and how.split(" On ")[0] == example.chosen.split(" On ")[
+        0
+    ] == f"{len(kicks)} test clips show 'kick'."
     for network, own in networks.values():  # what the rule asks for, also where a last bit chose another clip
         view = clip_focus(network, example.clips, torch.tensor([0]), own.input, module="gcn1", form=elementwise)
         assert int(view.said) == 3 and bool(example.truth(own.input).flatten()[view.Q.argmax()])
     config = networks["stf-synth60"][1].input
     laid = example.truth(config)[0, 0].numpy()  # some of 60 frames; a shorter clip is repeated
-    assert (laid == truth[0][np.arange(0, 60, config.every) % truth.shape[1]]).all() and set(np.flatnonzero(laid.any(0))) == {17, 18, 19}
+    assert (laid == truth[0][np.arange(0, 60, config.every) % truth.shape[1]]).all() and set(
+        np.flatnonzero(laid.any(0))
+    ) == {17, 18, 19}
 
 
 def test_an_action_that_fits_nowhere(made):

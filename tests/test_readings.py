@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from stf_repro.model.fast.passes import accelerate
 from stf_repro.model.focus import focus, gradients, normalise
 from stf_repro.model.losses import frozen_statistics
-from stf_repro.model.msg3d import MODULES, MSG3D
+from stf_repro.model.nets.msg3d import MODULES, MSG3D
 from stf_repro.model.objective import TERMS, FocusReading, Objective, Scene
 from stf_repro.model.readings import READINGS, read_as
 from stf_repro.model.variants import CHOICES, FixedBalance, arguments, fixed_gradients, soft_threshold
@@ -68,7 +68,10 @@ def test_beta_and_Q_of_a_module_lie_on_one_tensor():
         module.register_forward_pre_hook(lambda module, args, name=name: seen.__setitem__(name, args[0]))
     out = model.run(batch(persons=1))
     assert all(seen[name] is out.maps[name] for name in MODULES)
-    assert all(out.beta[name].shape == normalise(Q).shape for name, Q in zip(MODULES, focus(out.logits[:, 0], list(out.maps.values()))))
+    assert all(
+        out.beta[name].shape == normalise(Q).shape
+        for name, Q in zip(MODULES, focus(out.logits[:, 0], list(out.maps.values())))
+    )
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
@@ -79,7 +82,9 @@ def test_the_pathways_of_a_block_share_values_and_not_gradients(fast, kind):
     out = (accelerate(model) if fast else model).run(batch(persons=1), HERE)
     score = out.logits.amax(1).sum()
     for i in (1, 2, 3):
-        a, b, whole = torch.autograd.grad(score, [out.maps[f"gcn{i}"], out.maps[f"g3d{i}"], out.places["block"][f"gcn{i}"]], retain_graph=True)
+        a, b, whole = torch.autograd.grad(
+            score, [out.maps[f"gcn{i}"], out.maps[f"g3d{i}"], out.places["block"][f"gcn{i}"]], retain_graph=True
+        )
         assert torch.equal(out.maps[f"gcn{i}"], out.maps[f"g3d{i}"]) and a.any() and b.any()
         torch.testing.assert_close(a + b, whole)
         Q = focus(score, [out.maps[f"gcn{i}"], out.maps[f"g3d{i}"]])
@@ -105,7 +110,12 @@ def test_the_places_hold_what_they_say():
     "Against hooks on the layers: the result of the graph convolution, the end of each pathway, the last map."
     model, seen = network(MSG3D, persons=1).eval(), {}
     for i, block in enumerate(model.blocks, 1):
-        for name, layer in ((f"graph/gcn{i}", block.gcn), (f"output/gcn{i}", block.gcn_tcn), (f"output/g3d{i}", block.g3d[0]), (f"last/{i}", block.tcn)):
+        for name, layer in (
+            (f"graph/gcn{i}", block.gcn),
+            (f"output/gcn{i}", block.gcn_tcn),
+            (f"output/g3d{i}", block.g3d[0]),
+            (f"last/{i}", block.tcn),
+        ):
             layer.register_forward_hook(lambda layer, args, out, name=name: seen.__setitem__(name, out))
     out = model.run(batch(persons=1))
     for i in (1, 2, 3):
@@ -128,12 +138,19 @@ def test_a_soft_threshold_is_that_of_the_paper():
 def test_exploration_alone_leaves_the_cross_entropy_out_of_the_total():
     model, x = opened(), batch(persons=1)
     labels = model.run(x).logits.argmax(1).detach()
-    objective = Objective({t: s for t, s in ALL.items() if t != "adjacency"}, warmup=0.0, schedule=CHOICES["separation"].options["alone"], balance=FixedBalance)
+    objective = Objective(
+        {t: s for t, s in ALL.items() if t != "adjacency"},
+        warmup=0.0,
+        schedule=CHOICES["separation"].options["alone"],
+        balance=FixedBalance,
+    )
     (names,) = objective.plan(0, 0, 0.5)
     losses = objective(model, x, labels, HERE, names)
     assert names == ("exploration",) and losses.factors["cross_entropy"] == 0
     torch.testing.assert_close(losses.total, 0.1 * losses.terms["exploration"])
-    torch.testing.assert_close(losses.terms["cross_entropy"], cross_entropy(losses.logits, labels))  # measured all the same
+    torch.testing.assert_close(
+        losses.terms["cross_entropy"], cross_entropy(losses.logits, labels)
+    )  # measured all the same
 
 
 def test_a_reading_is_a_word_of_a_configuration_and_single_choices_overrule_it():
@@ -144,7 +161,13 @@ def test_a_reading_is_a_word_of_a_configuration_and_single_choices_overrule_it()
     with pytest.raises(ValueError, match="unknown reading 'lineaged'; did you mean 'lineage'?"):
         read_as("lineaged")
     with pytest.raises(ValueError, match="hands out no maps there"):
-        scene = Scene(Bare(), torch.zeros(2, 3, 4, 5, 1), torch.zeros(2).long(), torch.ones(2, 1, dtype=torch.bool), FocusReading(**arguments(read_as("lineage"))["focus"]))
+        scene = Scene(
+            Bare(),
+            torch.zeros(2, 3, 4, 5, 1),
+            torch.zeros(2).long(),
+            torch.ones(2, 1, dtype=torch.bool),
+            FocusReading(**arguments(read_as("lineage"))["focus"]),
+        )
         scene.focus("only")
 
 
@@ -152,7 +175,7 @@ class Bare(torch.nn.Module):
     "A network of somebody else's, with one map and no places."
 
     def run(self, x, present=None):
-        from stf_repro.model.msg3d import Output
+        from stf_repro.model.contract import Output
 
         X = x.flatten(3).requires_grad_()
         return Output(X.mean((2, 3)), {"only": X})

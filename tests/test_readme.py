@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-TEXT = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md", "data/README.md")}
+TEXT = {
+    name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md", "data/README.md")
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -42,14 +44,24 @@ BY_CI = {"make repro", "make test"}  # too long to nest: .ci/run executes them
 ELSEWHERE = ("nbdev_test", "git clone")  # run by `make test`; not reached from here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in BY_CI and not c.startswith(ELSEWHERE)])
 def test_command_runs(command, clone):
     bin_ = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(clone)}
-    result = subprocess.run(rehearse(command), shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=120)
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONPATH": str(clone),
+    }
+    result = subprocess.run(
+        rehearse(command), shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     if command.startswith("dvc exp run"):
-        assert {word for word in command.split() if "@" in word} <= {*result.stdout.split()}  # the stages it names are there
+        assert {word for word in command.split() if "@" in word} <= {
+            *result.stdout.split()
+        }  # the stages it names are there
     if "profile=sbu" in command:
         assert {"download@sbu", "train@M1", "train@M5", "results_study@study"} <= set(result.stdout.split())
 
@@ -70,18 +82,33 @@ for i in $(seq $last); do SLURM_ARRAY_TASK_ID=$i sh -c "$word"; done
 @pytest.fixture
 def loop(project, small_params, tmp_path):
     "Runs a loop of CONTRIBUTING in a small project with a transfer; returns the trainings that it called."
-    base = small_params["runs"]["M1"] | {"seeds": [0, 1], "percent": 50, "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1, "milestones": []}}
-    small_params |= {"runs": {"M1": base | {"group": "main"}}, "transfers": {"S": base | {"group": "transfer", "start": "M1"}}}
+    base = small_params["runs"]["M1"] | {
+        "seeds": [0, 1],
+        "percent": 50,
+        "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1, "milestones": []},
+    }
+    small_params |= {
+        "runs": {"M1": base | {"group": "main"}},
+        "transfers": {"S": base | {"group": "transfer", "start": "M1"}},
+    }
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
 
     def run(text: str, trains: bool) -> list[str]:
         real = f'exec "{sys.executable}" -m stf_repro.cli "$@"'
-        shims = {"stf": STF_SHIM.format(act=real if trains else f"test $1 = train || {real}"), "sbatch": SBATCH_SHIM, "dvc": "#!/bin/sh\n"}
+        shims = {
+            "stf": STF_SHIM.format(act=real if trains else f"test $1 = train || {real}"),
+            "sbatch": SBATCH_SHIM,
+            "dvc": "#!/bin/sh\n",
+        }
         for name, content in shims.items():
             (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
             (tmp_path / "bin" / name).write_text(content)
             (tmp_path / "bin" / name).chmod(0o755)
-        environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
         result = subprocess.run(["sh", "-ec", text], cwd=project, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
         return [line for line in (project / "calls.txt").read_text().splitlines() if line.startswith("train")]
@@ -89,12 +116,15 @@ def loop(project, small_params, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_loop_over_several_devices_trains_runs_then_transfers(loop, project):
     "Two slots, on the CPU."
     text = next(block for block in LOOPS if "xargs" in block)
     assert text.count("cuda:$GPU") == 1 and "-P 4" in text
     calls = loop(text.replace("cuda:$GPU", "cpu").replace("-P 4", "-P 2"), trains=True)
-    assert sorted(calls[:2]) == [f"train M1 --seed {n} --device cpu" for n in range(2)] and sorted(calls[2:]) == [f"train S --seed {n} --device cpu" for n in range(2)]
+    assert sorted(calls[:2]) == [f"train M1 --seed {n} --device cpu" for n in range(2)] and sorted(calls[2:]) == [
+        f"train S --seed {n} --device cpu" for n in range(2)
+    ]
     assert len(list((project / "runs").glob("*/*/*/seed-*/metrics.json"))) == 4
     assert loop(text.replace("cuda:$GPU", "cpu").replace("-P 4", "-P 2"), trains=True) == calls  # nothing is left to do
 
@@ -106,7 +136,9 @@ def test_the_slots_of_the_loop_are_its_devices(loop):
 
 def test_the_array_gives_each_task_its_line(loop):
     calls = loop(next(block for block in LOOPS if "sbatch" in block), trains=False)
-    assert calls == [f"train M1 --seed {n}" for n in range(2)] * 2  # nothing was trained, so the second pass finds the same
+    assert (
+        calls == [f"train M1 --seed {n}" for n in range(2)] * 2
+    )  # nothing was trained, so the second pass finds the same
 
 
 def test_the_long_commands_are_run_by_ci():
@@ -128,18 +160,37 @@ def test_links_and_pictures_exist():
     for name, text in TEXT.items():
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             place = os.path.normpath(Path(name).parent / target)
-            assert target.startswith("https://") or (ROOT / place).exists() or is_still_to_be_made(place), f"{name} links to {target}"
+            assert target.startswith("https://") or (ROOT / place).exists() or is_still_to_be_made(place), (
+                f"{name} links to {target}"
+            )
 
 
 def test_links_of_notebooks_lead_somewhere():
     "Those of results from where they are executed to: results/<profile>/<name>/."
-    profiles = {path.stem: yaml.safe_load(path.read_text()).get("results", {}).values() for path in (ROOT / "conf" / "profile").glob("*.yaml")}
-    results = {ROOT / "results" / profile / name: name for profile, groups in profiles.items() for group in groups for name in group}
+    profiles = {
+        path.stem: yaml.safe_load(path.read_text()).get("results", {}).values()
+        for path in (ROOT / "conf" / "profile").glob("*.yaml")
+    }
+    results = {
+        ROOT / "results" / profile / name: name
+        for profile, groups in profiles.items()
+        for group in groups
+        for name in group
+    }
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
-    places = [(path, path.parent) for folder in ("book", "reference", "appendix", "benchmarks") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
-    for path, folder in [*places, *((ROOT / "nbs" / "results" / f"{name}.ipynb", folder) for folder, name in results.items())]:
+    places = [
+        (path, path.parent)
+        for folder in ("book", "reference", "networks", "appendix", "benchmarks")
+        for path in (ROOT / "nbs" / folder).glob("*.ipynb")
+    ]
+    for path, folder in [
+        *places,
+        *((ROOT / "nbs" / "results" / f"{name}.ipynb", folder) for folder, name in results.items()),
+    ]:
         for cell in json.loads(path.read_text())["cells"]:
-            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ():
+            for target in (
+                re.findall(r"\]\(([^)#\s]+)[^)]*\)", "".join(cell["source"])) if cell["cell_type"] == "markdown" else ()
+            ):
                 place = Path(os.path.normpath(folder / target))
                 assert target.startswith("https://") or place in made or place.exists(), f"{path} links to {target}"
 
@@ -147,11 +198,20 @@ def test_links_of_notebooks_lead_somewhere():
 def test_no_figure_of_a_run_is_repeated():
     "They differ from one kind of processor to the next, and a copy would not follow. Accuracies, steps and p values have decimals."
     pages = [*(ROOT / "nbs" / "results").glob("*.ipynb"), *(ROOT / "nbs" / "reference").glob("5*_report.*.ipynb")]
-    prose = {p.name: "\n".join("".join(c["source"]) for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "markdown") for p in pages}
+    prose = {
+        p.name: "\n".join(
+            "".join(c["source"]) for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "markdown"
+        )
+        for p in pages
+    }
     assert len(prose) > 20
     for name, text in (TEXT | prose).items():
         text = re.sub(r"<!-- (answer|headline).*?end of \1 -->", "", text, flags=re.S)  # written by `stf render`
-        text = re.sub(r"```.*?```|`[^`]*`|\[(doi|arXiv):[^]]*\]|https://[^)\s]*", "", text, flags=re.S).replace("Apache-2.0", "").replace("84.80 stays 84.80", "")
+        text = (
+            re.sub(r"```.*?```|`[^`]*`|\[(doi|arXiv):[^]]*\]|https://[^)\s]*", "", text, flags=re.S)
+            .replace("Apache-2.0", "")
+            .replace("84.80 stays 84.80", "")
+        )
         assert not re.search(r"\d\.\d|±\s*\d|\bp\s*[<=]\s*\d", re.sub(r"\b3\.1\d\b", "", text)), name
 
 
@@ -159,8 +219,13 @@ def test_the_first_screen():
     "What it is, whether it helps, a picture, the table and a command stand before anything else; the page is short."
     text = TEXT["README.md"]
     head = text[: text.index("\n## ")]
-    places = [head.index(part) for part in ("Does STF help?", "![", "<!-- headline", "git clone", "stf focus example", "01_the_idea")]
-    own = lambda text: re.sub(r"```mermaid.*?```|<!-- (answer|headline).*?end of \1 -->", "", text, flags=re.S).split()  # without what is generated
+    places = [
+        head.index(part)
+        for part in ("Does STF help?", "![", "<!-- headline", "git clone", "stf focus example", "01_the_idea")
+    ]
+    own = lambda text: re.sub(
+        r"```mermaid.*?```|<!-- (answer|headline).*?end of \1 -->", "", text, flags=re.S
+    ).split()  # without what is generated
     assert places == sorted(places) and len(own(text[: text.index("git clone")])) < 150 and len(own(text)) < 1050
 
 

@@ -16,8 +16,19 @@ import yaml
 from stf_repro.cli import main
 from stf_repro.report.charts import draw_seeds, seed_limits
 from stf_repro.evaluation.statistics import Effect
-from stf_repro.report.front import FOUND, TITLES, counted, finding, found_accuracy, found_adjacency, found_focus, front_page, state
-from stf_repro.report.notebooks import NotebookError, _check, committed_pages, own_parameters, profile_params, render
+from stf_repro.report.front import (
+    FOUND,
+    TITLES,
+    counted,
+    finding,
+    found_accuracy,
+    found_adjacency,
+    found_focus,
+    front_page,
+    state,
+)
+from stf_repro.report.notebooks import NotebookError, _check, committed_pages, own_parameters, render
+from stf_repro.training.params import ConfigError, profile_params
 from stf_repro.report.tables.ablation import ablation, ablation_long, ablation_table
 from stf_repro.report.tables.cells import NOT_RUN, columns, read_published
 from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
@@ -36,7 +47,12 @@ from stf_repro.report.tables.transfer import scarce, transfer
 from stf_repro.report.words import words
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {"xsub60": "synth60-xsub", "xview60": "synth60-xview", "xsub120": "synth120-xsub", "xset120": "synth120-xset"}  # Kinetics is left out: not run
+SETTINGS = {
+    "xsub60": "synth60-xsub",
+    "xview60": "synth60-xview",
+    "xsub120": "synth120-xsub",
+    "xset120": "synth120-xset",
+}  # Kinetics is left out: not run
 
 
 def write_run(root, table, key, seed, label, benchmark, modality="joint", percent=None, start=None, n=70, classes=14):
@@ -47,10 +63,27 @@ def write_run(root, table, key, seed, label, benchmark, modality="joint", percen
     labels = np.arange(n) % classes
     logits = (rng.normal(size=(n, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
     np.savez(folder / "scores.npz", logits=logits, labels=labels, names=np.arange(n).astype(str))
-    model = {"name": "stf" if label in ("M4", "M5") else "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
-    config = {"group": table, "label": label, "source": benchmark.split("-")[0], "benchmark": benchmark, "model": model, "seed": seed, "percent": percent, "start": start}
+    network = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
+    config = {
+        "group": table,
+        "label": label,
+        "source": benchmark.split("-")[0],
+        "benchmark": benchmark,
+        "network": network,
+        "stf": label in ("M4", "M5"),
+        "seed": seed,
+        "percent": percent,
+        "start": start,
+    }
     config |= {"input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality}, "optim": {"epochs": 8}}
-    record = {"hardware": "a made-up machine", "seconds": 2.5, "commit": "0" * 40, "uncommitted_changes": False, "versions": {"torch": "0"}, "date": "2026-01-02"}
+    record = {
+        "hardware": "a made-up machine",
+        "seconds": 2.5,
+        "commit": "0" * 40,
+        "uncommitted_changes": False,
+        "versions": {"torch": "0"},
+        "date": "2026-01-02",
+    }
     for name, content in (("config", config), ("record", record), ("metrics", {"top1_best": 50.0})):
         (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -84,7 +117,10 @@ def params(root):
 
 @pytest.fixture(scope="module")
 def rendered(project, params):
-    return {name: render(project, params, name) for name in ("table1_datasets", "table2_comparison", "table3_transfer", "table4_scarce", "table5_ablation")}
+    return {
+        name: render(project, params, name)
+        for name in ("table1_datasets", "table2_comparison", "table3_transfer", "table4_scarce", "table5_ablation")
+    }
 
 
 def read(folder) -> pd.DataFrame:
@@ -121,7 +157,10 @@ def test_published_cells_are_those_of_the_reference(root, rendered, name, source
 def test_table_1_is_published_beside_counted(root, rendered):
     own, expected = read(rendered["table1_datasets"]), reference(root, "table1_datasets")
     own = own[own.rows.str.startswith("published")]
-    assert own.published_train.tolist() == expected.train_sequences.tolist() and own.published_test.tolist() == expected.test_sequences.tolist()
+    assert (
+        own.published_train.tolist() == expected.train_sequences.tolist()
+        and own.published_test.tolist() == expected.test_sequences.tolist()
+    )
     ntu = own[own.dataset != "Kinetics"]
     assert (ntu.published_train == ntu.counted_train).all() and (ntu.published_test == ntu.counted_test).all()
 
@@ -138,8 +177,13 @@ def test_what_people_read_shows_every_published_figure(root, rendered):
     for r in published.itertuples():
         found = cells.pop((r.method, words(r.dataset, r.protocol, r.modality)))
         assert found == "?" if not r.top1 else found.split(" ")[0] == r.top1 + r.marker, r
-        assert r.source in ("poster", "") or found.endswith({"original-paper": "(p)", "later-citation": "(c)", "inferred": "(i)"}[r.source]), r
-    assert set(cells.values()) == {"-"} and (published.top1 == "").sum() == text.split("**As published")[1].split(LEGEND)[0].count("?") == 7
+        assert r.source in ("poster", "") or found.endswith(
+            {"original-paper": "(p)", "later-citation": "(c)", "inferred": "(i)"}[r.source]
+        ), r
+    assert (
+        set(cells.values()) == {"-"}
+        and (published.top1 == "").sum() == text.split("**As published")[1].split(LEGEND)[0].count("?") == 7
+    )
     assert LEGEND in text
 
 
@@ -153,8 +197,12 @@ def test_not_run_is_said(rendered):
     assert len(ours) == 30 and (ours[kinetics].state == NOT_RUN).all() and (ours[~kinetics].state == "run").all()
     assert (ours[kinetics].ours_top1 == "").all() and (ours[~kinetics].ours_top1 != "").all()
     table5 = read(rendered["table5_ablation"]).set_index("model")
-    assert table5.ours_top1["M4"] == "" and table5.ours_top1["M5"] != "" and table5.step_mean["M5"] == ""  # no row above
-    row = next(line for line in (rendered["table5_ablation"] / "table.md").read_text().splitlines() if line.startswith("| M4"))
+    assert (
+        table5.ours_top1["M4"] == "" and table5.ours_top1["M5"] != "" and table5.step_mean["M5"] == ""
+    )  # no row above
+    row = next(
+        line for line in (rendered["table5_ablation"] / "table.md").read_text().splitlines() if line.startswith("| M4")
+    )
     assert row.count(NOT_RUN) == 2  # the accuracy and the step
     assert json.loads((rendered["table5_ablation"] / "made.json").read_text())["missing"] == ["M4"]
 
@@ -166,7 +214,9 @@ def test_ours_is_the_mean_over_seeds(project, rendered):
         for path in sorted((project / "runs" / "synthetic" / key).glob("*/scores.npz")):
             z = np.load(path)
             tops.append(100 * np.mean(z["logits"].argmax(1) == z["labels"]))
-        assert float(table.ours_top1[model]) == pytest.approx(np.mean(tops)) and float(table.ours_spread[model]) == pytest.approx(max(tops) - min(tops))
+        assert float(table.ours_top1[model]) == pytest.approx(np.mean(tops)) and float(
+            table.ours_spread[model]
+        ) == pytest.approx(max(tops) - min(tops))
 
 
 def top_of(runs: list) -> dict[tuple, float]:
@@ -176,7 +226,11 @@ def top_of(runs: list) -> dict[tuple, float]:
 
 def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
     "M1 has seeds that M2 and M3 have not: all rows are of the two seeds that all have."
-    runs = [invent(label, s, push=push) for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2))) for s in seeds]
+    runs = [
+        invent(label, s, push=push)
+        for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2)))
+        for s in seeds
+    ]
     top = top_of(runs)
     rows, used = ablation(runs, read_published(root, "table5_ablation"))
     assert rows[0].step is None and rows[3].own is rows[3].step is None
@@ -185,7 +239,9 @@ def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
         assert row.own.values == pytest.approx([top[model, s] for s in (2, 3)])
         assert below is None or row.step.values == pytest.approx({s: top[model, s] - top[below, s] for s in (2, 3)})
     assert rows[2].gain.values == pytest.approx({s: top["M3", s] - top["M1", s] for s in (2, 3)})
-    assert rows[2].step.trainings == pytest.approx(abs(np.subtract(*rows[2].step.values.values())) / 2)  # two seeds: half their distance
+    assert rows[2].step.trainings == pytest.approx(
+        abs(np.subtract(*rows[2].step.values.values())) / 2
+    )  # two seeds: half their distance
 
 
 SEEDS = {"M1": range(5), "M5": range(1, 4)}  # what two arms have; they share 1, 2 and 3
@@ -212,8 +268,19 @@ def pages(root) -> dict[str, tuple[list, list]]:
 def test_all_rows_of_a_page_have_the_same_seeds(root):
     "Those that all arms share, and all runs of these; the footer says how many, and which."
     for name, (used, given) in pages(root).items():
-        facts = lambda runs: sorted((r.config["label"], r.config["benchmark"], r.config["input"]["modality"], r.config["percent"] or 100, r.seed) for r in runs)
-        assert facts(used) == [f for f in facts(given) if f[-1] in (1, 2, 3)] and {r.seed for r in used} == {1, 2, 3}, name
+        facts = lambda runs: sorted(
+            (
+                r.config["label"],
+                r.config["benchmark"],
+                r.config["input"]["modality"],
+                r.config["percent"] or 100,
+                r.seed,
+            )
+            for r in runs
+        )
+        assert facts(used) == [f for f in facts(given) if f[-1] in (1, 2, 3)] and {r.seed for r in used} == {1, 2, 3}, (
+            name
+        )
         assert "- seeds: 3 of each network: 1, 2, 3\n" in provenance(used, "x")
 
 
@@ -237,7 +304,9 @@ def test_a_sixth_row_stands_beside_the_papers_five(root):
     last = ablation_table(rows, "synth60-xsub").iloc[-1]
     assert last.iloc[0] == "M5e" and [v for head, v in last.items() if head.startswith("published")] == ["", ""]
     long = ablation_long(rows, "synth60-xsub").iloc[-1]
-    assert long[["L_e", "L_d", "L_Gk", "L_c"]].all() and all(v == "" for head, v in long.items() if head.startswith("published"))
+    assert long[["L_e", "L_d", "L_Gk", "L_c"]].all() and all(
+        v == "" for head, v in long.items() if head.startswith("published")
+    )
     rows, used = ablation(five, published)
     assert [r.model for r in rows] == published.model.tolist() and len(used) == 25
 
@@ -256,12 +325,20 @@ def test_an_axis_is_as_long_as_its_points_not_its_intervals():
     draw_seeds(ax, points, ["a", "b", "not run"])
     low, high = ax.get_xlim()
     assert (low, high) == seed_limits(points.value) and low < 0 and 5 < high < 7
-    arrows = {line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() in ("<", ">")}
+    arrows = {
+        line.get_marker(): (line.get_xdata()[0], line.get_ydata()[0])
+        for line in ax.lines
+        if line.get_marker() in ("<", ">")
+    }
     assert arrows == {"<": (low, 0), ">": (high, 0)}  # of the first row only
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines if line.get_marker() == "|"]
     np.testing.assert_allclose(marks, [(3.0, 0), (2.05, 1)])
     drawn = np.concatenate([c.get_offsets() for c in ax.collections if len(c.get_offsets())])
-    assert sorted(drawn[:, 0].tolist()) == [1, 2, 2.1, 5] and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b", "not run"]
+    assert sorted(drawn[:, 0].tolist()) == [1, 2, 2.1, 5] and [t.get_text() for t in ax.get_yticklabels()] == [
+        "a",
+        "b",
+        "not run",
+    ]
     plt.close(fig)
 
 
@@ -272,16 +349,25 @@ def test_means_stand_among_the_points_of_their_kind():
     draw_seeds(ax, points, ["a"], {"one": "#000000", "two": "#0072B2"})
     heights = {round(float(x), 3): float(y) for c in ax.collections for x, y in c.get_offsets()}
     means = {line.get_xdata()[0]: line.get_ydata()[0] for line in ax.lines if line.get_marker() == "|"}
-    assert means[1.5] == pytest.approx(heights[1.0]) == pytest.approx(heights[2.0]) and means[3.5] == pytest.approx(heights[4.0]) and means[1.5] < means[3.5]
+    assert (
+        means[1.5] == pytest.approx(heights[1.0]) == pytest.approx(heights[2.0])
+        and means[3.5] == pytest.approx(heights[4.0])
+        and means[1.5] < means[3.5]
+    )
     plt.close(fig)
 
 
 def test_fused_cells_come_from_summed_scores(project, rendered):
     ours = read(rendered["table2_comparison"])
-    own = ours[(ours.kind == "ours") & (ours.method == "STF") & (ours.stands_for == "NTU60 xview") & (ours.modality == "J+B")].iloc[0]
+    own = ours[
+        (ours.kind == "ours") & (ours.method == "STF") & (ours.stands_for == "NTU60 xview") & (ours.modality == "J+B")
+    ].iloc[0]
     tops = []
     for seed in range(2):
-        j, b = (np.load(project / "runs" / "synthetic" / "main" / f"stf-xview60-{m}" / f"seed-{seed}" / "scores.npz") for m in ("joint", "bone"))
+        j, b = (
+            np.load(project / "runs" / "synthetic" / "main" / f"stf-xview60-{m}" / f"seed-{seed}" / "scores.npz")
+            for m in ("joint", "bone")
+        )
         tops.append(100 * np.mean((j["logits"] + b["logits"]).argmax(1) == j["labels"]))
     assert float(own.ours_top1) == pytest.approx(np.mean(tops)) and own.dataset == "synth60-xview"
 
@@ -293,8 +379,12 @@ def test_synthetic_figures_stand_under_no_real_name(rendered):
             if line.startswith("|") and "ours" in line:
                 heads = [c.strip() for c in line.strip("|").split("|")]
                 real = [h for h in heads if re.search(r"NTU|Kinetics", h)]
-                assert all(h.startswith("published") for h in real) and not any(h.startswith("published") and "synth" in h for h in heads)
-        assert "synthetic: made by this project" in (folder / "table.md").read_text() or folder.name == "table1_datasets"
+                assert all(h.startswith("published") for h in real) and not any(
+                    h.startswith("published") and "synth" in h for h in heads
+                )
+        assert (
+            "synthetic: made by this project" in (folder / "table.md").read_text() or folder.name == "table1_datasets"
+        )
     wide = (rendered["table2_comparison"] / "table.md").read_text().split("**As published")[1]
     assert not re.search(r"^\| .*ours", wide, flags=re.M)
 
@@ -307,7 +397,11 @@ def test_real_results_do_join_the_papers_layout(project):
     for run in runs:
         run.config["benchmark"] = run.config["benchmark"].replace("synth", "ntu")
     joined = with_ours(wide, comparison(runs, published)[0])
-    assert joined.method.tolist()[-2:] == ["MS-G3D, ours", "STF, ours"] and joined.iloc[-1]["Kinetics-Skeleton, joints"] == NOT_RUN and joined.iloc[-1]["NTU RGB+D 60, cross-subject, joints"] != NOT_RUN
+    assert (
+        joined.method.tolist()[-2:] == ["MS-G3D, ours", "STF, ours"]
+        and joined.iloc[-1]["Kinetics-Skeleton, joints"] == NOT_RUN
+        and joined.iloc[-1]["NTU RGB+D 60, cross-subject, joints"] != NOT_RUN
+    )
     assert "no real data" not in provenance(runs, "paper")
 
 
@@ -327,7 +421,9 @@ def test_left_over_runs_are_refused(project):
 def test_every_benchmark_has_its_column():
     from stf_repro.data.benchmarks import BENCHMARKS
 
-    assert {setting(b) for b in BENCHMARKS if b.startswith("synth")} == {setting(b) for b in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset", "kinetics400")}
+    assert {setting(b) for b in BENCHMARKS if b.startswith("synth")} == {
+        setting(b) for b in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset", "kinetics400")
+    }
     assert [b for b in BENCHMARKS if is_made(b) and BENCHMARKS[b].source.startswith(("ntu", "kinetics400"))] == []
 
 
@@ -343,7 +439,7 @@ def test_tables_are_read_in_words(rendered):
 def test_every_short_name_has_words(root):
     "Of the modules, forms and protocols that the code knows, and of the published tables."
     from stf_repro.data.benchmarks import BENCHMARKS
-    from stf_repro.model.msg3d import MODULES
+    from stf_repro.model.nets.msg3d import MODULES
     from stf_repro.model.variants import CHOICES
 
     for name in (*MODULES, *CHOICES["focus_form"].options, *(key for key in BENCHMARKS if "-" in key)):
@@ -351,7 +447,11 @@ def test_every_short_name_has_words(root):
     for table in ("table2_sota", "table4_scarce", "table5_ablation"):
         for r in reference(root, table)[["dataset", "protocol", "modality"]].drop_duplicates().itertuples(index=False):
             assert not re.search(SHORT, words(*r)), r
-    assert words("NTU120", "xset", "B") == "NTU RGB+D 120, cross-setup, bones" and words("sbu-3") == "SBU Kinect Interaction, fold 3" and words("random", "") == "random"
+    assert (
+        words("NTU120", "xset", "B") == "NTU RGB+D 120, cross-setup, bones"
+        and words("sbu-3") == "SBU Kinect Interaction, fold 3"
+        and words("random", "") == "random"
+    )
 
 
 # files
@@ -362,7 +462,9 @@ def test_latex_is_escaped_and_has_one_row_a_row(rendered):
         tex = (folder / "table.tex").read_text()
         body = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
         assert body.count(r"\toprule") == body.count(r"\bottomrule") == body.count(r"\begin{tabular}") >= 1
-        assert not re.search(r"(?<!\\)[%_#]", re.sub(r"\\begin\{tabular\}\{l*\}", "", body)) and not re.search(r"[±‡†]", body)
+        assert not re.search(r"(?<!\\)[%_#]", re.sub(r"\\begin\{tabular\}\{l*\}", "", body)) and not re.search(
+            r"[±‡†]", body
+        )
     odd = pd.DataFrame({"a_b": ["5 % & more"], "c": ["x^2 ± 1"]})
     assert r"a\_b" in latex(odd) and r"5 \% \& more" in latex(odd) and r"$\pm$" in latex(odd)
 
@@ -373,7 +475,16 @@ def digest(folder) -> dict[str, str]:
 
 def test_the_same_input_gives_the_same_bytes(project, params, rendered):
     before = digest(rendered["table5_ablation"])
-    assert {"table5_ablation.ipynb", "table.csv", "table.md", "table.tex", "figure.png", "figure.svg", "made.json", "trainings.npz"} == set(before)
+    assert {
+        "table5_ablation.ipynb",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "figure.png",
+        "figure.svg",
+        "made.json",
+        "trainings.npz",
+    } == set(before)
     assert digest(render(project, params, "table5_ablation")) == before
     for folder in rendered.values():  # nothing of this machine in what is kept
         for path in folder.iterdir():
@@ -391,7 +502,11 @@ def test_a_notebook_that_fails_leaves_the_last_result(project, params, rendered,
     finally:
         path.write_text(good)
     results = project / "results" / "synthetic"
-    assert digest(rendered["table3_transfer"]) == before and (results / "table3_transfer.failed.ipynb").exists() and not list(results.glob(".*"))
+    assert (
+        digest(rendered["table3_transfer"]) == before
+        and (results / "table3_transfer.failed.ipynb").exists()
+        and not list(results.glob(".*"))
+    )
     (results / "table3_transfer.failed.ipynb").unlink()
 
 
@@ -400,7 +515,10 @@ def test_a_notebook_that_fails_leaves_the_last_result(project, params, rendered,
 
 def notebook(*sources: str, metadata=None) -> str:
     "A notebook; its first cell takes the parameters."
-    cells = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": text} for i, text in enumerate(("profile = 'x'\nout = '.'", *sources))]
+    cells = [
+        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "outputs": [], "execution_count": None, "source": text}
+        for i, text in enumerate(("profile = 'x'\nout = '.'", *sources))
+    ]
     cells[0]["metadata"] = {"tags": ["parameters"]}
     return json.dumps({"cells": cells, "metadata": metadata or {}, "nbformat": 4, "nbformat_minor": 5})
 
@@ -411,7 +529,9 @@ def tiny(tmp_path, monkeypatch, capfd):
     root = tmp_path / "tiny"
     (root / "nbs" / "results").mkdir(parents=True)
     (root / "dvc.yaml").write_text("stages: {}\n")
-    (root / "params.yaml").write_text(yaml.safe_dump({"profile": "p", "sources": {"s": {}}, "runs": {"M1": {}}, "results": {"main": {"tiny": {}}}}))
+    (root / "params.yaml").write_text(
+        yaml.safe_dump({"profile": "p", "sources": {"s": {}}, "runs": {"M1": {}}, "results": {"main": {"tiny": {}}}})
+    )
 
     monkeypatch.chdir(root)
 
@@ -429,13 +549,21 @@ def test_the_kernel_is_that_of_this_python(tiny, tmp_path):
     "Whatever is called python3 on JUPYTER_PATH, and whatever IPython and Python would run at their start."
     spec = tmp_path / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
-    (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}))
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"})
+    )
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     for path in (startup / "00.py", tmp_path / "start.py"):
         path.write_text("foreign = True")
-    places = {"JUPYTER_PATH": str(tmp_path / "jupyter"), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONSTARTUP": str(tmp_path / "start.py")}
-    code, error = tiny(notebook("import sys; open('said', 'w').write(f\"{sys.executable} {'foreign' in globals()}\")"), **places)
+    places = {
+        "JUPYTER_PATH": str(tmp_path / "jupyter"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "PYTHONSTARTUP": str(tmp_path / "start.py"),
+    }
+    code, error = tiny(
+        notebook("import sys; open('said', 'w').write(f\"{sys.executable} {'foreign' in globals()}\")"), **places
+    )
     assert code == 0, error
     assert (tiny.out / "said").read_text() == f"{sys.executable} False"
 
@@ -445,7 +573,11 @@ def test_a_process_that_dies_in_a_cell_is_one_sentence(tiny):
     code, error = tiny(notebook("import os; os._exit(9)"))
     assert code == 1 and error.count("\n") == 1
     assert "tiny.ipynb" in error and "died" in error and "memory" in error and "tiny.failed.ipynb" in error
-    assert (tiny.out / "good").exists() and (tiny.out.parent / "tiny.failed.ipynb").exists() and not list(tiny.out.parent.glob(".*"))
+    assert (
+        (tiny.out / "good").exists()
+        and (tiny.out.parent / "tiny.failed.ipynb").exists()
+        and not list(tiny.out.parent.glob(".*"))
+    )
 
 
 def test_a_cell_that_fails_is_one_sentence(tiny):
@@ -455,7 +587,20 @@ def test_a_cell_that_fails_is_one_sentence(tiny):
     assert "raise ValueError" in (tiny.out.parent / "tiny.failed.ipynb").read_text()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"cells": null}', '{"cells": [{}]}', '{"worksheets": [], "nbformat": 3}', notebook("1").replace('{"cell_type": "code", "id": "c1"', '{"cell_type": "cod", "id": "c1"'), notebook("1").replace('"code"', '"raw"')])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"cells": null}',
+        '{"cells": [{}]}',
+        '{"worksheets": [], "nbformat": 3}',
+        notebook("1").replace('{"cell_type": "code", "id": "c1"', '{"cell_type": "cod", "id": "c1"'),
+        notebook("1").replace('"code"', '"raw"'),
+    ],
+)
 def test_a_broken_notebook_is_named(tiny, text):
     code, error = tiny(text)
     assert code == 1 and error.count("\n") == 1 and "nbs/results/tiny.ipynb" in error, error
@@ -505,7 +650,21 @@ def test_results_in_params_are_checked(tiny, results, reason):
     assert code == 1 and reason in error and error.count("\n") == 1
 
 
-FIGURES = ["faithfulness", "figure_adjacency", "figure_classwise", "figure_confusion", "figure_focus", "localisation", "mechanism", "search", "sensitivity", "study", "table_similarity", "terms", "why"]
+FIGURES = [
+    "faithfulness",
+    "figure_adjacency",
+    "figure_classwise",
+    "figure_confusion",
+    "figure_focus",
+    "localisation",
+    "mechanism",
+    "search",
+    "sensitivity",
+    "study",
+    "table_similarity",
+    "terms",
+    "why",
+]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -513,23 +672,33 @@ def test_a_figure_without_runs_says_which(root, tmp_path, monkeypatch, name):
     "The cells of the notebook, one after the other, in a project where nothing was trained."
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(tmp_path)
-    cells = [c for c in json.loads((root / "nbs" / "results" / f"{name}.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
+    cells = [
+        c
+        for c in json.loads((root / "nbs" / "results" / f"{name}.ipynb").read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
     names = {}
-    with pytest.raises(ValueError, match="there is no finished run of M.*; `stf runs` lists what is still to be trained"):
+    with pytest.raises(
+        ValueError, match="there is no finished run of M.*; `stf runs` lists what is still to be trained"
+    ):
         for cell in cells:
             exec("".join(cell["source"]), names)
 
 
 def test_every_notebook_that_needs_runs_is_tested_without(root):
     tables = {*(f"table{n}" for n in range(1, 6)), "reproducibility"}  # these show `not run`
-    assert {p.stem for p in (root / "nbs" / "results").glob("*.ipynb") if p.stem.split("_")[0] not in tables} == set(FIGURES)
+    assert {p.stem for p in (root / "nbs" / "results").glob("*.ipynb") if p.stem.split("_")[0] not in tables} == set(
+        FIGURES
+    )
 
 
 def test_unknown_results_are_told_with_the_nearest(project, params):
     with pytest.raises(NotebookError, match="no results notebook 'table5_ablaton'; did you mean 'table5_ablation'"):
         render(project, params, "table5_ablaton")
     with pytest.raises(NotebookError, match="profile 'x' has no result 'localisation'; it has: table5_ablation"):
-        render(project, {"profile": "x", "results": {"ablation": {"table5_ablation": None}, "truth": None}}, "localisation")
+        render(
+            project, {"profile": "x", "results": {"ablation": {"table5_ablation": None}, "truth": None}}, "localisation"
+        )
 
 
 def test_every_profile_gives_its_notebooks_parameters_that_they_know(root):
@@ -576,7 +745,9 @@ def invented(config):
         for name, module in getattr(model, "stf", {}).items():
             module.gate.fill_(0.5 if config.choices.get("stf_gate") else 0.001)
             module.beta[0].weight.mul_(0.01)
-            module.beta[0].bias.fill_(-1.0 if config.label == "L_Gk alone" else 3.0)  # Q is mostly small, so that -1 is nearer to it
+            module.beta[0].bias.fill_(
+                -1.0 if config.label == "L_Gk alone" else 3.0
+            )  # Q is mostly small, so that -1 is nearer to it
             module.beta[0].bias.add_(0.01 * config.seed)
         for block in model.blocks:
             for unit in (block.gcn, *block.g3d):
@@ -591,7 +762,8 @@ def choices(root, made_data, tmp_path_factory):
     from dvc.utils.hydra import compose_and_dump
 
     from stf_repro.data.clips import ClipStore
-    from stf_repro.training.config import ModelConfig, run_configs
+    from stf_repro.model.nets.msg3d import MSG3DConfig
+    from stf_repro.training.config import run_configs
     from stf_repro.training.params import read_params
     from stf_repro.training.record import origin, write_results
 
@@ -603,15 +775,23 @@ def choices(root, made_data, tmp_path_factory):
         shutil.copytree(made_data / name, folder / name)
     compose_and_dump(folder / "params.yaml", str(root / "conf"), None, "config", "", ["profile=choices"])
     params, store = read_params(folder / "params.yaml"), ClipStore.open(folder / "clips" / "synth60")
-    scored = [i for i, name in enumerate(store.names) if name[8:12] == "P002"]  # people 1 and 2 train, one of two is held out
+    scored = [
+        i for i, name in enumerate(store.names) if name[8:12] == "P002"
+    ]  # people 1 and 2 train, one of two is held out
     labels, names = store.labels[scored].astype(np.int64), np.array([store.names[i] for i in scored])
     rng = np.random.default_rng(0)
     for key, seeds in INVENTED.items():
         any_seed = next(iter(run_configs(params, key).values()))
         for seed in seeds:
-            config = any_seed.model_copy(update={"seed": seed, "model": ModelConfig(name=any_seed.model.name, width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))})
+            config = any_seed.model_copy(
+                update={"seed": seed, "network": MSG3DConfig(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))}
+            )
             model = invented(config)
-            scores = {"logits": (rng.normal(size=(len(labels), 14)) + 2 * np.eye(14)[labels]).astype(np.float32), "labels": labels, "names": names}
+            scores = {
+                "logits": (rng.normal(size=(len(labels), 14)) + 2 * np.eye(14)[labels]).astype(np.float32),
+                "labels": labels,
+                "names": names,
+            }
             history = [{"epoch": 1, "lr": 0.1, "test_top1": 50.0, "test_top5": 50.0, "test_loss": 1.0}]
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             record = origin(torch.device("cpu")) | {"seconds": 36.0}
@@ -648,7 +828,12 @@ def test_a_choice_is_compared_with_m5_over_shared_seeds(choices, sensitivity):
     text = (sensitivity / "table.md").read_text()
     rows = cells_of(text, "Accuracy on clips held out of the training part, by subject")
     base, changes = tops(folder, "M5"), {}
-    for key, label in (("early", "every focus early, element by element (together)"), ("focus-form-elementwise", "focus element by element"), ("stf-gate-half", "gate half open"), ("focus-scale-norm", "focus scaled to norm 1")):
+    for key, label in (
+        ("early", "every focus early, element by element (together)"),
+        ("focus-form-elementwise", "focus element by element"),
+        ("stf-gate-half", "gate half open"),
+        ("focus-scale-norm", "focus scaled to norm 1"),
+    ):
         own = tops(folder, key)
         changes[label] = np.array([own[s] - base[s] for s in sorted(set(own) & set(base))])
     assert [row["row"] for row in rows] == ["M5", *sorted(changes, key=lambda label: -changes[label].mean())]
@@ -656,7 +841,9 @@ def test_a_choice_is_compared_with_m5_over_shared_seeds(choices, sensitivity):
     clear = 0
     for row in rows[1:]:
         values, cell = changes[row["row"]], row["change (± 95 % over seeds)"].split(" ± ")
-        assert float(cell[0]) == pytest.approx(values.mean(), abs=0.006) and row["seeds"] == str(max(len(values), len(tops(folder, "early")) if "early" in row["row"] else 0))
+        assert float(cell[0]) == pytest.approx(values.mean(), abs=0.006) and row["seeds"] == str(
+            max(len(values), len(tops(folder, "early")) if "early" in row["row"] else 0)
+        )
         if len(values) > 1:
             half = quantile[len(values)] * values.std(ddof=1) / len(values) ** 0.5
             assert float(cell[1]) == pytest.approx(half, abs=0.006)
@@ -665,7 +852,10 @@ def test_a_choice_is_compared_with_m5_over_shared_seeds(choices, sensitivity):
             assert len(cell) == 1
     assert f"**Top-1**: {clear} of 3 intervals exclude zero, and 0.15 would do so by luck alone" in text
     page = (sensitivity / "sensitivity.ipynb").read_text()
-    assert f"4 rows are compared with M5, 1 of them combinations. Scored on {len(scored)} clips held out of the training part, by subject." in page
+    assert (
+        f"4 rows are compared with M5, 1 of them combinations. Scored on {len(scored)} clips held out of the training part, by subject."
+        in page
+    )
     assert f"{sum(map(len, INVENTED.values()))} trainings." in page
     assert "squared distances" not in text
 
@@ -684,33 +874,53 @@ def test_all_networks_are_measured_by_the_same_map(sensitivity):
 def test_an_adjacency_beside_the_residual(sensitivity):
     "G through an open gate is larger than a residual of a ten-thousandth, and G through one that is nearly closed is not."
     page = (sensitivity / "sensitivity.ipynb").read_text()
-    assert "What G adds is larger than the learned residual, by an interval over seeds that excludes zero, in 1 of 2 rows: gate half open." in page
+    assert (
+        "What G adds is larger than the learned residual, by an interval over seeds that excludes zero, in 1 of 2 rows: gate half open."
+        in page
+    )
     rows = {row["row"]: row for row in cells_of((sensitivity / "table.md").read_text(), "The adjacency of the rows")}
     assert list(rows) == ["M5", "gate half open"]
     size = {row: float(cells["G (% of fixed)"].split(" ± ")[0]) for row, cells in rows.items()}
     assert size["gate half open"] == pytest.approx(500 * size["M5"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_term_is_said_to_do_what_its_interval_says(choices):
     "beta was put near Q in the networks with L_Gk alone; the other rows have the weights of those without terms."
     folder, params, scored = choices
     out = render(folder, params, "terms")
     text = (out / "table.md").read_text()
-    assert re.search(r"L_Gk: distance of beta and Q: with this term alone it falls \(-\d+\.\d{3} ± \d+\.\d{3}\); with all terms it is not shown to change \(\+0\.000 ± 0\.000\)", text)
+    assert re.search(
+        r"L_Gk: distance of beta and Q: with this term alone it falls \(-\d+\.\d{3} ± \d+\.\d{3}\); with all terms it is not shown to change \(\+0\.000 ± 0\.000\)",
+        text,
+    )
     assert "L_c: distance of the last two foci: with this term alone it is not shown to change (+0.000 ± 0.000)" in text
-    rows = {row["row"]: row for row in cells_of(text, "What each term changes, on clips held out of the training part, by subject")}
+    rows = {
+        row["row"]: row
+        for row in cells_of(text, "What each term changes, on clips held out of the training part, by subject")
+    }
     head = next(h for h in rows["no terms"] if h.startswith("L_Gk"))
     assert list(rows) == ["no terms", "L_e alone", "L_d alone", "L_Gk alone", "L_c alone", "M5"]
-    assert rows["L_Gk alone"][head].startswith("**-") and rows["L_e alone"][head] == "+0.000 ± 0.000" and rows["M5"][head] == "**+0.000 ± 0.000**"
+    assert (
+        rows["L_Gk alone"][head].startswith("**-")
+        and rows["L_e alone"][head] == "+0.000 ± 0.000"
+        and rows["M5"][head] == "**+0.000 ± 0.000**"
+    )
     csv = read(out)
     assert len(csv) == 18 and set(csv.seed) == {"0", "1", "2"}
     for key, label in (("no-terms", "no terms"), ("coherence", "L_c alone")):
-        assert csv[csv.row == label].sort_values("seed").top1.astype(float).tolist() == pytest.approx([v for _, v in sorted(tops(folder, key).items())])
+        assert csv[csv.row == label].sort_values("seed").top1.astype(float).tolist() == pytest.approx(
+            [v for _, v in sorted(tops(folder, key).items())]
+        )
     assert {"figure.png", "body.png", "adjacency.png"} <= {p.name for p in out.iterdir()}
     page = (out / "terms.ipynb").read_text()
-    assert f"18 networks; {len(scored)} clips held out of the training part, by subject" in page and "every focus early, element by element: not run" not in page
+    assert (
+        f"18 networks; {len(scored)} clips held out of the training part, by subject" in page
+        and "every focus early, element by element: not run" not in page
+    )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_scored_on_other_clips_is_named(choices):
     folder, params, _ = choices
     path = folder / "runs" / "choices" / "choices" / "early" / "seed-1" / "scores.npz"
@@ -718,7 +928,9 @@ def test_a_run_that_was_scored_on_other_clips_is_named(choices):
     z = dict(np.load(path))
     try:
         np.savez(path, **(z | {"names": z["names"][::-1]}))
-        (folder / "runs" / "choices" / "rendered" / "sensitivity.json").unlink(missing_ok=True)  # render it, whatever is known of it
+        (folder / "runs" / "choices" / "rendered" / "sensitivity.json").unlink(
+            missing_ok=True
+        )  # render it, whatever is known of it
         with pytest.raises(NotebookError, match="early: scored on other clips than the"):
             render(folder, params, "sensitivity")
     finally:
@@ -733,9 +945,17 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
     assert page == front_page(project)
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (project / "results" / target).exists() or target.startswith("../nbs/"), target
-    assert page.count("made on synthetic data") == 4 and "reproduced" not in page  # Table 1 asks for clips, and there are none
+    assert (
+        page.count("made on synthetic data") == 4 and "reproduced" not in page
+    )  # Table 1 asks for clips, and there are none
     row = next(line for line in page.splitlines() if line.startswith("| table5_ablation"))
-    assert "1 not run" in row and "2026-01-02" in row and "a made-up machine" in row and "`dvc repro results_ablation@table5_ablation`" in row and "0" * 12 in row
+    assert (
+        "1 not run" in row
+        and "2026-01-02" in row
+        and "a made-up machine" in row
+        and "`dvc repro results_ablation@table5_ablation`" in row
+        and "0" * 12 in row
+    )
     paper = page.split("**`paper`**")[1].split("**`")[0]
     assert paper.count("published only, not run here") == 5 and "profile=paper results_main@table2_comparison" in paper
     assert "## Profile `paper`" in page and "Not run here." in page.split("## Profile `paper`")[1].split("<details>")[0]
@@ -746,7 +966,10 @@ def csv_of(e: Effect | None, prefix: str) -> dict[str, str]:
 
 
 def ablation_csv(gain: Effect | None) -> pd.DataFrame:
-    rows = [{"model": "M1", "ours_top1": "80.0"} | csv_of(None, "gain"), {"model": "M5", "ours_top1": "82.0"} | csv_of(gain, "gain")]
+    rows = [
+        {"model": "M1", "ours_top1": "80.0"} | csv_of(None, "gain"),
+        {"model": "M5", "ours_top1": "82.0"} | csv_of(gain, "gain"),
+    ]
     return pd.DataFrame(rows).assign(measured_on="synth60-xsub")
 
 
@@ -766,8 +989,14 @@ def test_what_is_said_of_accuracy_is_no_stronger_than_its_interval(gain, verdict
 
 def test_what_is_said_of_the_settings_is_counted():
     steps = [Effect(2.0, 0.5, 9.0), Effect(-2.0, 0.5, 9.0), Effect(0.5, 0.5, 9.0)]
-    rows = pd.DataFrame([{"kind": "ours"} | csv_of(e, "step") for e in (*steps, None)] + [{"kind": "published"} | csv_of(None, "step")])
-    assert FOUND["table2_comparison"](rows) == counted(steps, "settings") == "STF is shown to be more accurate in 1 of 3 settings, less accurate in 1"
+    rows = pd.DataFrame(
+        [{"kind": "ours"} | csv_of(e, "step") for e in (*steps, None)] + [{"kind": "published"} | csv_of(None, "step")]
+    )
+    assert (
+        FOUND["table2_comparison"](rows)
+        == counted(steps, "settings")
+        == "STF is shown to be more accurate in 1 of 3 settings, less accurate in 1"
+    )
     assert counted([], "settings") == ""
 
 
@@ -800,7 +1029,11 @@ def test_what_is_said_of_the_focus_is_no_stronger_than_its_intervals(first, last
     ([0.5], "not shown to be more or less than a tenth of the fixed graph A in size: 0.50 %"),
 ])  # fmt: skip
 def test_what_is_said_of_the_adjacency_is_no_stronger_than_its_interval(shares, said):
-    rows = [{"module": module, "seed": str(s), "G in % of A": str(v + d)} for s, v in enumerate(shares) for module, d in (("gcn1", -0.1), ("g3d1", 0.1))]
+    rows = [
+        {"module": module, "seed": str(s), "G in % of A": str(v + d)}
+        for s, v in enumerate(shares)
+        for module, d in (("gcn1", -0.1), ("g3d1", 0.1))
+    ]
     assert f"the matrix G that STF adds is {said}" in found_adjacency(pd.DataFrame(rows))
 
 
@@ -824,6 +1057,7 @@ def clone(root, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile, name", committed_pages(ROOT))
 def test_every_page_renders_again_from_what_is_committed(clone, root, profile, name):
     "The same files, and the same numbers but for last digits."
@@ -835,6 +1069,7 @@ def test_every_page_renders_again_from_what_is_committed(clone, root, profile, n
     assert (before / "made.json").read_text() == (after / "made.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_page_whose_kept_files_are_gone_or_damaged_is_not_blanked(clone, root):
     "The trainings of Table 5 are taken away, then damaged: the committed table stays as it is."
     folder, params = clone / "results" / "synthetic" / "table5_ablation", profile_params(clone, "synthetic")
@@ -853,6 +1088,7 @@ def test_a_page_whose_kept_files_are_gone_or_damaged_is_not_blanked(clone, root)
         (folder / "trainings.npz").write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_one_bad_page_costs_no_other(clone, monkeypatch, capsys):
     monkeypatch.chdir(clone)
     path = clone / "results" / "choices" / "terms" / "table.csv"
@@ -868,10 +1104,11 @@ def test_one_bad_page_costs_no_other(clone, monkeypatch, capsys):
 
 
 def test_an_unknown_profile_is_told_with_those_that_there_are(root):
-    with pytest.raises(NotebookError, match="no profile 'sbuu' in conf/profile; there are: .*sbu"):
+    with pytest.raises(ConfigError, match="no profile 'sbuu' in conf/profile; there are: .*sbu"):
         profile_params(root, "sbuu")
 
 
+@pytest.mark.slow
 def test_a_commit_that_git_did_not_say_is_not_called_clean(project, params):
     folder = project / "runs" / "synthetic" / "transfer" / "stf-transfer" / "seed-0"
     record = json.loads((folder / "record.json").read_text())
@@ -881,8 +1118,15 @@ def test_a_commit_that_git_did_not_say_is_not_called_clean(project, params):
             (folder / "record.json").write_text(json.dumps(record | {"commit": commit, "uncommitted_changes": None}))
             out = render(project, params, "table3_transfer")
             made = json.loads((out / "made.json").read_text())
-            assert made["uncommitted_changes"] is None and f"- commit: 000000000000; {text}\n" in (out / "table.md").read_text()
-            row = next(line for line in (project / "results" / "README.md").read_text().splitlines() if line.startswith("| table3_transfer"))
+            assert (
+                made["uncommitted_changes"] is None
+                and f"- commit: 000000000000; {text}\n" in (out / "table.md").read_text()
+            )
+            row = next(
+                line
+                for line in (project / "results" / "README.md").read_text().splitlines()
+                if line.startswith("| table3_transfer")
+            )
             assert "perhaps with uncommitted changes |" in row
     finally:
         (folder / "record.json").write_text(json.dumps(record))
@@ -902,7 +1146,13 @@ def test_the_front_page_needs_no_git(project, params, rendered, monkeypatch):
 
 def test_states():
     facts = {"made": False, "missing": [], "runs": ["main/a/seed-0"]}
-    assert state(None, "table5_ablation", True).startswith("published only") and state(None, None, True) == state(None, "table5_ablation", False) == "not run here"
+    assert (
+        state(None, "table5_ablation", True).startswith("published only")
+        and state(None, None, True) == state(None, "table5_ablation", False) == "not run here"
+    )
     assert state(facts, None, True) == "reproduced" and state(facts, None, False) == "made on real data"
     assert state(facts | {"missing": ["a"], "runs": []}, None, True) == "not run here"
-    assert state(facts | {"made": True, "missing": ["a", "b"]}, "table5_ablation", False) == "made on synthetic data; 2 not run"
+    assert (
+        state(facts | {"made": True, "missing": ["a", "b"]}, "table5_ablation", False)
+        == "made on synthetic data; 2 not run"
+    )

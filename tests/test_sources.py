@@ -144,7 +144,9 @@ def test_two_versions_of_a_file_are_never_mixed(serve, tmp_path):
     old, new = bytes(100_000), bytes(range(256)) * 500
     server = serve(old, drops=1, change=new)
     assert download(server.url, tmp_path / "a.pkl", progress=False).read_bytes() == new
-    (tmp_path / "b.pkl.part").write_bytes(old)  # longer or other than what the server has now, and no word of which version
+    (tmp_path / "b.pkl.part").write_bytes(
+        old
+    )  # longer or other than what the server has now, and no word of which version
     assert download(server.url, tmp_path / "b.pkl", progress=False).read_bytes() == new
     (tmp_path / "c.pkl.part").write_bytes(old + new)
     (tmp_path / "c.pkl.part.version").write_text(f'"{hashlib.md5(new).hexdigest()}"')
@@ -153,7 +155,10 @@ def test_two_versions_of_a_file_are_never_mixed(serve, tmp_path):
 
 @pytest.mark.parametrize(
     "headers,reason",
-    [({"Content-Type": "text/html; charset=utf-8"}, "a web page instead of the file"), ({"Content-Length": None}, "does not say how long")],
+    [
+        ({"Content-Type": "text/html; charset=utf-8"}, "a web page instead of the file"),
+        ({"Content-Length": None}, "does not say how long"),
+    ],
 )
 def test_what_is_no_sure_answer_is_refused_at_once(serve, tmp_path, headers, reason):
     server = serve(b"x" * 1000, headers=headers)
@@ -212,9 +217,7 @@ def test_fetch_takes_one_folder_of_the_repository(serve, tmp_path, repository, c
 
 def test_a_wrong_download_is_removed(serve, tmp_path, repository, content_hash):
     source = tiny_source(serve(repository).url, content_sha256="1" * 64)
-    with pytest.raises(
-        HashError, match=f"expected SHA-256 of the content {'1' * 64}, found {content_hash}.*removed"
-    ):
+    with pytest.raises(HashError, match=f"expected SHA-256 of the content {'1' * 64}, found {content_hash}.*removed"):
         fetch(source, tmp_path / "raw", progress=False)
     assert not list((tmp_path / "raw").iterdir())
 
@@ -275,7 +278,9 @@ def test_content_hash_does_not_depend_on_the_packing(tmp_path, content_hash):
 def test_licensed_data_is_told_with_page_and_place(tmp_path, monkeypatch):
     monkeypatch.delenv("STF_MIRROR", raising=False)
     first, second = (file.name for file in SOURCES["ntu120"].files)
-    with pytest.raises(FileNotFoundError, match=f"Missing in .*raw: {first}, {second}.*rose1.ntu.edu.sg.*without unpacking"):
+    with pytest.raises(
+        FileNotFoundError, match=f"Missing in .*raw: {first}, {second}.*rose1.ntu.edu.sg.*without unpacking"
+    ):
         fetch("ntu120", tmp_path / "raw")
     write_zip(tmp_path / "raw" / first, {"a": b"a"})
     with pytest.raises(FileNotFoundError, match=f"raw: {second}"):
@@ -319,7 +324,9 @@ def test_single_files_are_fetched_and_resumed(serve, tmp_path):
     "An address that is the file itself, such as those of JHMDB."
     content = bytes(range(256)) * 1000
     server = serve(content, drops=1)
-    source = Source("jhmdb", "jhmdb15", "jhmdb", (RawFile("a.pkl", server.url, sha256=hashlib.sha256(content).hexdigest()),), "", "")
+    source = Source(
+        "jhmdb", "jhmdb15", "jhmdb", (RawFile("a.pkl", server.url, sha256=hashlib.sha256(content).hexdigest()),), "", ""
+    )
     assert (fetch(source, tmp_path / "raw", progress=False) / "a.pkl").read_bytes() == content
     assert server.asked == [None, f"bytes={len(content) // 2}-"]
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["a.pkl"]
@@ -337,7 +344,15 @@ def test_unknown_source_names_the_nearest():
 
 def test_pinned_values():
     fetched = [(s.key, f) for s in SOURCES.values() for f in s.files if f.url]
-    assert {key for key, _ in fetched} == {"nwucla", "sbu", "jhmdb", "ntu60-pyskl", "ntu120-pyskl", "ntu60-hrnet", "ntu120-hrnet"}
+    assert {key for key, _ in fetched} == {
+        "nwucla",
+        "sbu",
+        "jhmdb",
+        "ntu60-pyskl",
+        "ntu120-pyskl",
+        "ntu60-hrnet",
+        "ntu120-hrnet",
+    }
     for key, file in fetched:
         assert file.url.startswith("https://")
         if "openmmlab" not in file.url:  # all others are pinned to a commit, and by hash

@@ -112,6 +112,7 @@ def test_everything_else_that_a_training_depends_on_counts(project, small_params
     assert made() is None
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_known_without_pytorch(project, small_params):
     "Trained, asked again, damaged, changed and changed back; every answer is that of the trainer."
     small_params["runs"]["M1"] |= {"seeds": [0, 1], "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1}}
@@ -119,15 +120,22 @@ def test_a_finished_training_is_known_without_pytorch(project, small_params):
     out, before = run_folder(project, small_params, "M1"), stamp.code_stamp()
     files = [stamp.stamp_file(project, small_params, "M1", Training(seed)) for seed in (0, 1)]
     said, heavy = stf(project, "train", "M1")
-    assert DONE not in said and "torch" in heavy and all(file.exists() for file in files) and before == stamp.code_stamp()
+    assert (
+        DONE not in said and "torch" in heavy and all(file.exists() for file in files) and before == stamp.code_stamp()
+    )
     summary = said.splitlines()[-1]
     for options in ((), ("--jobs", "2")):
         again, heavy = stf(project, "train", "M1", *options)
         assert again.splitlines() == [f"M1 (seed 0): {DONE}", f"M1 (seed 1): {DONE}", summary] and not heavy, options
-    (project / "runs" / "synthetic" / "metrics" / "ablation" / "M1.json").unlink()  # as DVC does before it calls a stage
+    (
+        project / "runs" / "synthetic" / "metrics" / "ablation" / "M1.json"
+    ).unlink()  # as DVC does before it calls a stage
     one, heavy = stf(project, "train", "M1", "--seed", "1")
     assert one.splitlines()[0] == f"M1 (seed 1): {DONE}" and "seed-1: top-1" in one and not heavy
-    assert stf(project, "train", "M1")[1] == set() and (project / "runs" / "synthetic" / "metrics" / "ablation" / "M1.json").exists()
+    assert (
+        stf(project, "train", "M1")[1] == set()
+        and (project / "runs" / "synthetic" / "metrics" / "ablation" / "M1.json").exists()
+    )
 
     scores = (out / "seed-1" / "scores.npz").read_bytes()
     (out / "seed-1" / "scores.npz").write_bytes(scores[:-1] + b"x")
@@ -139,7 +147,12 @@ def test_a_finished_training_is_known_without_pytorch(project, small_params):
     left.parent.mkdir()
     left.write_text("{}")
     said, heavy = stf(project, "train", "M1")
-    assert said == again and "torch" in heavy and not left.parent.exists() and stf(project, "train", "M1") == (again, set())
+    assert (
+        said == again
+        and "torch" in heavy
+        and not left.parent.exists()
+        and stf(project, "train", "M1") == (again, set())
+    )
 
 
 def test_a_stamp_that_is_torn_or_of_something_else_agrees_with_nothing(tmp_path):
@@ -148,7 +161,11 @@ def test_a_stamp_that_is_torn_or_of_something_else_agrees_with_nothing(tmp_path)
     (out / "deep" / "a").write_text("1")
     stamp.write_stamp(file, "these", out)
     whole = file.read_text()
-    assert stamp.is_stamped(file, "these", out) and not stamp.is_stamped(file, "those", out) and not stamp.is_stamped(file, None, out)
+    assert (
+        stamp.is_stamped(file, "these", out)
+        and not stamp.is_stamped(file, "those", out)
+        and not stamp.is_stamped(file, None, out)
+    )
     for text in (whole[:-9], "", "[]", whole.replace("these", "those")):
         file.write_text(text)
         assert not stamp.is_stamped(file, "these", out)
@@ -170,12 +187,19 @@ def test_a_training_during_which_the_code_changed_is_not_stamped(project, small_
     assert not list((project / "runs").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
     "And the front page with it, which is written again when somebody has touched it, or described a profile in other words."
     from test_results import notebook
 
     for path in ("dvc.yaml", "params.yaml"):
-        (tmp_path / path).write_text("stages: {}\n" if path == "dvc.yaml" else yaml.safe_dump({"profile": "p", "sources": {"a": {}}, "runs": {"a": {}}, "results": {"main": {"tiny": {}}}}))
+        (tmp_path / path).write_text(
+            "stages: {}\n"
+            if path == "dvc.yaml"
+            else yaml.safe_dump(
+                {"profile": "p", "sources": {"a": {}}, "runs": {"a": {}}, "results": {"main": {"tiny": {}}}}
+            )
+        )
     (tmp_path / "conf" / "profile").mkdir(parents=True)
     (tmp_path / "conf" / "profile" / "p.yaml").write_text("# a small one\nresults: {main: {tiny: {}}}\n")
     path = tmp_path / "nbs" / "results" / "tiny.ipynb"
@@ -187,7 +211,11 @@ def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
 
     def again() -> set[str]:
         said, heavy = stf(tmp_path, "render", "tiny")
-        assert said.endswith("tiny: complete\n") and (out / "tiny.ipynb").stat().st_mtime_ns == written and page.read_text() == front_page(tmp_path)
+        assert (
+            said.endswith("tiny: complete\n")
+            and (out / "tiny.ipynb").stat().st_mtime_ns == written
+            and page.read_text() == front_page(tmp_path)
+        )
         return heavy
 
     assert again() == set()

@@ -77,11 +77,7 @@ def test_every_line_has_its_fields():
         count, at = int(lines[at]), at + 1
         assert count == present[:, t].sum()
         for _ in range(count):
-            assert (
-                len(lines[at].split(" ")) == 10
-                and lines[at].startswith("72057594037")
-                and lines[at + 1] == "25"
-            )
+            assert len(lines[at].split(" ")) == 10 and lines[at].startswith("72057594037") and lines[at + 1] == "25"
             joints = np.array([line.split(" ") for line in lines[at + 2 : at + 27]], float)
             assert joints.shape == (25, 12)
             assert (0 <= joints[:, 3:7]).all() and (joints[:, 3:7] <= [511, 423, 1919, 1079]).all()
@@ -132,9 +128,7 @@ def test_the_views_of_a_performance_agree():
     "Without noise, cameras differ by a turn: heights and distances between joints are the same."
     a, b = (sta.standin_bodies(f"S002C00{c}P003R001A012")[0] for c in (1, 3))
     people = [x[[m for m in range(len(x)) if np.ptp(x[m, :, 7, 0]) > 0.05]] for x in (a, b)]
-    assert (
-        np.abs(people[0][:1, :, :, 1] - people[1][:1, :, :, 1]).max() < 0.05
-    )  # noise of 4 mm, twice, in the extreme
+    assert np.abs(people[0][:1, :, :, 1] - people[1][:1, :, :, 1]).max() < 0.05  # noise of 4 mm, twice, in the extreme
     assert np.abs(people[0][:1, :, :, 0] - people[1][:1, :, :, 0]).max() > 0.1
 
 

@@ -30,8 +30,19 @@ def test_the_tables_of_a_study_are_made_of_its_committed_scores(root, profile):
     pd.testing.assert_frame_equal(study_long(rows), pd.read_csv(folder / "table.csv"), check_dtype=False)
     kept, ratios = pd.read_csv(folder / "effects.csv"), against(rows, odds)
     for (row, e), line in zip(against(rows).items(), kept.itertuples(), strict=True):
-        assert (row.label, row.modality, row.percent, len(e.values)) == (line.label, line.modality, line.percent, line.pairs)
-        assert np.allclose([e.mean, e.half, e.p, ratios[row].mean, ratios[row].half], [line.mean, line.half, line.p, line.odds_mean, line.odds_half]) and said(e) == line.said
+        assert (row.label, row.modality, row.percent, len(e.values)) == (
+            line.label,
+            line.modality,
+            line.percent,
+            line.pairs,
+        )
+        assert (
+            np.allclose(
+                [e.mean, e.half, e.p, ratios[row].mean, ratios[row].half],
+                [line.mean, line.half, line.p, line.odds_mean, line.odds_half],
+            )
+            and said(e) == line.said
+        )
     places = sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
     assert {seed for _, seed in places} == set(range(max(s for _, s in places) + 1))  # no seed is left out
 
@@ -40,20 +51,30 @@ def test_the_tables_of_a_study_are_made_of_its_committed_scores(root, profile):
 def test_the_interval_of_stf_by_a_second_path(profile):
     "Without our own functions: one long table, group means of pandas, weights written out."
     rows = rows_of(profile)
-    long = pd.DataFrame([
-        {"fold": fold, "seed": seed, "clip": name, "d": 100.0 * (int(b) - int(a))}
-        for fold, seed in sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
-        for one, two in [(rows[Row("M1")][fold, seed], rows[Row("M5")][fold, seed])]
-        for name, a, b in zip(one.names, one.logits.argmax(1) == one.labels, two.logits.argmax(1) == two.labels)
-    ])
+    long = pd.DataFrame(
+        [
+            {"fold": fold, "seed": seed, "clip": name, "d": 100.0 * (int(b) - int(a))}
+            for fold, seed in sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
+            for one, two in [(rows[Row("M1")][fold, seed], rows[Row("M5")][fold, seed])]
+            for name, a, b in zip(one.names, one.logits.argmax(1) == one.labels, two.logits.argmax(1) == two.labels)
+        ]
+    )
     each, N = long.groupby(["fold", "seed"]).d.mean(), long.groupby(["fold", "seed"]).ngroups
     seeds, clips = long.groupby("fold").seed.nunique(), long.groupby("fold").clip.nunique()
     of_fold, of_clip = long.groupby("fold").d.mean(), long.groupby(["fold", "clip"]).d.mean()
     squares = ((each - of_fold.reindex(each.index.get_level_values("fold")).to_numpy()) ** 2).sum() / (N - len(seeds))
     weight = (seeds / N / clips).reindex(of_clip.index.get_level_values("fold")).to_numpy()
     unbiased = (clips / (clips - 1)).reindex(of_clip.index.get_level_values("fold")).to_numpy() ** 0.5
-    u = (weight * unbiased * (of_clip - of_fold.reindex(of_clip.index.get_level_values("fold")).to_numpy())).groupby(level="clip").sum()
-    joined = long.join(each.rename("s"), on=["fold", "seed"]).join(of_clip.rename("c"), on=["fold", "clip"]).join(of_fold.rename("m"), on="fold")
+    u = (
+        (weight * unbiased * (of_clip - of_fold.reindex(of_clip.index.get_level_values("fold")).to_numpy()))
+        .groupby(level="clip")
+        .sum()
+    )
+    joined = (
+        long.join(each.rename("s"), on=["fold", "seed"])
+        .join(of_clip.rename("c"), on=["fold", "clip"])
+        .join(of_fold.rename("m"), on="fold")
+    )
     rest = ((joined.d - joined.s - joined.c + joined.m) ** 2).sum() / ((seeds - 1) * (clips - 1)).sum()
     trainings, of_clips = squares / N, (u**2).sum()
     V = max(trainings + of_clips - rest * ((seeds / N) ** 2 / (seeds * clips)).sum(), trainings, of_clips)
@@ -70,7 +91,12 @@ def scores(hits, names=None) -> Scores:
 
 def test_an_effect_is_paired_by_fold_and_seed():
     first = {("a", 0): scores([1, 0, 0, 0]), ("a", 1): scores([1, 1, 0, 0]), ("b", 0): scores([0, 0], ["x", "y"])}
-    second = {("a", 0): scores([1, 1, 0, 0]), ("a", 1): scores([1, 1, 1, 1]), ("b", 0): scores([1, 0], ["x", "y"]), ("b", 7): scores([1, 1], ["x", "y"])}
+    second = {
+        ("a", 0): scores([1, 1, 0, 0]),
+        ("a", 1): scores([1, 1, 1, 1]),
+        ("b", 0): scores([1, 0], ["x", "y"]),
+        ("b", 7): scores([1, 1], ["x", "y"]),
+    }
     e = effect(first, second)
     assert e.values == {("a", 0): 25.0, ("a", 1): 50.0, ("b", 0): 50.0} and np.isclose(e.mean, 125 / 3)
     assert np.isclose(e.trainings, np.std([25, 50], ddof=1) / 3**0.5)  # folds are fixed: the spread within them
@@ -81,7 +107,9 @@ def test_an_effect_is_paired_by_fold_and_seed():
 
 
 def test_luck_of_the_clips_counts():
-    one_clip = {("a", s): scores([1, 0, 0, 0, 0, 0, 0, 0]) for s in range(3)}  # the same single clip in all seeds: sure over seeds, not over clips
+    one_clip = {
+        ("a", s): scores([1, 0, 0, 0, 0, 0, 0, 0]) for s in range(3)
+    }  # the same single clip in all seeds: sure over seeds, not over clips
     e = effect({place: scores([0] * 8) for place in one_clip}, one_clip)
     assert e.trainings == 0 and e.low < 0 and not e.shown
     every = {("a", s): scores([1] * 8) for s in range(3)}  # where nothing varies, nothing is known of the error
@@ -95,11 +123,26 @@ def test_scores_are_kept_in_half_precision_without_changing_what_is_named(tmp_pa
     logits = rng.normal(0, 30, (500, 10)).astype(np.float32)
     logits[:, 1] = logits[:, 0] + 1e-3  # close at a large value, where half precision is coarse
     config = {"group": "study", "label": "M1", "benchmark": "sbu-1"}
-    write_trainings(tmp_path / "trainings.npz", [Run("M1", 0, tmp_path / "seed-0", config, {}, {}, Scores(logits, rng.integers(10, size=500), np.arange(500).astype(str)))])
+    write_trainings(
+        tmp_path / "trainings.npz",
+        [
+            Run(
+                "M1",
+                0,
+                tmp_path / "seed-0",
+                config,
+                {},
+                {},
+                Scores(logits, rng.integers(10, size=500), np.arange(500).astype(str)),
+            )
+        ],
+    )
     (again,) = read_trainings(tmp_path / "trainings.npz")
     assert (again.scores.logits.argmax(1) == logits.argmax(1)).all()
     write_trainings(tmp_path / "again.npz", [again])
-    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "trainings.npz").read_bytes()  # the same bytes each time
+    assert (tmp_path / "again.npz").read_bytes() == (
+        tmp_path / "trainings.npz"
+    ).read_bytes()  # the same bytes each time
 
 
 def test_a_page_prefers_runs_that_are_there(tmp_path):
@@ -111,7 +154,9 @@ def test_a_page_prefers_runs_that_are_there(tmp_path):
     assert not page.fresh and [r.key for r in page.runs] == ["M1"]
     folder = tmp_path / "runs" / "p" / "study" / "M5" / "seed-3"
     folder.mkdir(parents=True)
-    np.savez(folder / "scores.npz", logits=np.eye(2, dtype=np.float32), labels=np.zeros(2, int), names=np.array(["a", "b"]))
+    np.savez(
+        folder / "scores.npz", logits=np.eye(2, dtype=np.float32), labels=np.zeros(2, int), names=np.array(["a", "b"])
+    )
     for name, value in (("config", {"group": "study", "seed": 3, "benchmark": "x"}), ("record", {}), ("metrics", {})):
         (folder / f"{name}.json").write_text(json.dumps(value))
     page = open_page("p", "study", "study", out=tmp_path, root=tmp_path)
@@ -140,11 +185,18 @@ def test_class_gains_and_published_steps(root):
 def test_the_headline_is_that_of_the_studies(root):
     "Recomputed from the scores; the same table stands in both pages."
     table = headline(root)
-    for text, row in (("joints", Row("M5")), ("bones", Row("M5", "bone")), ("joints and bones", Row("M5", "joint and bone"))):
+    for text, row in (
+        ("joints", Row("M5")),
+        ("bones", Row("M5", "bone")),
+        ("joints and bones", Row("M5", "joint and bone")),
+    ):
         effects = [against(rows_of(s))[row] for s in STUDIES]
         (line,) = [line for line in table.splitlines() if line.startswith(f"| STF minus MS-G3D, {text} |")]
         for e in (*effects, pool(effects)[0]):
-            assert with_half(e.mean, e.half, "+.2f") in line and (f"**{with_half(e.mean, e.half, '+.2f')}**" in line) == e.shown
+            assert (
+                with_half(e.mean, e.half, "+.2f") in line
+                and (f"**{with_half(e.mean, e.half, '+.2f')}**" in line) == e.shown
+            )
     readme, page = (root / "README.md").read_text(), (root / "results" / "README.md").read_text()
     for name, content in (("answer", answer(root)), ("headline", f"{table}\n{caveat(root)}")):
         assert readme.split(MARKS[name][0])[1].split(MARKS[name][1])[0].strip() == content.strip()
@@ -155,7 +207,12 @@ def test_the_headline_is_that_of_the_studies(root):
 def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
     "The appendix is not executed by the tests, so its stored table is compared with the committed scores."
     page = json.loads((root / "nbs/appendix/again.ipynb").read_text())
-    shown = "".join(text for cell in page["cells"] for out in cell.get("outputs", []) for text in out.get("data", {}).get("text/markdown", []))
+    shown = "".join(
+        text
+        for cell in page["cells"]
+        for out in cell.get("outputs", [])
+        for text in out.get("data", {}).get("text/markdown", [])
+    )
     lines = {tuple(word.strip() for word in line.strip("|").split("|")) for line in shown.splitlines()}
     again = with_fused(collect(read_trainings(root / "nbs/appendix/measured/nwucla-again.npz"), ()))
     first = {row: rows_of("nwucla")[row] for row in again}

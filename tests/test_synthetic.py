@@ -29,9 +29,7 @@ def performer(action):
 
 def digest(folder):
     "One number for names and bytes of all files."
-    return hashlib.sha256(
-        b"".join(f.name.encode() + f.read_bytes() for f in sorted(folder.iterdir()))
-    ).hexdigest()
+    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in sorted(folder.iterdir()))).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +45,23 @@ def test_names_and_choreography_agree():
     assert names == class_names("synthetic") and len(names) == len(set(names)) == actions.CLASSES["120"] == 24
     assert sorted(c for pair in actions.PAIRS for c in pair[:2]) == list(range(24))
     moved = {**actions._ONE, **actions._TWO, **actions._BACKWARDS}
-    assert sorted(moved) == list(range(24)) and len(moved) == len(actions._ONE) + len(actions._TWO) + len(actions._BACKWARDS)
+    assert sorted(moved) == list(range(24)) and len(moved) == len(actions._ONE) + len(actions._TWO) + len(
+        actions._BACKWARDS
+    )
     left, right = set(actions.ARM[0] + actions.LEG[0]), set(actions.ARM[1] + actions.LEG[1])
     for a, name in enumerate(names):
         p = actions.perform(a + 1, performer(a + 1), 1, WIDE)
-        assert len(p.bodies) == (2 if any(word in name for word in ("approach", "part", "shake hands", "push", "hug", "hand over")) else 1)
+        assert len(p.bodies) == (
+            2 if any(word in name for word in ("approach", "part", "shake hands", "push", "hug", "hand over")) else 1
+        )
         used = set(np.flatnonzero(p.truth[0].any(0)).tolist())
         assert "left" not in name or used <= left
         assert "right" not in name or used <= right
         assert not {"knee", "kick", "walk", "run"} & set(name.split()) or used & {14, 18}  # ankles
-        assert not {"wave", "punch", "clap", "point", "salute", "drink", "read"} & set(name.split()) or used & {6, 10}  # wrists
+        assert not {"wave", "punch", "clap", "point", "salute", "drink", "read"} & set(name.split()) or used & {
+            6,
+            10,
+        }  # wrists
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -76,13 +81,11 @@ def test_names_are_complete_and_files_read_back(made):
     folder, count = made
     names = sorted(f.stem for f in folder.glob("*.skeleton"))
     halves = [((1, 2), range(1, 15)), ((9, 10), range(15, 25))]
-    expected = {
-        (c, p, r, a) for ps, actions in halves for c in (1, 2, 3) for p in ps for r in (1, 2) for a in actions
-    }
+    expected = {(c, p, r, a) for ps, actions in halves for c in (1, 2, 3) for p in ps for r in (1, 2) for a in actions}
     keys = ("camera", "subject", "replication", "action")
-    assert {tuple(ntu_attributes(n)[k] for k in keys) for n in names} == expected and count == len(
-        names
-    ) == len(expected)
+    assert {tuple(ntu_attributes(n)[k] for k in keys) for n in names} == expected and count == len(names) == len(
+        expected
+    )
     assert {f.name for f in folder.iterdir()} == {f"{n}.skeleton" for n in names} | {
         "truth.jsonl",
         "config.json",
@@ -129,14 +132,10 @@ def test_limbs_are_rigid_and_feet_on_the_floor(action):
         assert length.min() > 0.01
     assert np.allclose(p.faces @ p.faces.swapaxes(-1, -2), np.eye(3), atol=1e-12)  # float64
     assert np.linalg.det(p.faces).min() > 0 and (p.faces[..., 1, 1] > 0).all()  # no mirror image, heads up
-    up = (bodies[:, :, 3] - bodies[:, :, 2]) / np.linalg.norm(bodies[:, :, 3] - bodies[:, :, 2], axis=-1)[
-        ..., None
-    ]
+    up = (bodies[:, :, 3] - bodies[:, :, 2]) / np.linalg.norm(bodies[:, :, 3] - bodies[:, :, 2], axis=-1)[..., None]
     assert ((p.faces[..., 1] * up).sum(-1) > 0.95).all()  # the same head as in the joints
     feet = bodies[:, :, [15, 19], 1]
-    assert (
-        feet.min() > -0.02 and feet.min(2).max() < 0.12
-    )  # at least one foot is down, none is below the floor
+    assert feet.min() > -0.02 and feet.min(2).max() < 0.12  # at least one foot is down, none is below the floor
 
 
 def test_every_number_of_a_performance_counts():
@@ -175,10 +174,7 @@ def test_cameras_see_the_same_performance(camera):
     p = actions.perform(13, 1, 1, CLEAN)
     recording, order = cam.record(p, camera, 3, CLEAN)
     assert recording.present.all() and order == [[0, 1]] * p.bodies.shape[1]
-    both = [
-        x.transpose(1, 0, 2, 3).reshape(len(order), 50, 3)[::5].astype(float)
-        for x in (p.bodies, recording.bodies)
-    ]
+    both = [x.transpose(1, 0, 2, 3).reshape(len(order), 50, 3)[::5].astype(float) for x in (p.bodies, recording.bodies)]
     far = [np.linalg.norm(x[:, :, None] - x[:, None], axis=-1) for x in both]
     assert np.abs(far[0] - far[1]).max() < 5e-5  # rounded to 1e-5 metres
     turn = np.stack([np.linalg.det(x[:, [0, 3, 8]] - x[:, [19]]) for x in both])
@@ -261,9 +257,7 @@ def test_who_sits_is_low_and_who_hugs_is_close():
         p = actions.perform(action, 9, 1, WIDE)
         near.append(np.linalg.norm(p.bodies[0, :, 20] - p.bodies[1, :, 20], axis=1).min())
     assert near[0] < 0.5 and near[1] > 0.65  # metres from shoulders to shoulders
-    meet = np.linalg.norm(
-        p.bodies[0, :, 11] - p.bodies[1, :, 11], axis=1
-    )  # right hands, when something is handed over
+    meet = np.linalg.norm(p.bodies[0, :, 11] - p.bodies[1, :, 11], axis=1)  # right hands, when something is handed over
     assert meet.min() < 0.12 and meet[[0, -1]].min() > 0.25
 
 
@@ -340,9 +334,7 @@ def test_bad_input_is_refused(tmp_path):
 def test_part_120_is_part_60_and_an_extension(tmp_path):
     for part in ("60", "120"):
         files.make_synthetic(tmp_path / part, dataclasses.replace(SMALL, part=part), progress=False, workers=2)
-    old, new = (
-        {f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120")
-    )
+    old, new = ({f.name: f.read_bytes() for f in (tmp_path / part).glob("*.skeleton")} for part in ("60", "120"))
     assert old.items() < new.items() and (len(old), len(new)) == (14 * 6, 24 * 6)
     added = [ntu_attributes(name[:-9]) for name in new.keys() - old.keys()]
     assert all(a["subject"] >= 9 and a["setup"] >= 5 and a["action"] >= 15 for a in added)
@@ -351,10 +343,12 @@ def test_part_120_is_part_60_and_an_extension(tmp_path):
 def test_both_halves_are_split_by_subject_camera_and_setup():
     "NTU's own rules: some subjects, some cameras and the even set-ups train, in each half."
     train = {1, 2, 4, 5, 8, 9, 13, 14, 15, 16}  # the first of NTU's training subjects
-    for config in (actions.SyntheticConfig(), actions.SyntheticConfig(part="120"), actions.SyntheticConfig(subjects=40)):
-        setups = {
-            number: cam.setup_of(number, config) for _, subjects in config.halves for number in subjects
-        }
+    for config in (
+        actions.SyntheticConfig(),
+        actions.SyntheticConfig(part="120"),
+        actions.SyntheticConfig(subjects=40),
+    ):
+        setups = {number: cam.setup_of(number, config) for _, subjects in config.halves for number in subjects}
         assert set(setups.values()) == set(range(1, 4 * len(config.halves) + 1))
         if config.subjects == 8:
             for _, subjects in config.halves:

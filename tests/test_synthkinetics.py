@@ -23,9 +23,7 @@ NTU["neck"] = NTU.pop("spine at shoulders")  # what OpenPose calls the neck
 def digest(folder):
     "One number for names and bytes of all files."
     files = sorted(f for f in folder.rglob("*") if f.is_file())
-    return hashlib.sha256(
-        b"".join(str(f.relative_to(folder)).encode() + f.read_bytes() for f in files)
-    ).hexdigest()
+    return hashlib.sha256(b"".join(str(f.relative_to(folder)).encode() + f.read_bytes() for f in files)).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +51,10 @@ def test_the_structure_is_the_releases(made):
             n: e["label_index"] for n, e in entries.items() if e["has_skeleton"]
         }
         for name, entry in entries.items():
-            assert (
-                entry["label_index"] == numbers(name)[0] - 1
-                and entry["label"] == ACTIONS[entry["label_index"]]
-            )
+            assert entry["label_index"] == numbers(name)[0] - 1 and entry["label"] == ACTIONS[entry["label_index"]]
             video = json.loads((folder / f"kinetics_{part}" / f"{name}.json").read_text())
             assert (video["label"], video["label_index"]) == (entry["label"], entry["label_index"])
-            assert (
-                any(f["skeleton"] for f in video["data"])
-                == entry["has_skeleton"]
-                == truth[name]["has_skeleton"]
-            )
+            assert any(f["skeleton"] for f in video["data"]) == entry["has_skeleton"] == truth[name]["has_skeleton"]
             assert part == truth[name]["part"]
         listed |= entries
     assert len(listed) == count == len(truth) == 14 * 2 * 3
@@ -85,12 +76,7 @@ def test_files_hold_what_an_estimator_gives(made):
         firsts.append(clip["first_frame"])
         r = read_kinetics(path)
         most = max(most, r.bodies.shape[0])
-        assert (
-            r.bodies.min() >= 0
-            and r.bodies.max() <= 1
-            and r.confidence.min() >= 0
-            and r.confidence.max() <= 1
-        )
+        assert r.bodies.min() >= 0 and r.bodies.max() <= 1 and r.confidence.min() >= 0 and r.confidence.max() <= 1
         missed = r.confidence == 0
         assert (r.bodies[missed] == 0).all() and (r.bodies[~missed] > 0).all()
         assert ((~missed).sum(2)[r.present] >= 4).all()
@@ -122,13 +108,9 @@ def test_slots_follow_the_performers(made):
             for slot, m in enumerate(who):
                 if m >= 0:
                     t = np.arange(start, stop)
-                    gap = np.abs(r.bodies[slot, t] - xy[m, t - clip["first_frame"]]).max(-1)[
-                        r.confidence[slot, t] > 0
-                    ]
+                    gap = np.abs(r.bodies[slot, t] - xy[m, t - clip["first_frame"]]).max(-1)[r.confidence[slot, t] > 0]
                     size = camera.focal * 1.75 / away[m].min()
-                    assert (
-                        np.median(gap) < 0.05 * size
-                    )  # a person is `size` tall; the noise is about 0.01 of that
+                    assert np.median(gap) < 0.05 * size  # a person is `size` tall; the noise is about 0.01 of that
                     checked, other = checked + 1, other + (slot != m)
     assert checked > 200 and other > 100
 
@@ -161,9 +143,7 @@ def test_truth_is_translated(action):
         assert [(a - 3, b - 3) for a, b, _ in new] == [(a, b) for a, b, _ in truth]
         for (_, _, joints), (_, _, old) in zip(new, truth):
             expected = {v for name, v in NAMES.items() if name in NTU and NTU[name] in old}
-            expected |= {
-                v for name, v in NAMES.items() if name.split()[-1] in ("nose", "eye", "ear") and 3 in old
-            }
+            expected |= {v for name, v in NAMES.items() if name.split()[-1] in ("nose", "eye", "ear") and 3 in old}
             expected |= {NAMES["right hip"], NAMES["left hip"]} if 0 in old else set()
             assert set(joints) == expected and expected
 
@@ -180,11 +160,7 @@ def test_a_camera_is_a_pinhole():
     facing = kin.Camera(
         0.0, 1.0, 3.0, 1.3, (0.5, 0.5)
     )  # looks at people who look along -z: their right is +x, on our left
-    assert (
-        facing.project(np.array([0.3, 1.0, 0.0]))[0][0]
-        < 0.5
-        < facing.project(np.array([-0.3, 1.0, 0.0]))[0][0]
-    )
+    assert facing.project(np.array([0.3, 1.0, 0.0]))[0][0] < 0.5 < facing.project(np.array([-0.3, 1.0, 0.0]))[0][0]
 
 
 def test_scores_fall_for_what_is_hidden_far_or_fast():

@@ -178,7 +178,9 @@ def resize(
     indices = indices.to(clips.device)
     length = clips.lengths[indices]  # (N, M)
     last = (length.amax(1)[:, None, None] - 1).clamp(min=0)  # (N, 1, 1)
-    t = torch.arange(frames, device=clips.device).double() * last / max(frames - 1, 1)  # (N, 1, T), the same moments for all bodies
+    t = (
+        torch.arange(frames, device=clips.device).double() * last / max(frames - 1, 1)
+    )  # (N, 1, T), the same moments for all bodies
     first, second = clips.take(indices, t.long()), clips.take(indices, t.long() + 1)
     weight = (t - t.floor()).float()[..., None]
     both = (sum(first) != 0) & (sum(second) != 0)  # between a joint and nothing there is no middle
@@ -187,7 +189,13 @@ def resize(
     return clips.place(between, indices, t <= length[..., None] - 1)
 
 
-RECIPES = {"replay": replay, "pad": pad, "resample": resample, "uniform": uniform, "resize": resize}  # by name, as a configuration has it
+RECIPES = {
+    "replay": replay,
+    "pad": pad,
+    "resample": resample,
+    "uniform": uniform,
+    "resize": resize,
+}  # by name, as a configuration has it
 
 # %% ../../nbs/reference/11_data.batches.ipynb #6658167d
 MODALITIES = ("joint", "bone", "joint-motion", "bone-motion")

@@ -54,9 +54,7 @@ class Benchmark:
         needed = (rule.attribute, rule.within[0]) if rule.within else (rule.attribute,)
         absent = [name for name in needed if name not in attributes]
         if absent:
-            raise KeyError(
-                f"benchmark {self.key} splits by {absent[0]!r}; this sample has {sorted(attributes)}"
-            )
+            raise KeyError(f"benchmark {self.key} splits by {absent[0]!r}; this sample has {sorted(attributes)}")
         if rule.within and attributes[rule.within[0]] not in rule.within[1]:
             return None
         value = attributes[rule.attribute]
@@ -121,7 +119,15 @@ def _ntu(name: str, end: str = "", layout: str = "ntu25", others: tuple[str, ...
     "The four protocols of NTU, for real data and for what stands for it."
     protocols = ((60, "xsub", XSUB_60), (60, "xview", XVIEW_60), (120, "xsub", XSUB_120), (120, "xset", XSET_120))
     return [
-        Benchmark(f"{name}{n}{end}-{p}", f"{name}{n}{end}", layout, NTU_CLASSES[:n], 2, rule, other_sources=tuple(f"{name}{n}-{o}" for o in others))
+        Benchmark(
+            f"{name}{n}{end}-{p}",
+            f"{name}{n}{end}",
+            layout,
+            NTU_CLASSES[:n],
+            2,
+            rule,
+            other_sources=tuple(f"{name}{n}-{o}" for o in others),
+        )
         for n, p, rule in protocols
     ]
 
@@ -208,7 +214,9 @@ def held_out(
         values = [store.attributes(i).get(by) for i in places.tolist()]
         known = sorted(set(values) - {None})
         if None in values or len(known) < 2:
-            raise ValueError(f"the training clips cannot be divided by {by!r}: they have {len(known)} of it; take clip, or one of {', '.join(sorted(store.attributes(int(places[0]))))}")
+            raise ValueError(
+                f"the training clips cannot be divided by {by!r}: they have {len(known)} of it; take clip, or one of {', '.join(sorted(store.attributes(int(places[0]))))}"
+            )
         apart = np.isin(values, known[2 * len(known) // 3 :])
     return places[~apart], places[apart]
 

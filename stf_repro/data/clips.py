@@ -36,7 +36,9 @@ class Clip:
     name: str
     label: int  # class, counted from 0
     attributes: dict[str, int]  # e.g. subject, camera
-    bodies: list[np.ndarray]  # 1 or 2 arrays (T_m, V, C) float32, the main body first; one without frames if nobody is seen
+    bodies: list[
+        np.ndarray
+    ]  # 1 or 2 arrays (T_m, V, C) float32, the main body first; one without frames if nobody is seen
     num_frames: int  # T of the recording
     rotation: np.ndarray  # (3, 3) float64, applied after centring if the layout is turned upright
     confidence: bool = False  # whether the third channel says how sure a joint is, instead of its z
@@ -48,9 +50,7 @@ class Clip:
                 f"clip {self.name}: expected 1 or 2 bodies of shape (T, V, C) with equal V and C, got {shapes}"
             )
         if np.shape(self.rotation) != (3, 3):
-            raise ValueError(
-                f"clip {self.name}: rotation has shape {np.shape(self.rotation)}, expected (3, 3)"
-            )
+            raise ValueError(f"clip {self.name}: rotation has shape {np.shape(self.rotation)}, expected (3, 3)")
 
 # %% ../../nbs/reference/10_data.clips.ipynb #1f17800c
 VERSION = 3  # of the folder's format
@@ -115,7 +115,19 @@ class _Place:
         return lock
 
 # %% ../../nbs/reference/10_data.clips.ipynb #fc3f1ee5
-_FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "length1", "rotation", "channels", "confidence", "crc")
+_FIXED = (
+    "name",
+    "label",
+    "num_frames",
+    "offset0",
+    "length0",
+    "offset1",
+    "length1",
+    "rotation",
+    "channels",
+    "confidence",
+    "crc",
+)
 
 
 @dataclass
@@ -135,7 +147,9 @@ class _Journal:
             self.bad.append(tuple(row["bad"]))
             return
         if self.kind is None:
-            self.kind = {key: row[key] for key in ("channels", "confidence")} | {"attributes": sorted(set(row) - set(_FIXED))}
+            self.kind = {key: row[key] for key in ("channels", "confidence")} | {
+                "attributes": sorted(set(row) - set(_FIXED))
+            }
             self.end = len(_npy_head(0, V, row["channels"]))
         self.end += _size(row, V)
         self.frames += row["length0"] + row["length1"]
@@ -190,7 +204,9 @@ def _known(clip: Clip) -> dict:
     "Name, label, number of frames and attributes. Raises `ValueError` for what the index could not hold."
     taken = sorted({*_FIXED, "bad"} & set(clip.attributes))
     if taken or not isinstance(clip.name, str) or not all(isinstance(key, str) for key in clip.attributes):
-        raise ValueError(f"clip {clip.name!r}: names are strings, and {taken or 'other values'} cannot name an attribute")
+        raise ValueError(
+            f"clip {clip.name!r}: names are strings, and {taken or 'other values'} cannot name an attribute"
+        )
     label = _whole(clip, "its label", clip.label)
     if label < -1:
         raise ValueError(f"clip {clip.name}: its label is {label}; classes are counted from 0, and -1 means none")
@@ -209,7 +225,9 @@ def _check_kind(clip: Clip, kind: dict, journal: _Journal, layout: Layout) -> No
     if clip.name in journal.names:
         raise ValueError(f"clip {clip.name}: a clip of this name is there already")
     if V != len(layout) or kind != (journal.kind or kind):
-        raise ValueError(f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(journal.kind or kind)}")
+        raise ValueError(
+            f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(journal.kind or kind)}"
+        )
 
 # %% ../../nbs/reference/10_data.clips.ipynb #9e4e0d80
 def _columns(part: Path, attributes: list[str]) -> dict[str, list]:
@@ -228,7 +246,11 @@ def _columns(part: Path, attributes: list[str]) -> dict[str, list]:
 
 def _write_index(path: Path, columns: dict[str, list]) -> None:
     "Write the columns as Parquet."
-    arrays = {name: pa.array(values, pa.string() if name == "name" else pa.int64()) for name, values in columns.items() if name != "rotation"}
+    arrays = {
+        name: pa.array(values, pa.string() if name == "name" else pa.int64())
+        for name, values in columns.items()
+        if name != "rotation"
+    }
     flat = pa.array(np.array(columns["rotation"], np.float64).ravel())
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
@@ -308,7 +330,9 @@ class StoreWriter(_Open):
 
     def add(self, clip: Clip) -> None:
         "Append a clip. Raises `ValueError` for one that does not fit those before it."
-        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[:1]  # who is never seen leaves the slot to the other
+        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[
+            :1
+        ]  # who is never seen leaves the slot to the other
         row, (V, C) = _known(clip), bodies[0].shape[1:]
         kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
         _check_kind(clip, kind, self.journal, self.layout)
@@ -334,8 +358,17 @@ class StoreWriter(_Open):
         for file in (self._data, self._lines):
             file.flush()
             os.fsync(file.fileno())
-        files = {n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)} for n in ("frames.npy", "index.parquet")}
-        meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout), "clips": len(self.journal.names), "frames": frames}
+        files = {
+            n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)}
+            for n in ("frames.npy", "index.parquet")
+        }
+        meta = {
+            "version": VERSION,
+            "source": self.source,
+            "layout": layout_dict(self.layout),
+            "clips": len(self.journal.names),
+            "frames": frames,
+        }
         meta |= {"benchmarks": [benchmark_dict(b) for b in self.benchmarks]} if self.benchmarks else {}
         (part / "store.json").write_text(json.dumps(meta | {"joints": V} | kind | {"files": files}, indent=1) + "\n")
         ClipStore.open(part)  # what cannot be opened replaces nothing
@@ -414,7 +447,9 @@ class ClipStore:
                 raise ValueError(f"its files do not fit each other (frames {frames.shape}, expected {shape})")
             if min(starts.min(), store.lengths.min()) < 0 or ends.max() > len(frames):
                 raise ValueError("its index points outside the frames")
-        except Exception as error:  # a damaged header can make numpy raise almost anything, and other things from version to version
+        except (
+            Exception
+        ) as error:  # a damaged header can make numpy raise almost anything, and other things from version to version
             raise _advice(path, f"damaged store: {error}", meta.get("source")) from None
         return store
 
@@ -438,13 +473,14 @@ def _read_meta(path: Path) -> dict:
         raise _advice(path, "there is no clip store")
     try:
         meta = json.loads((path / "store.json").read_text())
-        version, files = meta["version"], {name: meta["files"][name]["bytes"] for name in ("frames.npy", "index.parquet")}
+        version, files = (
+            meta["version"],
+            {name: meta["files"][name]["bytes"] for name in ("frames.npy", "index.parquet")},
+        )
     except (OSError, ValueError, KeyError, TypeError):
         raise _advice(path, "torn store: store.json is missing or damaged") from None
     if version != VERSION:
-        raise _advice(
-            path, f"store of version {version}; this code reads version {VERSION}", meta.get("source")
-        )
+        raise _advice(path, f"store of version {version}; this code reads version {VERSION}", meta.get("source"))
     for name, known in files.items():
         size = (path / name).stat().st_size if (path / name).is_file() else 0
         if size != known:

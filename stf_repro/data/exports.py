@@ -31,9 +31,13 @@ def export_msg3d(
 ) -> dict[str, int]:  # clips of "train" and "val"
     "Write the files that MS-G3D's code trains on."
     check_labels(store, benchmark)
-    parts = {name: torch.as_tensor(benchmark.indices(store, part)) for name, part in (("train", "train"), ("val", "test"))}
+    parts = {
+        name: torch.as_tensor(benchmark.indices(store, part)) for name, part in (("train", "train"), ("val", "test"))
+    }
     if empty := [name for name, indices in parts.items() if not len(indices)]:
-        raise ValueError(f"{benchmark.key} finds no clips for {empty[0]!r} in {store.path}: are these the clips of {benchmark.source}?")
+        raise ValueError(
+            f"{benchmark.key} finds no clips for {empty[0]!r} in {store.path}: are these the clips of {benchmark.source}?"
+        )
     clips = Clips(store)
     with new_folder(folder, "train_label.pkl", "export for MS-G3D") as part:
         for name, indices in parts.items():
@@ -46,7 +50,10 @@ def _write_part(folder: Path, name: str, clips: Clips, indices: torch.Tensor, fr
     store = clips.store
     recipe = pad if store.confidence else replay
     shape = (len(indices), store.meta["channels"], frames, len(store.layout), 2)
-    joints, bones = (np.lib.format.open_memmap(folder / f"{name}_data_{kind}.npy", "w+", np.float32, shape) for kind in ("joint", "bone"))
+    joints, bones = (
+        np.lib.format.open_memmap(folder / f"{name}_data_{kind}.npy", "w+", np.float32, shape)
+        for kind in ("joint", "bone")
+    )
     for start in tqdm(range(0, len(indices), 64), desc=name, disable=None if progress else True):
         x, _ = recipe(clips, indices[start : start + 64], frames)
         joints[start : start + 64] = x.numpy()
@@ -68,7 +75,9 @@ def _recordings(store: ClipStore) -> Iterator[Recording]:
         label, confidence = int(store.labels[i]), None
         if store.confidence:  # back to parts of the image
             confidence = bodies[..., 2]
-            bodies = np.where((confidence != 0)[..., None], bodies[..., :2] * [1, -1] + [0.5, 0.5], 0).astype(np.float32)
+            bodies = np.where((confidence != 0)[..., None], bodies[..., :2] * [1, -1] + [0.5, 0.5], 0).astype(
+                np.float32
+            )
         yield Recording(name, bodies, present, store.layout, label, store.attributes(i), confidence)
 
 
@@ -83,7 +92,9 @@ def export_pyskl(
         check_labels(store, benchmark)
         protocol = benchmark.key.partition("-")[2] or benchmark.key
         if f"{protocol}_train" in split:
-            raise ValueError(f"two benchmarks have the protocol {protocol!r}, and the file has one place for it: export them one by one")
+            raise ValueError(
+                f"two benchmarks have the protocol {protocol!r}, and the file has one place for it: export them one by one"
+            )
         for name, part in (("train", "train"), ("val", "test")):
             split[f"{protocol}_{name}"] = [store.names[i] for i in benchmark.indices(store, part)]
     write_pyskl(path, _recordings(store), split)

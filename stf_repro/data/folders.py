@@ -26,12 +26,18 @@ def project_root(
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file():
             return folder
-    raise FileNotFoundError(
-        f"no dvc.yaml in {start} or any folder above it; go into your clone of the project first"
-    )
+    raise FileNotFoundError(f"no dvc.yaml in {start} or any folder above it; go into your clone of the project first")
 
 # %% ../../nbs/reference/01_data.folders.ipynb #b0473a8b
-_COMPANIONS = ("__macosx", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "system volume information", "@eadir")
+_COMPANIONS = (
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+)
 
 
 def is_companion(
@@ -46,7 +52,9 @@ def walk(
 ) -> Iterator[Path]:  # sorted within each folder
     "Every file below a folder, without companions. A folder that is reached twice is listed once."
     if os.path.islink(folder) and not os.path.exists(folder):
-        raise FileNotFoundError(f"{folder} is a link to {os.readlink(folder)}, which is not there: mount that disk, or correct the link")
+        raise FileNotFoundError(
+            f"{folder} is a link to {os.readlink(folder)}, which is not there: mount that disk, or correct the link"
+        )
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         place = os.path.realpath(here)
@@ -79,7 +87,9 @@ def write_atomic(
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise WriteError(f"could not write {path} ({error.strerror}); earlier files are intact. Make room, or the folder writable, and start the same command again") from None
+        raise WriteError(
+            f"could not write {path} ({error.strerror}); earlier files are intact. Make room, or the folder writable, and start the same command again"
+        ) from None
     finally:
         part.unlink(missing_ok=True)  # there only if something went wrong
 
@@ -166,7 +176,9 @@ def wanting(
         yield
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise OSError(error.errno, f"cannot be written ({error.strerror}); nothing was changed", str(folder)) from None
+            raise OSError(
+                error.errno, f"cannot be written ({error.strerror}); nothing was changed", str(folder)
+            ) from None
         raise
 
 # %% ../../nbs/reference/01_data.folders.ipynb #a7da98a9

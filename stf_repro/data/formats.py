@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ZIP_ERRORS', 'NTU_NAME', 'NWUCLA_ACTIONS', 'FormatError', 'Recording', 'check_size', 'read_bytes', 'read_member',
            'ntu_attributes', 'parse_ntu', 'read_ntu', 'format_ntu', 'write_ntu', 'parse_json', 'parse_kinetics',
-           'format_kinetics', 'write_kinetics', 'parse_kinetics_labels', 'read_kinetics', 'parse_nwucla', 'read_nwucla',
-           'parse_sbu', 'read_sbu']
+           'format_kinetics', 'parse_kinetics_labels', 'read_kinetics', 'parse_nwucla', 'read_nwucla', 'parse_sbu']
 
 # %% ../../nbs/reference/02_data.formats.ipynb #547a8f7c
 import json
@@ -15,7 +14,6 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +44,11 @@ class Recording:
     confidence: np.ndarray | None = None  # (M, T, V) in [0, 1], for poses estimated in images
 
     def __post_init__(self):
-        if self.bodies.ndim != 4 or self.bodies.shape[2] != len(self.layout) or self.present.shape != self.bodies.shape[:2]:
+        if (
+            self.bodies.ndim != 4
+            or self.bodies.shape[2] != len(self.layout)
+            or self.present.shape != self.bodies.shape[:2]
+        ):
             raise ValueError(
                 f"{self.name}: bodies {self.bodies.shape} and present {self.present.shape} do not fit "
                 f"(M, T, V, C) and (M, T) with V = {len(self.layout)} of layout {self.layout.name!r}"
@@ -109,7 +111,9 @@ def ntu_attributes(
     "What an NTU sample name says."
     match = NTU_NAME.fullmatch(name)
     if not match or not 1 <= int(match[5]) <= 120:
-        raise FormatError(name, None, "not an NTU sample name such as S001C002P003R002A013, with an action from 1 to 120")
+        raise FormatError(
+            name, None, "not an NTU sample name such as S001C002P003R002A013, with an action from 1 to 120"
+        )
     return dict(zip(("setup", "camera", "subject", "replication", "action"), map(int, match.groups())))
 
 # %% ../../nbs/reference/02_data.formats.ipynb #7e46d4ee
@@ -123,7 +127,9 @@ def _lines(path, text: bytes) -> list[str]:
     try:
         lines = text.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise FormatError(path, text[: error.start].count(b"\n") + 1, f"not text: byte {error.start} is not UTF-8") from None
+        raise FormatError(
+            path, text[: error.start].count(b"\n") + 1, f"not text: byte {error.start} is not UTF-8"
+        ) from None
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -184,7 +190,9 @@ def _decimals(
         return np.zeros(0)
     places = np.stack([start, end], 1).astype(np.int32)  # of number, rest, number, rest, ...
     valid = np.full(-(-len(start) // 4), 0b01010101, np.uint8)  # every second string, from the first
-    strings = pa.StringArray.from_buffers(2 * len(start) - 1, pa.py_buffer(places), pa.py_buffer(text), pa.py_buffer(valid))
+    strings = pa.StringArray.from_buffers(
+        2 * len(start) - 1, pa.py_buffer(places), pa.py_buffer(text), pa.py_buffer(valid)
+    )
     return np.frombuffer(strings.cast(pa.float64()).buffers()[1], np.float64)[: 2 * len(start) : 2]
 
 # %% ../../nbs/reference/02_data.formats.ipynb #aabb3ce3
@@ -235,7 +243,9 @@ def _first_three(
 ) -> np.ndarray:  # (L, 3)
     "The first three numbers of lines that separate their numbers by one space."
     padded = text + b" " * _HEAD
-    view = np.ndarray(len(text) + 1, f"V{_HEAD}", padded, strides=1)  # item i is the 48 characters from i on: taking items copies bytes, no more
+    view = np.ndarray(
+        len(text) + 1, f"V{_HEAD}", padded, strides=1
+    )  # item i is the 48 characters from i on: taking items copies bytes, no more
     space = np.flatnonzero(view[start].view(np.uint8) == 32)
     line, place = np.divmod(space, _HEAD)
     before = np.searchsorted(line, np.arange(len(start)))  # (L,) spaces in earlier lines
@@ -292,7 +302,9 @@ def read_ntu(
     except ZIP_ERRORS as error:
         raise FormatError(path, None, f"damaged archive: {error}") from None
     with archive:
-        member = next((m for m in archive.namelist() if m.rpartition("/")[2].lower() == f"{name}.skeleton".lower()), None)
+        member = next(
+            (m for m in archive.namelist() if m.rpartition("/")[2].lower() == f"{name}.skeleton".lower()), None
+        )
         if member is None:
             raise FormatError(path, None, f"the archive holds no {name}.skeleton")
         return parse_ntu(read_member(archive, member, f"{path}:{member}"), name, f"{path}:{member}")
@@ -315,7 +327,9 @@ def format_ntu(
         listed = np.flatnonzero(recording.present[:, t]) if order is None else order[t]
         out.append(f"{len(listed)}\n")
         for m in listed:
-            out.append(f"{72057594037927936 + m} 0 1 1 1 0 0 0 0 2\n" + body % tuple(recording.bodies[m, t].ravel().tolist()))
+            out.append(
+                f"{72057594037927936 + m} 0 1 1 1 0 0 0 0 2\n" + body % tuple(recording.bodies[m, t].ravel().tolist())
+            )
     return "".join(out)
 
 
@@ -366,7 +380,9 @@ def _numbers(path, what: str, values, *shape: int) -> np.ndarray:
     except (ValueError, TypeError, OverflowError) as error:
         raise FormatError(path, None, f"{what} is no regular array of numbers: {error}") from None
     if len(shape) != array.ndim or any(s not in (-1, n) for s, n in zip(shape, array.shape)):
-        raise FormatError(path, None, f"{what} has shape {array.shape}; expected {tuple('any' if s < 0 else s for s in shape)}")
+        raise FormatError(
+            path, None, f"{what} has shape {array.shape}; expected {tuple('any' if s < 0 else s for s in shape)}"
+        )
     if not (np.abs(array) < 1e6).all():  # NaN is not smaller either
         raise FormatError(path, None, f"NaN, infinity or a number beyond all bounds in {what}")
     return array
@@ -377,11 +393,18 @@ def _frame_people(path, entry) -> tuple[int, list[tuple[np.ndarray, np.ndarray]]
     try:
         t, people = entry["frame_index"], [(person["pose"], person["score"]) for person in entry["skeleton"]]
     except (KeyError, TypeError) as error:
-        raise FormatError(path, None, f"a frame without frame_index, or a person without pose and score: {error!r}") from None
+        raise FormatError(
+            path, None, f"a frame without frame_index, or a person without pose and score: {error!r}"
+        ) from None
     if type(t) is not int or not 0 <= t < 10_000 or len(people) > _MOST_BODIES:
-        raise FormatError(path, None, f"frame_index {t!r} with {len(people)} people; expected 0 to 9999, and at most {_MOST_BODIES}")
+        raise FormatError(
+            path, None, f"frame_index {t!r} with {len(people)} people; expected 0 to 9999, and at most {_MOST_BODIES}"
+        )
     where = f"frame {t}"
-    return t, [(_numbers(path, f"pose in {where}", p, 36).reshape(18, 2), _numbers(path, f"score in {where}", s, 18)) for p, s in people]
+    return t, [
+        (_numbers(path, f"pose in {where}", p, 36).reshape(18, 2), _numbers(path, f"score in {where}", s, 18))
+        for p, s in people
+    ]
 
 # %% ../../nbs/reference/02_data.formats.ipynb #2c7993f7
 def parse_kinetics(
@@ -397,7 +420,11 @@ def parse_kinetics(
         raise FormatError(path, None, "expected a JSON object with a list `data` of frames")
     own = video.get("label_index")
     if own is not None and (type(own) is not int or not 0 <= own < 400 or label not in (None, own)):
-        raise FormatError(path, None, f"label_index is {own!r}; expected 0 to 399{f', {label} by the label file' if label is not None else ''}")
+        raise FormatError(
+            path,
+            None,
+            f"label_index is {own!r}; expected 0 to 399{f', {label} by the label file' if label is not None else ''}",
+        )
     frames = [_frame_people(path, entry) for entry in video["data"]]
     T, M = max((t + 1 for t, _ in frames), default=0), max([1, *(len(people) for _, people in frames)])
     if M * T * 18 * 16 > _LARGEST:
@@ -407,7 +434,9 @@ def parse_kinetics(
     for t, people in frames:
         for m, (pose, score) in enumerate(people):
             bodies[m, t], confidence[m, t], present[m, t] = pose, score, True
-    return Recording(name, bodies, present, LAYOUTS["openpose18"], own if label is None else label, attributes or {}, confidence)
+    return Recording(
+        name, bodies, present, LAYOUTS["openpose18"], own if label is None else label, attributes or {}, confidence
+    )
 
 # %% ../../nbs/reference/02_data.formats.ipynb #ca270c6a
 def format_kinetics(
@@ -417,7 +446,9 @@ def format_kinetics(
 ) -> str:  # JSON text of one video
     "The text of a Kinetics-Skeleton video for a recording."
     if recording.layout.name != "openpose18" or recording.confidence is None:
-        raise ValueError(f"Kinetics-Skeleton holds openpose18 with confidence, not {recording.layout.name!r} with confidence {recording.confidence is not None}")
+        raise ValueError(
+            f"Kinetics-Skeleton holds openpose18 with confidence, not {recording.layout.name!r} with confidence {recording.confidence is not None}"
+        )
     frames = []
     for t in range(recording.bodies.shape[1]):
         people = [
@@ -432,30 +463,6 @@ def _short(values: np.ndarray) -> list[float]:
     "Numbers with the digits that bring a float32 back, and no more."
     return [float(str(v)) for v in values]
 
-# %% ../../nbs/reference/02_data.formats.ipynb #c3b9050e
-def write_kinetics(
-    recordings: Iterable[Recording],  # layout openpose18, with labels
-    folder,  # where kinetics_train/ and the label file lie, or shall lie
-    part: str,  # "train" or "val"
-    classes: tuple[str, ...],  # names by label
-    without_skeleton: dict[str, int] | None = None,  # videos in which nobody was found: name -> label
-) -> int:  # videos written
-    "Write one part of a data set as Kinetics-Skeleton is laid out."
-    folder, labels = Path(folder), {}
-    (folder / f"kinetics_{part}").mkdir(parents=True, exist_ok=True)
-    for r in recordings:
-        if r.name in labels or r.name in (without_skeleton or {}):
-            raise ValueError(f"two videos of the name {r.name!r}: one would overwrite the other")
-        (folder / f"kinetics_{part}" / f"{r.name}.json").write_text(format_kinetics(r, classes[r.label]))
-        labels[r.name] = {"has_skeleton": True, "label": classes[r.label], "label_index": r.label}
-    for name, label in (without_skeleton or {}).items():
-        (folder / f"kinetics_{part}" / f"{name}.json").write_text(json.dumps({"data": [], "label": classes[label], "label_index": label}))
-        labels[name] = {"has_skeleton": False, "label": classes[label], "label_index": label}
-    part_file = folder / f"kinetics_{part}_label.json.part"
-    part_file.write_text(json.dumps(labels, indent=1) + "\n")
-    os.replace(part_file, folder / f"kinetics_{part}_label.json")
-    return len(labels)
-
 # %% ../../nbs/reference/02_data.formats.ipynb #10fcdbf7
 def parse_kinetics_labels(
     text: bytes,  # content of kinetics_train_label.json or kinetics_val_label.json
@@ -466,7 +473,9 @@ def parse_kinetics_labels(
     try:
         for name, entry in content.items():
             if type(entry["has_skeleton"]) is not bool:
-                raise FormatError(path, None, f"{name} has has_skeleton {entry['has_skeleton']!r}; expected true or false")
+                raise FormatError(
+                    path, None, f"{name} has has_skeleton {entry['has_skeleton']!r}; expected true or false"
+                )
             if entry["has_skeleton"]:
                 labels[name] = entry["label_index"]
                 if type(labels[name]) is not int or not 0 <= labels[name] < 400:
@@ -497,7 +506,9 @@ def parse_nwucla(
     path, name = path or name, name.lower()
     match = _NWUCLA_NAME.fullmatch(name)
     if not match or int(match[1]) not in NWUCLA_ACTIONS:
-        raise FormatError(path, None, "not an NW-UCLA name such as a01_s02_e03_v01 with an action of " + str(NWUCLA_ACTIONS))
+        raise FormatError(
+            path, None, "not an NW-UCLA name such as a01_s02_e03_v01 with an action of " + str(NWUCLA_ACTIONS)
+        )
     attributes = dict(zip(("action", "subject", "replication", "camera"), map(int, match.groups())))
     content = parse_json(path, text)
     if not isinstance(content, dict) or "skeletons" not in content:
@@ -552,11 +563,3 @@ def _sbu_row(path, i: int, line: str) -> list[float]:
     if not all(abs(v) < 1000 for v in row[1:]):
         raise FormatError(path, i + 1, "NaN, infinity or a number far out of the image")
     return row
-
-
-def read_sbu(
-    path,  # <pair>/<class>/<take>/skeleton_pos.txt
-) -> Recording:
-    "Read an SBU clip. Raises `FormatError`."
-    path = Path(path)
-    return parse_sbu(read_bytes(path), "_".join(path.parts[-4:-1]), path)

@@ -25,7 +25,11 @@ def benchmark_dict(
     rule = benchmark.rule
     within = [rule.within[0], sorted(rule.within[1])] if rule.within else None
     plain = {"attribute": rule.attribute, "train": sorted(rule.train), "test": sorted(rule.test), "within": within}
-    return asdict(benchmark) | {"classes": list(benchmark.classes), "other_sources": list(benchmark.other_sources), "rule": plain}
+    return asdict(benchmark) | {
+        "classes": list(benchmark.classes),
+        "other_sources": list(benchmark.other_sources),
+        "rule": plain,
+    }
 
 
 def read_benchmark(
@@ -36,7 +40,12 @@ def read_benchmark(
         rule = dict(content["rule"])
         within = (rule["within"][0], frozenset(rule["within"][1])) if rule["within"] else None
         rule = Rule(rule["attribute"], frozenset(rule["train"]), frozenset(rule["test"]), within)
-        return Benchmark(**(content | {"classes": tuple(content["classes"]), "other_sources": tuple(content["other_sources"]), "rule": rule}))
+        return Benchmark(
+            **(
+                content
+                | {"classes": tuple(content["classes"]), "other_sources": tuple(content["other_sources"]), "rule": rule}
+            )
+        )
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError(f"no benchmark: {error!r}") from None
 
@@ -74,7 +83,9 @@ def with_benchmarks(
         with _LOCK:
             for benchmark in benchmarks:
                 if benchmark.layout != layout.name:
-                    raise ValueError(f"the benchmark {benchmark.key!r} is of the layout {benchmark.layout!r}, and the clips are of {layout.name!r}")
+                    raise ValueError(
+                        f"the benchmark {benchmark.key!r} is of the layout {benchmark.layout!r}, and the clips are of {layout.name!r}"
+                    )
                 _enter(LAYOUTS, "layout", layout.name, layout, entered)
                 _enter(BENCHMARKS, "benchmark", benchmark.key, benchmark, entered)
         yield

@@ -38,13 +38,21 @@ def _points(path, entry: dict, seen: bool = False, apart: bool = False) -> np.nd
         else:
             joints = points.reshape(-1, 3) if points.ndim == 1 and not apart else points
         if apart and scores is None and joints.ndim == 2 and joints.shape[1] == 3:
-            raise FormatError(path, None, "`keypoints` of three numbers without `keypoint_scores`: the third may be a depth; expected x, y and `keypoint_scores`")
+            raise FormatError(
+                path,
+                None,
+                "`keypoints` of three numbers without `keypoint_scores`: the third may be a depth; expected x, y and `keypoint_scores`",
+            )
         if joints.ndim != 2 or joints.shape[1] != 3:
             raise ValueError(joints.shape)
     except (TypeError, ValueError, KeyError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(path, None, f"expected `keypoints` with x, y, score of each joint, or with x, y beside `keypoint_scores`; found {str(entry)[:60]}") from None
+        raise FormatError(
+            path,
+            None,
+            f"expected `keypoints` with x, y, score of each joint, or with x, y beside `keypoint_scores`; found {str(entry)[:60]}",
+        ) from None
     return np.concatenate([joints[:, :2], joints[:, 2:].clip(0, 1)], 1) if seen else joints
 
 
@@ -57,19 +65,37 @@ def _track(entry: dict):
 # %% ../../nbs/reference/03_data.keypoints.ipynb #bfc69440
 def _persons(path, entries: list, categories=None) -> list:
     "The entries of people: of the category called person, or of number 1 if there are several; warns of others."
-    named = [category.get("id") for category in categories if isinstance(category, dict) and str(category.get("name")).lower() == "person"] if isinstance(categories, list) else []
+    named = (
+        [
+            category.get("id")
+            for category in categories
+            if isinstance(category, dict) and str(category.get("name")).lower() == "person"
+        ]
+        if isinstance(categories, list)
+        else []
+    )
     category = lambda entry: entry.get("category_id") if isinstance(entry, dict) else None
-    kinds = list(dict.fromkeys(kind for entry in entries if (kind := category(entry)) is not None)) if all(isinstance(category(entry), int | str | None) for entry in entries) else []
+    kinds = (
+        list(dict.fromkeys(kind for entry in entries if (kind := category(entry)) is not None))
+        if all(isinstance(category(entry), int | str | None) for entry in entries)
+        else []
+    )
     if len(kinds) < 2 and not named:
         return entries
     persons = named or [1]
     if not set(persons) & set(kinds):
         if kinds:
-            warnings.warn(f"{path}: no category_id is that of a person ({persons[0]}); all of {', '.join(map(str, kinds))} are taken for people", stacklevel=2)
+            warnings.warn(
+                f"{path}: no category_id is that of a person ({persons[0]}); all of {', '.join(map(str, kinds))} are taken for people",
+                stacklevel=2,
+            )
         return entries
     kept = [entry for entry in entries if category(entry) is None or category(entry) in persons]
     if len(kept) < len(entries):
-        warnings.warn(f"{path}: left out {len(entries) - len(kept)} of {len(entries)} detections, whose category_id is not that of a person ({persons[0]})", stacklevel=2)
+        warnings.warn(
+            f"{path}: left out {len(entries) - len(kept)} of {len(entries)} detections, whose category_id is not that of a person ({persons[0]})",
+            stacklevel=2,
+        )
     return kept
 
 
@@ -78,8 +104,14 @@ def _coco(path, entries: list, images: dict, seen: bool) -> Iterator[_Found]:
     for entry in entries:
         image = entry.get("image_id") if isinstance(entry, dict) else None
         if type(image) not in (str, int):
-            raise FormatError(path, None, f"expected detections with `image_id` and `keypoints`, found {str(entry)[:60]}")
-        yield _Found(str(images[image]["file_name"]) if "file_name" in images.get(image, ()) else image, _points(path, entry, seen), _track(entry))
+            raise FormatError(
+                path, None, f"expected detections with `image_id` and `keypoints`, found {str(entry)[:60]}"
+            )
+        yield _Found(
+            str(images[image]["file_name"]) if "file_name" in images.get(image, ()) else image,
+            _points(path, entry, seen),
+            _track(entry),
+        )
 
 
 def _mmpose(path, frames: list) -> Iterator[_Found]:
@@ -98,10 +130,14 @@ def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
     "Everybody in a file, and height and width of the images if it says so."
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         listed = content.get("images") if isinstance(content.get("images"), list) else []
-        images = {image["id"]: image for image in listed if isinstance(image, dict) and type(image.get("id")) in (str, int)}
+        images = {
+            image["id"]: image for image in listed if isinstance(image, dict) and type(image.get("id")) in (str, int)
+        }
         sizes = [[image.get("height"), image.get("width")] for image in images.values()]
         known = sizes and all(size == sizes[0] for size in sizes) and None not in sizes[0]
-        return list(_coco(path, _persons(path, content["annotations"], content.get("categories")), images, seen=True)), image_size(sizes[0], f"{path}: the size of its images") if known else None
+        return list(
+            _coco(path, _persons(path, content["annotations"], content.get("categories")), images, seen=True)
+        ), image_size(sizes[0], f"{path}: the size of its images") if known else None
     entries = content.get("instance_info") if isinstance(content, dict) else content
     first = entries[0] if isinstance(entries, list) and entries else None
     if isinstance(first, dict) and "instances" in first:
@@ -110,7 +146,11 @@ def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
         return list(_coco(path, _persons(path, entries), {}, seen=False)), None
     if isinstance(first, dict) and "keypoint_scores" in first:
         return list(_mmpose(path, [{"instances": entries}])), None
-    raise FormatError(path, None, "expected what AlphaPose, MMPose or a tool of COCO's kind writes: a list of detections with image_id and keypoints, or of frames with instances")
+    raise FormatError(
+        path,
+        None,
+        "expected what AlphaPose, MMPose or a tool of COCO's kind writes: a list of detections with image_id and keypoints, or of frames with instances",
+    )
 
 
 def _stem(frame) -> str:
@@ -120,8 +160,14 @@ def _stem(frame) -> str:
 
 def _seconds(frames: list) -> dict | None:
     "The times that images are called by, such as 0.5.jpg and 12.25.jpg; None: they are not."
-    found = {frame: re.fullmatch(r"(?:.*[^\w.]|.*_)?((\d+)\.(\d+))", _stem(frame)) for frame in frames if type(frame) is str}
-    if len(found) < len(set(frames)) or None in found.values() or len({(match[2], len(match[3])) for match in found.values()}) == 1:
+    found = {
+        frame: re.fullmatch(r"(?:.*[^\w.]|.*_)?((\d+)\.(\d+))", _stem(frame)) for frame in frames if type(frame) is str
+    }
+    if (
+        len(found) < len(set(frames))
+        or None in found.values()
+        or len({(match[2], len(match[3])) for match in found.values()}) == 1
+    ):
         return None  # v_1.0012.jpg, v_1.0013.jpg: numbers of frames
     times = {frame: float(match[1]) for frame, match in found.items()}
     return times if len(set(times.values())) == len(times) else None
@@ -137,20 +183,32 @@ def _places(path, frames: list) -> tuple[dict, int]:
         digits = re.findall(r"\d+", _stem(frame))
         numbers[frame] = frame if type(frame) is int else int(digits[-1]) if digits else None
     if len(set(numbers.values())) < len(numbers) or None in numbers.values():
-        raise FormatError(path, None, f"images are called {', '.join(map(str, list(numbers)[:3]))}; expected a number in each name that no other has, the frames of one video")
+        raise FormatError(
+            path,
+            None,
+            f"images are called {', '.join(map(str, list(numbers)[:3]))}; expected a number in each name that no other has, the frames of one video",
+        )
     places, T = frame_places(path, numbers.values())
     return {frame: places[number] for frame, number in numbers.items()}, T
 
 # %% ../../nbs/reference/03_data.keypoints.ipynb #9aabe4d5
 def _slots(path, found: list[_Found]) -> list[int]:
     "The body slot of each person in each frame. Raises `FormatError`."
-    tracked, total, counts = [person for person in found if person.track is not None], defaultdict(float), defaultdict(int)
+    tracked, total, counts = (
+        [person for person in found if person.track is not None],
+        defaultdict(float),
+        defaultdict(int),
+    )
     for person in tracked:
         total[person.track] += float(person.joints[:, 2].sum())
     place = {track: m for m, track in enumerate(sorted(total, key=lambda track: -total[track]))}
     there = {(person.frame, person.track) for person in tracked}
     if len(there) < len(tracked):
-        raise FormatError(path, None, f"one person is there twice in a frame ({len(tracked)} detections, {len(there)} frames and tracks)")
+        raise FormatError(
+            path,
+            None,
+            f"one person is there twice in a frame ({len(tracked)} detections, {len(there)} frames and tracks)",
+        )
     slots = []
     for person in found:  # without a track: in the order in which a frame lists them, behind all tracks
         slots.append(len(place) + counts[person.frame] if person.track is None else place[person.track])
@@ -165,16 +223,26 @@ def stack_keypoints(
     path,  # for messages
     content,  # what a JSON file holds
     joints: int,  # V that is wanted
-) -> tuple[np.ndarray, tuple[int, int] | None]:  # (M, T, V, 3): x, y, score; height and width of the images, if the file says so
+) -> tuple[
+    np.ndarray, tuple[int, int] | None
+]:  # (M, T, V, 3): x, y, score; height and width of the images, if the file says so
     "The poses of a file. Raises `FormatError`; warns of scores above 1."
     found, size = _found(path, content)
     if not found:
         raise FormatError(path, None, "nobody was found in any frame")
     if other := {len(person.joints) for person in found} - {joints}:
-        raise FormatError(path, None, f"the number of joints per person is {min(other)}; expected {joints}: take the layout that the file was made with, or write a YAML of your own")
+        raise FormatError(
+            path,
+            None,
+            f"the number of joints per person is {min(other)}; expected {joints}: take the layout that the file was made with, or write a YAML of your own",
+        )
     (places, T), slots = _places(path, [person.frame for person in found]), _slots(path, found)
     if (M := max(slots) + 1) * T * joints > _MOST:
-        raise FormatError(path, None, f"{M} people in {T} frames are more than one recording can hold; cut it, or follow people with fewer breaks")
+        raise FormatError(
+            path,
+            None,
+            f"{M} people in {T} frames are more than one recording can hold; cut it, or follow people with fewer breaks",
+        )
     keypoints = np.zeros((M, T, joints, 3))
     for person, m in zip(found, slots):
         keypoints[m, places[person.frame]] = person.joints

@@ -40,12 +40,18 @@ def _stack(clips: np.ndarray, labels: int, layout: Layout) -> list[np.ndarray]:
         raise ValueError(f"clips is one array of {clips.dtype}; expected numbers, or a list of arrays (T, V, C)")
     said = f"clips is one array of shape {clips.shape}"
     if clips.ndim == 5 and in_field_order(clips, len(layout)):
-        raise ValueError(f"{said}, which looks like (N, C, T, V, M), coordinates first and bodies last; expected (N, M, T, V, C): clips.transpose(0, 4, 2, 3, 1)")
+        raise ValueError(
+            f"{said}, which looks like (N, C, T, V, M), coordinates first and bodies last; expected (N, M, T, V, C): clips.transpose(0, 4, 2, 3, 1)"
+        )
     if clips.ndim == 5 or (clips.ndim == 4 and len(clips) == labels):
         return list(clips)
     if clips.ndim == 4:
-        raise ValueError(f"{said}: as a stack (N, T, V, C) it holds {len(clips)} clips, and there are {labels} labels; give a label for each, or, if it is one clip of {len(clips)} bodies, a list: [array]")
-    raise ValueError(f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C){shape_hint(clips.shape, layout)}")
+        raise ValueError(
+            f"{said}: as a stack (N, T, V, C) it holds {len(clips)} clips, and there are {labels} labels; give a label for each, or, if it is one clip of {len(clips)} bodies, a list: [array]"
+        )
+    raise ValueError(
+        f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C){shape_hint(clips.shape, layout)}"
+    )
 
 
 def _several(what: str, values) -> list:
@@ -59,9 +65,13 @@ def _several(what: str, values) -> list:
 def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout, image_shape) -> list[Recording]:
     "All clips as recordings with different names. Raises `ValueError`."
     if isinstance(clips, str | Path):
-        raise ValueError(f"clips is the path {str(clips)!r}; expected arrays: `read_own` reads a folder or an .npz, `np.load` a stack (N, T, V, C)")
+        raise ValueError(
+            f"clips is the path {str(clips)!r}; expected arrays: `read_own` reads a folder or an .npz, `np.load` a stack (N, T, V, C)"
+        )
     if not isinstance(clips, Iterable):
-        raise ValueError(f"clips is {clips!r}; expected a list of arrays (T, V, C), a stack (N, T, V, C), or a dictionary by name")
+        raise ValueError(
+            f"clips is {clips!r}; expected a list of arrays (T, V, C), a stack (N, T, V, C), or a dictionary by name"
+        )
     if isinstance(clips, dict):
         names, clips = list(clips), list(clips.values())
     clips = _stack(clips, labels, layout) if isinstance(clips, np.ndarray) else list(clips)
@@ -69,7 +79,9 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
         raise ValueError(f"{labels} labels for {len(clips)} clips; expected one label per clip")
     names = None if names is None else [as_name("the name of a clip", name) for name in _several("names", names)]
     if names is not None and (len(names) != len(clips) or len(set(names)) < len(names)):
-        raise ValueError(f"{len(set(names))} different names for {len(clips)} clips; expected a name of its own per clip")
+        raise ValueError(
+            f"{len(set(names))} different names for {len(clips)} clips; expected a name of its own per clip"
+        )
     named = lambda i: names[i] if names is not None else f"clip-{i:04d}"
     found = []
     for i, clip in enumerate(clips):
@@ -78,7 +90,9 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
         elif names is not None:
             clip = replace(clip, name=names[i])
         if clip.layout != layout:
-            raise ValueError(f"{clip.name} has the layout {clip.layout.name!r} with {len(clip.layout)} joints; expected {layout.name!r} with {len(layout)}")
+            raise ValueError(
+                f"{clip.name} has the layout {clip.layout.name!r} with {len(clip.layout)} joints; expected {layout.name!r} with {len(layout)}"
+            )
         found.append(clip)
     if twice := next((name for name, n in Counter(r.name for r in found).items() if n > 1), None):
         raise ValueError(f"two clips are called {twice!r}; expected a name of its own per clip")
@@ -90,12 +104,20 @@ def _per_clip(what: str, values) -> list:
     if isinstance(values, str | dict) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise ValueError(f"{what}: found {values!r}; expected a list with one value per clip")
     if np.ma.is_masked(values):
-        raise ValueError(f"{what}: the value of clip {int(np.flatnonzero(np.ma.getmaskarray(values))[0])} is masked; expected one value per clip")
-    values = np.asarray(values).tolist() if hasattr(values, "__array__") else [v.item() if isinstance(v, np.generic) else v for v in values]
+        raise ValueError(
+            f"{what}: the value of clip {int(np.flatnonzero(np.ma.getmaskarray(values))[0])} is masked; expected one value per clip"
+        )
+    values = (
+        np.asarray(values).tolist()
+        if hasattr(values, "__array__")
+        else [v.item() if isinstance(v, np.generic) else v for v in values]
+    )
     text = [v for v in values if isinstance(v, str)]
     if text and len(text) < len(values):
         other = next(v for v in values if not isinstance(v, str))
-        raise ValueError(f"{what} mix text such as {text[0]!r} and {other!r}; expected all of them as text, or all as whole numbers")
+        raise ValueError(
+            f"{what} mix text such as {text[0]!r} and {other!r}; expected all of them as text, or all as whole numbers"
+        )
     values = [plain_name(v) if isinstance(v, str) else v for v in values]
     if "" in values:
         raise ValueError(f"{what}: that of clip {values.index('')} is empty; expected one value per clip")
@@ -104,7 +126,9 @@ def _per_clip(what: str, values) -> list:
 # %% ../../nbs/reference/13_data.own.ipynb #8880cc84
 def _in_order(names: set[str]) -> list[str]:
     "Names sorted; by value, if all are numbers."
-    return sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
+    return (
+        sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
+    )
 
 
 def _class_names(classes) -> tuple[str, ...]:
@@ -133,16 +157,25 @@ def _classes(labels: list, classes: Sequence[str] | None) -> tuple[list[int], tu
             raise ValueError(f"the label {unknown[0]!r} is not among the classes {', '.join(classes)}")
         labels = [classes.index(label) for label in labels]
     elif not all(type(label) is int for label in labels):
-        raise ValueError(f"labels hold {next(v for v in labels if type(v) is not int)!r}; expected text, or whole numbers from 0")
+        raise ValueError(
+            f"labels hold {next(v for v in labels if type(v) is not int)!r}; expected text, or whole numbers from 0"
+        )
     classes = tuple(classes or map(str, range(max(labels) + 1)))
     low, high, K = min(labels), max(labels), len(classes)
     if low < 0 or high > K - 1 or (low == 1 and high == K):
-        raise ValueError(f"labels run from {low} to {high}, and {K} classes are counted from 0 to {K - 1}" + ("; subtract 1" if low == 1 else ""))
+        raise ValueError(
+            f"labels run from {low} to {high}, and {K} classes are counted from 0 to {K - 1}"
+            + ("; subtract 1" if low == 1 else "")
+        )
     if low == 1:
         raise ValueError(f"labels run from 1 to {high}; classes are counted from 0: subtract 1, or give names as text")
     absent = [name for k, name in enumerate(classes) if k not in labels]
     if absent or K < 2:
-        raise ValueError(f"no clip has the label {absent[0]!r}" if absent else f"all clips have the label {classes[0]!r}; expected at least two classes")
+        raise ValueError(
+            f"no clip has the label {absent[0]!r}"
+            if absent
+            else f"all clips have the label {classes[0]!r}; expected at least two classes"
+        )
     return labels, classes
 
 # %% ../../nbs/reference/13_data.own.ipynb #ff1f859b
@@ -156,7 +189,9 @@ class _Column:
     def code(self, name: str, value) -> int:
         "The number of a value. Raises `ValueError` for one that no clip has."
         wanted, known = as_name(f"a value of {name!r}", value), dict(zip(self.values, self.numbers))
-        alike = [v for v in known if str(v) == wanted] or [v for v in known if _whole(v) == _whole(wanted) is not None]  # 7, "7"; or "007"
+        alike = [v for v in known if str(v) == wanted] or [
+            v for v in known if _whole(v) == _whole(wanted) is not None
+        ]  # 7, "7"; or "007"
         if len(alike) != 1:
             raise ValueError(f"no clip has {name} {value!r}; known: {', '.join(map(str, sorted(known)))}")
         return known[alike[0]]
@@ -183,7 +218,9 @@ def _column(name: str, values: Sequence, count: int) -> _Column:
 def _columns(attributes, count: int) -> dict[str, _Column]:
     "All attributes. Raises `ValueError`."
     if not isinstance(attributes, dict | None) or not all(isinstance(key, str) for key in attributes or ()):
-        raise ValueError(f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': [...]}} with one value per clip")
+        raise ValueError(
+            f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': [...]}} with one value per clip"
+        )
     return {key: _column(key, values, count) for key, values in (attributes or {}).items()}
 
 # %% ../../nbs/reference/13_data.own.ipynb #37fca7d5
@@ -207,15 +244,23 @@ def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
     counts = np.bincount(numbers, minlength=len(classes))
     name, fewest = classes[int(counts.argmin())], int(counts.min())
     if fewest < 2:
-        raise ValueError(f"the class {name!r} has {fewest} clip; folds need at least 2 of each: add clips, or leave it out")
+        raise ValueError(
+            f"the class {name!r} has {fewest} clip; folds need at least 2 of each: add clips, or leave it out"
+        )
     if fewest < k:
-        raise ValueError(f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out")
+        raise ValueError(
+            f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out"
+        )
 
 # %% ../../nbs/reference/13_data.own.ipynb #84df5016
-def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]) -> list[Rule]:
+def _rules(
+    split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]
+) -> list[Rule]:
     "The rules of a split; a column that they need is added. Raises `ValueError`."
     if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
-        raise ValueError(f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or split by it")
+        raise ValueError(
+            f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or split by it"
+        )
     if type(split) is int and split > 1:
         _few(split, numbers, classes)
         columns["fold"] = _column("fold", folds(numbers, split, seed), len(names))
@@ -223,7 +268,9 @@ def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Colu
     if isinstance(split, dict) and len(split) == 1:
         ((by, test),) = split.items()
         if by not in columns:
-            raise ValueError(f"the split is by {by!r}, which is no attribute of the clips; known: {', '.join(columns) or 'none'}")
+            raise ValueError(
+                f"the split is by {by!r}, which is no attribute of the clips; known: {', '.join(columns) or 'none'}"
+            )
         test = frozenset(columns[by].code(by, value) for value in _several(f"the split by {by!r}", test))
         return [Rule(by, frozenset(columns[by].numbers) - test, test)]
     if isinstance(split, (list, tuple, set, frozenset)):
@@ -232,18 +279,24 @@ def _rules(split, numbers: list[int], names: list[str], columns: dict[str, _Colu
             raise ValueError(f"the split names {unknown[0]!r}, and no clip has that name; the first is {names[0]!r}")
         columns["part"] = _column("part", [int(name in set(listed)) for name in known], len(names))
         return [Rule("part", frozenset({0}), frozenset({1}))]
-    raise ValueError(f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list of the clips that test")
+    raise ValueError(
+        f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list of the clips that test"
+    )
 
 # %% ../../nbs/reference/13_data.own.ipynb #edf1b487
 def _check_parts(key: str, rule: Rule, column: _Column, numbers: list[int], classes: tuple[str, ...]) -> None:
     "Raise `ValueError` for an empty part, or for a class that is in one part only."
     parts = {"training": rule.train, "test": rule.test}
-    there = {part: {k for k, value in zip(numbers, column.numbers) if value in values} for part, values in parts.items()}
+    there = {
+        part: {k for k, value in zip(numbers, column.numbers) if value in values} for part, values in parts.items()
+    }
     for part, other in (("training", "test"), ("test", "training")):
         if not there[part]:
             raise ValueError(f"{key}: no clip is in the {part} part")
         if alone := sorted(there[part] - there[other]):
-            raise ValueError(f"{key}: the class {classes[alone[0]]!r} is in the {part} part only; each class needs clips in both, so split in another way, or leave the class out")
+            raise ValueError(
+                f"{key}: the class {classes[alone[0]]!r} is in the {part} part only; each class needs clips in both, so split in another way, or leave the class out"
+            )
 
 # %% ../../nbs/reference/13_data.own.ipynb #13874947
 LONGEST = 1.6  # times the shortest tree; above that the joints are said to have another order
@@ -271,7 +324,9 @@ def _distances(body: np.ndarray) -> np.ndarray:  # body: (T, V, C); (t, V, V)
 def bone_figures(
     body: np.ndarray,  # (T, V, C) coordinates of one body
     layout: Layout,
-) -> tuple[float, float]:  # length of all bones over that of the shortest tree; median change of a bone's length. NaN where nothing can be measured
+) -> tuple[
+    float, float
+]:  # length of all bones over that of the shortest tree; median change of a bone's length. NaN where nothing can be measured
     "Two figures that tell whether bones join the right joints."
     distance = _distances(body)
     if not len(distance) or len(layout) < 4:
@@ -313,11 +368,18 @@ def _unequal(distance: np.ndarray, layout: Layout) -> tuple[float, str]:  # how 
     mirror = lambda name: re.sub(r"\b(left|right)\b", lambda side: {"left": "right", "right": "left"}[side[0]], name)
     length = {(layout.joints[a], layout.joints[b]): distance[a, b] for a, b in layout.bones}
     length |= {(b, a): value for (a, b), value in length.items()}
-    found = [(value / length[other], f"{a} to {b}") for (a, b), value in length.items() if 0 < length.get(other := (mirror(a), mirror(b)), 0) < value > 0.1]
+    found = [
+        (value / length[other], f"{a} to {b}")
+        for (a, b), value in length.items()
+        if 0 < length.get(other := (mirror(a), mirror(b)), 0) < value > 0.1
+    ]
     return max(found, default=(1.0, ""))
 
 # %% ../../nbs/reference/13_data.own.ipynb #4c025202
-UNITS = {"millimetres": (500, 3000, 1000), "centimetres": (50, 300, 100)}  # size of a body: from, to; how many are a metre
+UNITS = {
+    "millimetres": (500, 3000, 1000),
+    "centimetres": (50, 300, 100),
+}  # size of a body: from, to; how many are a metre
 
 
 def check_units(
@@ -327,7 +389,9 @@ def check_units(
     layout, sizes = recordings[0].layout, []
     for r in recordings:
         if r.bodies.shape[3] == 3 and layout.name not in IN_IMAGES and len(d := _distances(r.bodies[0])):
-            deep = np.ptp(r.bodies[0, ..., 2][r.bodies[0].any(-1)]) > 0.02 * d.mean(0).max()  # else the third is a score
+            deep = (
+                np.ptp(r.bodies[0, ..., 2][r.bodies[0].any(-1)]) > 0.02 * d.mean(0).max()
+            )  # else the third is a score
             sizes += [d.mean(0).max()] if deep else []
     size = np.median(sizes) if sizes else 0
     return [
@@ -347,35 +411,54 @@ def check_joints(
     odd, alone = _odd_bones(some, layout)
     said = []
     if long > LONGEST and not alone:
-        said.append(f"the bones of {layout.name!r} are {long:.1f} times as long as the shortest tree that joins the joints (a body has 1.1 to 1.4): are the joints in the order {', '.join(layout.joints[:4])}, ...? Draw a clip")
+        said.append(
+            f"the bones of {layout.name!r} are {long:.1f} times as long as the shortest tree that joins the joints (a body has 1.1 to 1.4): are the joints in the order {', '.join(layout.joints[:4])}, ...? Draw a clip"
+        )
     if change > CHANGE:
-        said.append(f"bones of {layout.name!r} change their length by {100 * change:.0f} % within a clip: are the axes (frames, joints, coordinates), and are missing joints zero? Draw a clip")
+        said.append(
+            f"bones of {layout.name!r} change their length by {100 * change:.0f} % within a clip: are the axes (frames, joints, coordinates), and are missing joints zero? Draw a clip"
+        )
     return (said or odd) + check_units(some)
 
 
-def _odd_bones(recordings: Sequence[Recording], layout: Layout) -> tuple[list[str], bool]:  # and whether all is right but for these two joints
+def _odd_bones(
+    recordings: Sequence[Recording], layout: Layout
+) -> tuple[list[str], bool]:  # and whether all is right but for these two joints
     "A sentence about the joint or the bone that fits the others least."
     if len(layout) < 4 or (distance := _usual(recordings)) is None:
         return [], False
     bones = {(a, b): distance[a, b] for a, b in layout.bones}
-    far, (gain, *two), (ratio, bone) = max(bones, key=bones.get), _exchanged(distance, layout), _unequal(distance, layout)
+    far, (gain, *two), (ratio, bone) = (
+        max(bones, key=bones.get),
+        _exchanged(distance, layout),
+        _unequal(distance, layout),
+    )
     name = lambda joints: " and ".join(repr(layout.joints[v]) for v in joints)
     times = bones[far] * len(bones) / sum(bones.values())
     if times > FAR:
-        return [f"the bone between {name(far)} is {times:.0f} times as long as the bones of {layout.name!r} on average (the longest of a body has up to 3 times): is one of the two another joint? Draw a clip"], True
+        return [
+            f"the bone between {name(far)} is {times:.0f} times as long as the bones of {layout.name!r} on average (the longest of a body has up to 3 times): is one of the two another joint? Draw a clip"
+        ], True
     if gain > EXCHANGED:
         place = np.arange(len(layout))
         place[two] = place[two[::-1]]
         put_right = distance[np.ix_(place, place)]
-        return [f"the bones of {layout.name!r} would be shorter if {name(two)} were exchanged, by {100 * gain:.0f} % of the body's size: are they in the order of the layout? Draw a clip"], _exchanged(put_right, layout)[0] < EXCHANGED
+        return [
+            f"the bones of {layout.name!r} would be shorter if {name(two)} were exchanged, by {100 * gain:.0f} % of the body's size: are they in the order of the layout? Draw a clip"
+        ], _exchanged(put_right, layout)[0] < EXCHANGED
     if ratio > UNEQUAL:
-        return [f"the bone from {bone} is {ratio:.1f} times as long as on the other side, over all clips: are the joints in the order of {layout.name!r}? Draw a clip"], False
+        return [
+            f"the bone from {bone} is {ratio:.1f} times as long as on the other side, over all clips: are the joints in the order of {layout.name!r}? Draw a clip"
+        ], False
     return [], False
 
 # %% ../../nbs/reference/13_data.own.ipynb #40aeb552
 def _empty(recordings: Sequence[Recording]) -> list[str]:
     "Sentences about clips in which nobody is seen, and in which nothing can move."
-    nobody, still = [r.name for r in recordings if not r.present.any()], [r.name for r in recordings if r.bodies.shape[1] == 1]
+    nobody, still = (
+        [r.name for r in recordings if not r.present.any()],
+        [r.name for r in recordings if r.bodies.shape[1] == 1],
+    )
     said = [f"{_clips(nobody)} nobody: all joints are zero in all frames"] if nobody else []
     return said + ([f"{_clips(still)} one frame: nothing moves in it"] if still else [])
 
@@ -410,7 +493,11 @@ def own_data(
     keys = fold_names(name, split)
     for key, rule in zip(keys, rules):
         _check_parts(key, rule, columns[rule.attribute], numbers, classes)
-    unused = [f"image_shape is not used: joints of the layout {layout.name!r} are in metres"] if image_shape and recordings[0].confidence is None else []
+    unused = (
+        [f"image_shape is not used: joints of the layout {layout.name!r} are in metres"]
+        if image_shape and recordings[0].confidence is None
+        else []
+    )
     for sentence in [*check_joints(recordings), *_empty(recordings), *_alike(classes), *unused]:
         warnings.warn(sentence, stacklevel=2)
     known = lambda i: {key: column.numbers[i] for key, column in columns.items()}
@@ -425,7 +512,9 @@ def check_name(
 ) -> str:  # the name
     "Raise `ValueError` for a name that cannot be a folder's, or is that of a data set of the field."
     if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or yaml.safe_load(name) != name:
-        raise ValueError(f"a data set cannot be called {name!r}; expected a word of letters, digits, `-`, `_` and `.` that begins with a letter")
+        raise ValueError(
+            f"a data set cannot be called {name!r}; expected a word of letters, digits, `-`, `_` and `.` that begins with a letter"
+        )
     if name in SOURCES:
         raise ValueError(f"{name!r} is the name of a data set of the field; give yours another name")
     return name
@@ -455,14 +544,20 @@ def _warn_left_out(folder: Path, paths: Iterable[Path], why: str, todo: str) -> 
     "A warning about files that are not read."
     if names := sorted(path.relative_to(folder).as_posix() for path in paths):
         count = f"{len(names)} file{'s' if len(names) > 1 else ''}"
-        warnings.warn(f"{folder}: left out {count} that {why}{', the first' if len(names) > 1 else ''}: {names[0]}; {todo}", stacklevel=4)
+        warnings.warn(
+            f"{folder}: left out {count} that {why}{', the first' if len(names) > 1 else ''}: {names[0]}; {todo}",
+            stacklevel=4,
+        )
 
 
 def _cells(path: Path) -> list[Row]:
     "The rows of labels.csv that are not empty, all as long as the first. Raises `FormatError`."
     text, encoding = decode(path, read_bytes(path))
     if encoding == "cp1252":
-        warnings.warn(f"{path} is not in UTF-8: read as Windows writes Western languages; look at the names of the classes", stacklevel=4)
+        warnings.warn(
+            f"{path} is not in UTF-8: read as Windows writes Western languages; look at the names of the classes",
+            stacklevel=4,
+        )
     rows = [row for row in split_rows(text) if any(cell.strip() for cell in row.cells)] or [Row(1, [""])]
     width = len(rows[0].cells)
     if long := next((row for row in rows if any(cell.strip() for cell in row.cells[width:])), None):
@@ -477,7 +572,9 @@ def _columns_of(path: Path, head: Row, rows: list[Row]) -> dict[str, int]:
     columns = {name: i for i, name in enumerate(names) if name}
     if not rows or not {"file", "label"} <= set(columns):
         raise FormatError(path, 1, "expected a table with the columns file and label, and a row per clip")
-    if len(columns) < sum(map(bool, names)) or any(row.cells[i].strip() for i, name in enumerate(names) if not name for row in rows):
+    if len(columns) < sum(map(bool, names)) or any(
+        row.cells[i].strip() for i, name in enumerate(names) if not name for row in rows
+    ):
         raise FormatError(path, head.line, "a column has no name of its own")
     return columns
 
@@ -488,14 +585,21 @@ def _place(path: Path, row: Row, cell: str, known: dict[str, Path]) -> Path:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, [name for name, place in known.items() if place.is_file()], 1)
-    raise FormatError(path, row.line, f"{name} is not there" + (f"; did you mean {near[0]}?" if near else f", below {path.parent}"))
+    raise FormatError(
+        path, row.line, f"{name} is not there" + (f"; did you mean {near[0]}?" if near else f", below {path.parent}")
+    )
 
 
 def _listed(path: Path) -> list[tuple[Path, dict[str, str]]]:
     "The files of labels.csv, with their columns. Raises `FormatError`."
     folder, (head, *rows) = path.parent, _cells(path)
     columns, there = _columns_of(path, head, rows), [p for p in walk(folder) if p != path]
-    known = {plain_name(p.relative_to(folder).as_posix()): p for file in there for p in (file, *file.parents) if folder in p.parents}
+    known = {
+        plain_name(p.relative_to(folder).as_posix()): p
+        for file in there
+        for p in (file, *file.parents)
+        if folder in p.parents
+    }
     found: dict[Path, dict[str, str]] = {}
     for row in rows:
         values = {name: plain_name(row.cells[i]) for name, i in columns.items()}
@@ -504,7 +608,12 @@ def _listed(path: Path) -> list[tuple[Path, dict[str, str]]]:
         if (file := _place(path, row, values.pop("file"), known)) in found:
             raise FormatError(path, row.line, f"{file.relative_to(folder).as_posix()} is listed twice")
         found[file] = values
-    _warn_left_out(folder, [p for p in there if not set(found) & {p, *p.parents}], "labels.csv does not list", "add a row for each, or remove them")
+    _warn_left_out(
+        folder,
+        [p for p in there if not set(found) & {p, *p.parents}],
+        "labels.csv does not list",
+        "add a row for each, or remove them",
+    )
     return list(found.items())
 
 # %% ../../nbs/reference/13_data.own.ipynb #688ddd57
@@ -517,9 +626,24 @@ def _sorted_into_folders(folder: Path) -> list[tuple[Path, dict[str, str]]]:
     usual = max({2, 3}, key=depths.count)
     if not paths or set(depths) != {usual}:
         other = next((path for path, depth in zip(paths, depths) if depth != usual), None)
-        found = f"; {other.relative_to(folder).as_posix()} is not at the depth of the others" if other and usual in depths else f"; found {other.relative_to(folder).as_posix()}" if other else ""
-        raise FormatError(folder, None, f"expected a folder per class with the clips in it, or class/subject/clip; or a table labels.csv{found}")
-    _warn_left_out(folder, [p for p in walk(folder) if p.parent == folder], "lie beside the folders of the classes", "move them into the folder of their class, or write a table labels.csv")
+        found = (
+            f"; {other.relative_to(folder).as_posix()} is not at the depth of the others"
+            if other and usual in depths
+            else f"; found {other.relative_to(folder).as_posix()}"
+            if other
+            else ""
+        )
+        raise FormatError(
+            folder,
+            None,
+            f"expected a folder per class with the clips in it, or class/subject/clip; or a table labels.csv{found}",
+        )
+    _warn_left_out(
+        folder,
+        [p for p in walk(folder) if p.parent == folder],
+        "lie beside the folders of the classes",
+        "move them into the folder of their class, or write a table labels.csv",
+    )
     return [(path, dict(zip(("label", "subject"), path.relative_to(folder).parts[:-1]))) for path in paths]
 
 # %% ../../nbs/reference/13_data.own.ipynb #76d1442f
@@ -565,7 +689,11 @@ def _made_with(section: dict, root: Path) -> dict:
     "All options, and the text of a layout file, as JSON holds them."
     layout = str(section["layout"])
     text = (root / layout).read_text() if layout not in LAYOUTS and (root / layout).is_file() else None
-    return json.loads(json.dumps({"split": 5, "classes": None, "image_shape": None, "seed": 0} | section | {"layout file": text}, default=str))
+    return json.loads(
+        json.dumps(
+            {"split": 5, "classes": None, "image_shape": None, "seed": 0} | section | {"layout file": text}, default=str
+        )
+    )
 
 
 def preprocess_own(
@@ -576,11 +704,15 @@ def preprocess_own(
     "Make the clip store of a data set of your own. Raises `ValueError`."
     for key, value in section.items():
         if key not in _OPTIONS or not isinstance(value, _OPTIONS[key]) or isinstance(value, bool):
-            raise ValueError(f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in [480, 640] for image_shape (height and width)")
+            raise ValueError(
+                f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in [480, 640] for image_shape (height and width)"
+            )
     options, root = dict(section), Path(root)
     layout = options.pop("layout")
     if layout not in LAYOUTS and not (root / layout).is_file():
-        raise ValueError(f"sources.{source}.layout in params.yaml is {layout!r}; expected a file in {root}, or one of {', '.join(LAYOUTS)}")
+        raise ValueError(
+            f"sources.{source}.layout in params.yaml is {layout!r}; expected a file in {root}, or one of {', '.join(LAYOUTS)}"
+        )
     layout = LAYOUTS.get(layout) or read_layout_file(root / layout)
     own = read_own(root / "raw" / source, layout, options.get("image_shape"))
     store = own_data(root / "clips" / source, own.clips, own.labels, layout, own.attributes, **options)

@@ -25,7 +25,12 @@ from .names import class_names
 from ..skeleton import LAYOUTS, Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/reference/03_data.pickles.ipynb #6331f83a
-_PLAIN_TYPES = {f"{order}{kind}{size}" for order in ("", "<", ">", "|", "=") for kind, sizes in (("f", "248"), ("i", "1248"), ("u", "1248"), ("b", "1")) for size in sizes}
+_PLAIN_TYPES = {
+    f"{order}{kind}{size}"
+    for order in ("", "<", ">", "|", "=")
+    for kind, sizes in (("f", "248"), ("i", "1248"), ("u", "1248"), ("b", "1"))
+    for size in sizes
+}
 
 
 class _Array:
@@ -42,7 +47,11 @@ class _Array:
 
     def fill(self, content, dtype, shape, order):
         "Take over the content, if it is what it should be."
-        if not isinstance(dtype, _Type) or not isinstance(content, bytes | bytearray) or not all(type(n) is int and n >= 0 for n in shape):
+        if (
+            not isinstance(dtype, _Type)
+            or not isinstance(content, bytes | bytearray)
+            or not all(type(n) is int and n >= 0 for n in shape)
+        ):
             raise pickle.UnpicklingError("an array that is not made of plain numbers")
         self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
@@ -99,7 +108,9 @@ class _Allowed:
 
 
 _CORE = {"_reconstruct": lambda *_: _Array(), "scalar": _scalar}
-_ALLOWED = {(f"numpy.{core}.multiarray", name): _Allowed(call) for core in ("core", "_core") for name, call in _CORE.items()}
+_ALLOWED = {
+    (f"numpy.{core}.multiarray", name): _Allowed(call) for core in ("core", "_core") for name, call in _CORE.items()
+}
 _ALLOWED |= {(f"numpy.{core}.numeric", "_frombuffer"): _Allowed(_from_buffer) for core in ("core", "_core")}
 _ALLOWED |= {
     ("numpy", "ndarray"): _Allowed(lambda *_: _Array()),
@@ -178,7 +189,11 @@ def _jhmdb_file(path: Path) -> list[tuple[str, np.ndarray]]:
         if not isinstance(label, str) or label not in JHMDB_CLASSES:
             raise FormatError(path, None, f"clip {i} has the class {label!r}; known: {', '.join(JHMDB_CLASSES)}")
         if not isinstance(pose, np.ndarray) or pose.ndim != 3 or pose.shape[1:] != (15, 2) or len(pose) == 0:
-            raise FormatError(path, None, f"clip {i} has shape {getattr(pose, 'shape', type(pose).__name__)}; expected (frames, 15, 2)")
+            raise FormatError(
+                path,
+                None,
+                f"clip {i} has shape {getattr(pose, 'shape', type(pose).__name__)}; expected (frames, 15, 2)",
+            )
         if not np.isfinite(pose).all() or np.abs(pose).max() > 1e4:
             raise FormatError(path, None, f"NaN, infinity or a joint far out of the image in clip {i}")
     return list(zip(labels, poses))
@@ -195,7 +210,11 @@ def read_jhmdb(
             for i, (label, pose) in enumerate(_jhmdb_file(path)):
                 places = clips.setdefault((label, pose.shape[0], pose.astype("<f8").tobytes()), {})
                 if f"split{split}" in places:
-                    raise FormatError(path, None, f"clip {i}, of {label!r}, is there twice, or both in the training and in the test file")
+                    raise FormatError(
+                        path,
+                        None,
+                        f"clip {i}, of {label!r}, is there twice, or both in the training and in the test file",
+                    )
                 places[f"split{split}"] = part
     counts: dict[str, int] = {}
     recordings = []
@@ -205,7 +224,9 @@ def read_jhmdb(
         name = f"{label}_{counts[label]:03d}"
         if len(places) < 3:
             raise FormatError(folder, None, f"the clip {name} is missing in a split: it is in {sorted(places)}")
-        recordings.append(Recording(name, pose, np.ones((1, T), bool), LAYOUTS["jhmdb15"], JHMDB_CLASSES.index(label), places))
+        recordings.append(
+            Recording(name, pose, np.ones((1, T), bool), LAYOUTS["jhmdb15"], JHMDB_CLASSES.index(label), places)
+        )
     return recordings
 
 # %% ../../nbs/reference/03_data.pickles.ipynb #3d121b2b
@@ -217,7 +238,9 @@ def _pyskl_layout(entry: dict, keypoint: np.ndarray) -> Layout | None:
     given = entry.get("layout", _PYSKL_LAYOUTS.get(keypoint.shape[2:]))
     if isinstance(given, dict):
         joints = given.get("joints")
-        layout = read_layout(given) if isinstance(joints, list | tuple) and len(joints) == keypoint.shape[2] < 1000 else None
+        layout = (
+            read_layout(given) if isinstance(joints, list | tuple) and len(joints) == keypoint.shape[2] < 1000 else None
+        )
     else:
         layout = LAYOUTS.get(given) if isinstance(given, str) else None
     return layout if layout and keypoint.shape[2] == len(layout) and keypoint.shape[3] in (2, 3) else None
@@ -229,16 +252,29 @@ def _pyskl_shape(path, entry) -> tuple[str, np.ndarray, np.ndarray | None]:
         raise FormatError(path, None, "an annotation without a name in `frame_dir`")
     name, keypoint, score = entry["frame_dir"], entry.get("keypoint"), entry.get("keypoint_score")
     try:
-        known = isinstance(keypoint, np.ndarray) and keypoint.ndim == 4 and 0 not in keypoint.shape and _pyskl_layout(entry, keypoint)
+        known = (
+            isinstance(keypoint, np.ndarray)
+            and keypoint.ndim == 4
+            and 0 not in keypoint.shape
+            and _pyskl_layout(entry, keypoint)
+        )
     except ValueError as error:
         raise FormatError(path, None, f"{name}: {error}") from None
     if not known:
         shape = getattr(keypoint, "shape", type(keypoint).__name__)
-        raise FormatError(path, None, f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}, or of the layout that it names")
+        raise FormatError(
+            path,
+            None,
+            f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}, or of the layout that it names",
+        )
     if type(entry.get("label")) is not int or not 0 <= entry["label"] < 10_000:
         raise FormatError(path, None, f"{name}: label is {entry.get('label')!r}; expected a class number")
     score = score if keypoint.shape[3] == 2 else None  # 3D joints have none that anybody uses
-    if keypoint.shape[3] == 2 and "layout" not in entry and (not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3]):
+    if (
+        keypoint.shape[3] == 2
+        and "layout" not in entry
+        and (not isinstance(score, np.ndarray) or score.shape != keypoint.shape[:3])
+    ):
         raise FormatError(path, None, f"{name}: 2D joints need a keypoint_score of shape {keypoint.shape[:3]}")
     for what, values in (("keypoint", keypoint), ("keypoint_score", score)):
         if values is not None and not (np.abs(values.astype(np.float64)) < 1e6).all():  # NaN is not smaller either
@@ -253,7 +289,9 @@ def image_size(
     "Height and width in pixels. Raises `ValueError` for anything else."
     shape = shape.tolist() if isinstance(shape, np.ndarray) else shape
     values = shape if isinstance(shape, tuple | list) else []
-    if len(values) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and 0 < n < 100_000 for n in values):
+    if len(values) != 2 or not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) and 0 < n < 100_000 for n in values
+    ):
         raise ValueError(f"{what} is {shape!r}; expected height and width in pixels, such as (480, 640)")
     return int(values[0]), int(values[1])
 
@@ -281,10 +319,16 @@ def pyskl_recording(
 # %% ../../nbs/reference/03_data.pickles.ipynb #493e69a7
 def pyskl_annotations(
     path,  # e.g. ntu60_3danno.pkl; it is held in memory whole
-) -> tuple[list, dict[str, dict[str, int]]]:  # the annotations as they are, and name -> protocol -> 0 train, 1 val or test, -1 neither
+) -> tuple[
+    list, dict[str, dict[str, int]]
+]:  # the annotations as they are, and name -> protocol -> 0 train, 1 val or test, -1 neither
     "Open an annotation file. Raises `FormatError`."
     content = read_pickle(path)
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list) or not isinstance(content.get("split", {}), dict):
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("annotations"), list)
+        or not isinstance(content.get("split", {}), dict)
+    ):
         raise FormatError(path, None, "expected a dict with `split` and a list `annotations`")
     names = [str(entry.get("frame_dir")) for entry in content["annotations"] if isinstance(entry, dict)]
     if twice := _repeated(names):
@@ -319,8 +363,16 @@ _WORD = re.compile(rf"(?<![a-z]){_PART.pattern}(?![a-z])", re.IGNORECASE)  # not
 def _protocol(path, key: str) -> tuple[str, int]:  # e.g. "xsub", and 0 train, 1 val or test
     "What the name of a list says: xsub_train; train and test; or train1, test1, train_split2 of several splits. Raises `FormatError`."
     if not (found := list(_WORD.finditer(key)) or list(_PART.finditer(key))):
-        raise FormatError(path, None, f"the list {key!r} in `split` says neither train nor val nor test; expected a name such as xsub_train or test1")
-    first, last, tests = key[: found[-1].start()].strip("_- "), key[found[-1].end() :].strip("_- "), int(found[-1][1].lower() != "train")
+        raise FormatError(
+            path,
+            None,
+            f"the list {key!r} in `split` says neither train nor val nor test; expected a name such as xsub_train or test1",
+        )
+    first, last, tests = (
+        key[: found[-1].start()].strip("_- "),
+        key[found[-1].end() :].strip("_- "),
+        int(found[-1][1].lower() != "train"),
+    )
     if not last or last.isdecimal():
         return ("" if first and not first.isdecimal() else "split") + first + last, tests
     return (f"{first}_{last}" if first else last), tests
@@ -350,7 +402,13 @@ def _annotation(r: Recording, layout: dict, image_shape: tuple[int, int]) -> dic
         raise ValueError(f"{r.name} has no label; an annotation file gives one to every clip, counted from 0")
     M, T, V, C = r.bodies.shape
     bodies = r.bodies if T else np.zeros((M, 1, V, C), np.float32)  # a clip without frames: other readers want one
-    entry = {"frame_dir": r.name, "label": int(r.label), "total_frames": max(T, 1), "keypoint": bodies, "layout": layout}
+    entry = {
+        "frame_dir": r.name,
+        "label": int(r.label),
+        "total_frames": max(T, 1),
+        "keypoint": bodies,
+        "layout": layout,
+    }
     if r.confidence is not None:
         score = r.confidence if T else np.zeros((M, 1, V), np.float32)
         entry |= {"keypoint": bodies * np.array(image_shape[::-1], np.float32), "keypoint_score": score}
@@ -398,7 +456,9 @@ def in_field_order(
     if V != joints or C not in (2, 3) or M not in (1, 2):
         return False
     some = array.any((-4, -3, -2))  # (..., M)
-    return M == 1 or C == 3 or bool((some[..., 0] & ~some[..., 1]).any())  # no second person: read as coordinates, y is zero everywhere
+    return (
+        M == 1 or C == 3 or bool((some[..., 0] & ~some[..., 1]).any())
+    )  # no second person: read as coordinates, y is zero everywhere
 
 
 def _flat(shape: tuple[int, ...], V: int) -> str:
@@ -445,21 +505,39 @@ def own_array(
         raise FormatError(path, None, f"{name} holds {array.dtype}; expected numbers")
     if array.ndim == 4 and in_field_order(array, len(layout)):
         several = "; of three bodies in the plane, give two" if array.shape[0] == 3 and array.shape[3] == 2 else ""
-        raise FormatError(path, None, f"{name} has shape {array.shape}, which looks like (C, T, V, M), coordinates first and bodies last; expected (M, T, V, C): array.transpose(3, 1, 2, 0){several}")
+        raise FormatError(
+            path,
+            None,
+            f"{name} has shape {array.shape}, which looks like (C, T, V, M), coordinates first and bodies last; expected (M, T, V, C): array.transpose(3, 1, 2, 0){several}",
+        )
     bodies = array[None] if array.ndim == 3 else array
     if bodies.ndim != 4 or bodies.shape[2] != len(layout) or bodies.shape[3] not in (2, 3) or 0 in bodies.shape:
         wanted = f"expected (T, V, C) or (M, T, V, C) with V = {len(layout)} ({layout.name}) and C = 2 or 3"
         raise FormatError(path, None, f"{name} has shape {array.shape}; {wanted}{shape_hint(array.shape, layout)}")
     if len(bodies) > MOST_BODIES:
-        frames = "; if its axes are (T, M, V, C), frames first, array.swapaxes(0, 1)" if bodies.shape[1] <= MOST_BODIES else ""
-        raise FormatError(path, None, f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz{frames}")
+        frames = (
+            "; if its axes are (T, M, V, C), frames first, array.swapaxes(0, 1)"
+            if bodies.shape[1] <= MOST_BODIES
+            else ""
+        )
+        raise FormatError(
+            path,
+            None,
+            f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz{frames}",
+        )
     with np.errstate(over="ignore"):
         bodies = bodies.astype(np.float32)
     fine = np.abs(bodies) < 1e6  # NaN is not smaller either
     if not fine.all():
-        raise FormatError(path, None, f"{name}: NaN, infinity or a number beyond all bounds in frame {int(np.argwhere(~fine)[0, 1])}; a joint that was not seen is zero")
+        raise FormatError(
+            path,
+            None,
+            f"{name}: NaN, infinity or a number beyond all bounds in frame {int(np.argwhere(~fine)[0, 1])}; a joint that was not seen is zero",
+        )
     if bodies.shape[3] == 2:
-        bodies = np.where((bodies == -1).all(-1, keepdims=True), np.float32(0), bodies)  # how estimators mark a joint that they did not find
+        bodies = np.where(
+            (bodies == -1).all(-1, keepdims=True), np.float32(0), bodies
+        )  # how estimators mark a joint that they did not find
     present = bodies.reshape(*bodies.shape[:2], -1).any(-1)
     return Recording(name, bodies, present, layout, label)
 
@@ -475,7 +553,9 @@ def _why(error: Exception) -> str:
 
 def load_arrays(
     path,  # .npy with one clip, or .npz with many
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:  # clips by name; and what has one value per clip, such as labels
+) -> tuple[
+    dict[str, np.ndarray], dict[str, np.ndarray]
+]:  # clips by name; and what has one value per clip, such as labels
     "The arrays of a file, in order. Raises `FormatError`."
     path = Path(path)
     try:
@@ -500,7 +580,11 @@ def load_arrays(
         raise FormatError(path, None, "no arrays of clips")
     for name, column in values.items():
         if column.shape != (len(arrays),) or column.dtype.kind not in "iuU":
-            raise FormatError(path, None, f"{name} has shape {column.shape} of {column.dtype}; expected {len(arrays)} whole numbers or texts, one per clip")
+            raise FormatError(
+                path,
+                None,
+                f"{name} has shape {column.shape} of {column.dtype}; expected {len(arrays)} whole numbers or texts, one per clip",
+            )
     return arrays, values
 
 # %% ../../nbs/reference/03_data.pickles.ipynb #bf7c7117
@@ -513,7 +597,18 @@ def read_array(
     arrays, values = load_arrays(path)
     labels = values.get("labels")
     if labels is not None and labels.dtype.kind == "U":
-        raise FormatError(path, None, f"labels holds text such as {str(labels[0])!r}; expected whole numbers from 0 (`data.own.read_own` reads text)")
+        raise FormatError(
+            path,
+            None,
+            f"labels holds text such as {str(labels[0])!r}; expected whole numbers from 0 (`data.own.read_own` reads text)",
+        )
     if labels is not None and labels.min() < 0:
-        raise FormatError(path, None, f"labels holds {labels.min()}; classes are counted from 0, and without labels there is no `labels`")
-    return [own_array(path, name, array, layout, None if labels is None else int(labels[i])) for i, (name, array) in enumerate(arrays.items())]
+        raise FormatError(
+            path,
+            None,
+            f"labels holds {labels.min()}; classes are counted from 0, and without labels there is no `labels`",
+        )
+    return [
+        own_array(path, name, array, layout, None if labels is None else int(labels[i]))
+        for i, (name, array) in enumerate(arrays.items())
+    ]

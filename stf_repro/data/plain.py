@@ -19,9 +19,18 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         "A mapping. A duplicate key raises an error."
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode)]
+        keys = [
+            key.value
+            for key, _ in node.value
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode)
+        ]
         if len(set(keys)) < len(keys):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there more than once", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there more than once",
+                node.start_mark,
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -29,7 +38,11 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
-    ("float", r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    (
+        "float",
+        r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+|(0|[1-9][0-9]*)(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
     ("merge", r"<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)

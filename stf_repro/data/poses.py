@@ -35,7 +35,9 @@ def find_layout(
     if isinstance(layout, Layout) or (isinstance(layout, str) and layout in LAYOUTS):
         return get_layout(layout)
     near = difflib.get_close_matches(str(layout), LAYOUTS, 1, 0)[0]
-    raise ValueError(f"no layout {layout!r}; did you mean {near!r}? Known: {', '.join(LAYOUTS)}, or a Layout of your own")
+    raise ValueError(
+        f"no layout {layout!r}; did you mean {near!r}? Known: {', '.join(LAYOUTS)}, or a Layout of your own"
+    )
 
 
 HIGHEST = 1.2  # a score: some estimators go a little beyond 1
@@ -46,7 +48,11 @@ def _scores(name: str, score: np.ndarray, layout: Layout) -> np.ndarray:
     fine = (score >= 0) & (score <= HIGHEST)  # NaN is neither
     if not fine.all():
         odd = score[~fine].ravel()
-        raise FormatError(name, None, f"the third number of a joint is {odd[np.abs(odd).argmax()]:g}; in the layout {layout.name!r} it is a score from 0 to 1: divide scores by their largest value (percent by 100), and leave out a coordinate z")
+        raise FormatError(
+            name,
+            None,
+            f"the third number of a joint is {odd[np.abs(odd).argmax()]:g}; in the layout {layout.name!r} it is a score from 0 to 1: divide scores by their largest value (percent by 100), and leave out a coordinate z",
+        )
     return score.clip(0, 1)
 
 
@@ -60,16 +66,32 @@ def image_poses(
     layout, keypoints = find_layout(layout), plain_array(keypoints, np.float64)
     keypoints = keypoints[None] if keypoints.ndim == 3 else keypoints
     if keypoints.ndim != 4 or keypoints.shape[2:] != (len(layout), 3):
-        raise FormatError(name, None, f"keypoints have shape {keypoints.shape}; expected (T, V, 3) or (M, T, V, 3) with V = {len(layout)} ({layout.name}): x, y, score")
+        raise FormatError(
+            name,
+            None,
+            f"keypoints have shape {keypoints.shape}; expected (T, V, 3) or (M, T, V, 3) with V = {len(layout)} ({layout.name}): x, y, score",
+        )
     height, width = (1, 1) if image_shape is None else image_size(image_shape)
     score = _scores(name, np.where((keypoints[..., :2] == -1).all(-1), 0, keypoints[..., 2]), layout)  # (M, T, V)
     xy = np.where((score > 0)[..., None], keypoints[..., :2] / [width, height], 0)
     if (xy[..., 0] > 1.3).mean() > 0.1 and (xy * [width, height] < [1.1 * height, 1.1 * width]).all():
-        raise FormatError(name, None, f"x runs up to {xy[..., 0].max() * width:.0f}, and the image is said to be {width} wide; image_shape is height, then width: is it {(width, height)}?")
+        raise FormatError(
+            name,
+            None,
+            f"x runs up to {xy[..., 0].max() * width:.0f}, and the image is said to be {width} wide; image_shape is height, then width: is it {(width, height)}?",
+        )
     far = float(np.abs(xy).max(initial=0))
     if not far < 4:  # NaN is not smaller either
-        ask = "give the image's height and width" if image_shape is None else f"the image is said to have height and width {tuple(image_shape)}"
-        raise FormatError(name, None, f"a coordinate is {far * (1 if image_shape is None else max(image_shape)):g}, far outside the image; if these are pixels, {ask}")
+        ask = (
+            "give the image's height and width"
+            if image_shape is None
+            else f"the image is said to have height and width {tuple(image_shape)}"
+        )
+        raise FormatError(
+            name,
+            None,
+            f"a coordinate is {far * (1 if image_shape is None else max(image_shape)):g}, far outside the image; if these are pixels, {ask}",
+        )
     return Recording(name, xy.astype(np.float32), score.any(-1), layout, None, {}, score.astype(np.float32))
 
 # %% ../../nbs/reference/03_data.poses.ipynb #8f36e9b7
@@ -93,9 +115,15 @@ def _people(path: Path) -> list[np.ndarray]:  # of (V, 3)
     try:
         flat = [np.array(person["pose_keypoints_2d"], np.float64) for person in people]
     except (TypeError, KeyError, ValueError):
-        raise FormatError(path, None, "expected `people`, a list in which each has pose_keypoints_2d, a list of numbers") from None
+        raise FormatError(
+            path, None, "expected `people`, a list in which each has pose_keypoints_2d, a list of numbers"
+        ) from None
     if odd := [values.shape for values in flat if values.ndim != 1 or len(values) not in _BY_LENGTH]:
-        raise FormatError(path, None, f"pose_keypoints_2d has shape {odd[0]}; expected 75 numbers (BODY_25), 54 or 51 (COCO), or 78 (HALPE_26): x, y, score of each joint")
+        raise FormatError(
+            path,
+            None,
+            f"pose_keypoints_2d has shape {odd[0]}; expected 75 numbers (BODY_25), 54 or 51 (COCO), or 78 (HALPE_26): x, y, score of each joint",
+        )
     return [values.reshape(-1, 3) for values in flat]
 
 
@@ -106,25 +134,38 @@ def _json(path):
 # %% ../../nbs/reference/03_data.poses.ipynb #734de804
 def _frame_files(folder: Path) -> dict[int, Path]:
     "The files of a folder by the numbers of their frames. Raises `FormatError`."
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".json" and not is_companion(path.name)]
-    files = [path for path in files if path.name.endswith("_keypoints.json")] or [path for path in files if is_openpose(path)]
+    files = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".json" and not is_companion(path.name)
+    ]
+    files = [path for path in files if path.name.endswith("_keypoints.json")] or [
+        path for path in files if is_openpose(path)
+    ]
     if not files:
         raise FormatError(folder, None, "no *_keypoints.json; expected the folder that OpenPose's --write_json filled")
     frames: dict[int, Path] = {}
     for path in files:
         match = re.search(r"(\d+)(_keypoints)?\.json$", path.name, re.ASCII)
         if not match and len(files) > 1:
-            raise FormatError(folder, None, f"{path.name} has no number; expected the files of one video, each with the number of its frame, such as video_000000000042_keypoints.json")
+            raise FormatError(
+                folder,
+                None,
+                f"{path.name} has no number; expected the files of one video, each with the number of its frame, such as video_000000000042_keypoints.json",
+            )
         number = int(match[1]) if match else 0
         if number in frames:
-            raise FormatError(folder, None, f"{frames[number].name} and {path.name} are both frame {number}; expected the files of one video")
+            raise FormatError(
+                folder,
+                None,
+                f"{frames[number].name} and {path.name} are both frame {number}; expected the files of one video",
+            )
         frames[number] = path
     return frames
 
 
 def read_openpose(
     folder,  # with one *_keypoints.json per frame, of one video
-    image_shape: tuple[int, int] | None = None,  # height and width in pixels; None: written with --keypoint_scale 3, parts of the image
+    image_shape: tuple[int, int]
+    | None = None,  # height and width in pixels; None: written with --keypoint_scale 3, parts of the image
 ) -> Recording:  # layout body25, openpose18, halpe26 or coco17
     "Read what OpenPose wrote for one video. Raises `FormatError`."
     folder = Path(folder)
@@ -133,7 +174,13 @@ def read_openpose(
     people = {places[number]: _people(path) for number, path in frames.items()}
     sizes = {len(joints) for there in people.values() for joints in there}
     if len(sizes) != 1:
-        raise FormatError(folder, None, f"people with {' and '.join(map(str, sorted(sizes)))} joints; expected one kind" if sizes else "nobody was found in any frame")
+        raise FormatError(
+            folder,
+            None,
+            f"people with {' and '.join(map(str, sorted(sizes)))} joints; expected one kind"
+            if sizes
+            else "nobody was found in any frame",
+        )
     keypoints = np.zeros((max(map(len, people.values())), T, sizes.pop(), 3))  # (M, T, V, 3)
     for t, there in people.items():
         keypoints[: len(there), t] = there or 0
@@ -183,7 +230,11 @@ def mediapipe_poses(
     landmarks = plain_array(landmarks, np.float64)
     landmarks = landmarks[None] if landmarks.ndim == 3 else landmarks
     if landmarks.ndim != 4 or landmarks.shape[2] != 33 or landmarks.shape[3] not in (3, 4):
-        raise FormatError(name, None, f"landmarks have shape {landmarks.shape}; expected (T, 33, C) or (M, T, 33, C) with C = 3 or 4: x, y, z, visibility")
+        raise FormatError(
+            name,
+            None,
+            f"landmarks have shape {landmarks.shape}; expected (T, 33, C) or (M, T, 33, C) with C = 3 or 4: x, y, z, visibility",
+        )
     xyz = _seen(landmarks[..., :3])
     if not image:
         _check_world(name, xyz)
@@ -198,16 +249,26 @@ def mediapipe_poses(
 def _check_world(name: str, xyz: np.ndarray) -> None:
     "Raise `FormatError` if the landmarks of a frame lie where those of an image do, away from the middle of the hips."
     xy, seen = xyz[..., :2], xyz.any(-1).sum(-1)  # (M, T): how many
-    inside = (((xy > 0) & (xy < 1)).all(-1).sum(-1) > seen / 2) & ((xy < 0).any(-1).sum(-1) < seen / 10)  # legs may be below the picture
+    inside = (((xy > 0) & (xy < 1)).all(-1).sum(-1) > seen / 2) & (
+        (xy < 0).any(-1).sum(-1) < seen / 10
+    )  # legs may be below the picture
     if (inside & (np.abs(_middle(xyz)) > 0.1).any(-1)).any():
-        raise FormatError(name, None, "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'")
+        raise FormatError(
+            name,
+            None,
+            "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'",
+        )
 
 
 def _check_picture(name: str, xyz: np.ndarray) -> None:
     "Raise `FormatError` if landmarks lie around the middle of the hips in every frame, as world landmarks do."
     there, xy = (xyz[..., [23, 24], :] != 0).any((-2, -1)), xyz[..., :2]
     if there.any() and (np.abs(_middle(xyz))[there] < 0.02).all() and (xy[there] < 0).mean() > 0.1:
-        raise FormatError(name, None, "the middle of the hips is at 0 in every frame, as in world landmarks; the layout 'mediapipe33-image' holds landmarks in an image: save those, or take the layout 'mediapipe33'")
+        raise FormatError(
+            name,
+            None,
+            "the middle of the hips is at 0 in every frame, as in world landmarks; the layout 'mediapipe33-image' holds landmarks in an image: save those, or take the layout 'mediapipe33'",
+        )
 
 
 def _middle(xyz: np.ndarray) -> np.ndarray:  # (M, T, 2)
@@ -215,22 +276,39 @@ def _middle(xyz: np.ndarray) -> np.ndarray:  # (M, T, 2)
     return xyz[..., [23, 24], :2].mean(-2)
 
 # %% ../../nbs/reference/03_data.poses.ipynb #9e94a622
-_KEYS = {False: ("poseworldlandmarks", "worldlandmarks", "landmarks", "keypoints"), True: ("poselandmarks", "landmarks", "keypoints")}  # by whether those of the image are wanted; the first that is there
+_KEYS = {
+    False: ("poseworldlandmarks", "worldlandmarks", "landmarks", "keypoints"),
+    True: ("poselandmarks", "landmarks", "keypoints"),
+}  # by whether those of the image are wanted; the first that is there
 _PLAIN = lambda key: re.sub(r"[^a-z]", "", str(key).lower())  # pose_landmarks, poseLandmarks: the same
 
 
 def _landmark(path, t: int, point) -> list[float]:
     "x, y, z and visibility of a landmark that is an object or a list."
-    values = [point.get(key) for key in ("x", "y", "z", "visibility")] if isinstance(point, dict) else list(point) if isinstance(point, list) else []
+    values = (
+        [point.get(key) for key in ("x", "y", "z", "visibility")]
+        if isinstance(point, dict)
+        else list(point)
+        if isinstance(point, list)
+        else []
+    )
     values = [float("nan") if value is None else value for value in (values + [None])[:4]]
     if len(values) < 4 or not all(type(value) in (int, float) for value in values):
-        raise FormatError(path, None, f"frame {t} holds {str(point)[:40]!r}; expected a landmark, such as {{'x': 0.1, 'y': 0.2, 'z': 0.3, 'visibility': 0.9}}")
+        raise FormatError(
+            path,
+            None,
+            f"frame {t} holds {str(point)[:40]!r}; expected a landmark, such as {{'x': 0.1, 'y': 0.2, 'z': 0.3, 'visibility': 0.9}}",
+        )
     return values
 
 
 def _unwrapped(value):
     "The landmarks of a person, without an object `landmark` around them."
-    return next((value[key] for key in ("landmark", "landmarks") if key in value), value) if isinstance(value, dict) else value
+    return (
+        next((value[key] for key in ("landmark", "landmarks") if key in value), value)
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def _landmark_key(frames: list, image: bool) -> str | None:
@@ -244,11 +322,18 @@ _IDS = ("id", "idx", "index", "landmarkid", "landmarkindex")
 
 def _in_order(path, t: int, person: list) -> list:
     "Landmarks by the numbers that they carry, if they do. Raises `FormatError`."
-    numbers = [next((value for key, value in point.items() if _PLAIN(key) in _IDS), None) if isinstance(point, dict) else None for point in person]
+    numbers = [
+        next((value for key, value in point.items() if _PLAIN(key) in _IDS), None) if isinstance(point, dict) else None
+        for point in person
+    ]
     if all(number is None for number in numbers):
         return person
     if not all(type(number) is int for number in numbers) or sorted(numbers) not in ([*range(33)], [*range(1, 34)]):
-        raise FormatError(path, None, f"frame {t}: landmarks carry the numbers {', '.join(map(str, numbers[:3]))} and so on; expected each from 0 to 32, or from 1 to 33, once")
+        raise FormatError(
+            path,
+            None,
+            f"frame {t}: landmarks carry the numbers {', '.join(map(str, numbers[:3]))} and so on; expected each from 0 to 32, or from 1 to 33, once",
+        )
     return [point for _, point in sorted(zip(numbers, person), key=lambda pair: pair[0])]
 
 
@@ -259,10 +344,16 @@ def _landmark_people(path, t: int, frame, image: bool, key: str | None) -> list[
     frame = _unwrapped(frame)
     if frame is None or frame == []:
         return []
-    several = isinstance(frame, list) and all(isinstance(person := _unwrapped(value), list) and len(person) == 33 for value in frame)
+    several = isinstance(frame, list) and all(
+        isinstance(person := _unwrapped(value), list) and len(person) == 33 for value in frame
+    )
     people = list(map(_unwrapped, frame)) if several else [frame]
     if not isinstance(people[0], list) or len(people[0]) != 33:
-        found = f"{len(frame)} of them" if isinstance(frame, list) else f"none under {', '.join(('pose_landmarks', *_KEYS[True][1:]) if image else ('pose_world_landmarks', *_KEYS[False][1:]))}"
+        found = (
+            f"{len(frame)} of them"
+            if isinstance(frame, list)
+            else f"none under {', '.join(('pose_landmarks', *_KEYS[True][1:]) if image else ('pose_world_landmarks', *_KEYS[False][1:]))}"
+        )
         raise FormatError(path, None, f"frame {t}: expected 33 landmarks of one person, found {found}")
     return [_in_order(path, t, person) for person in people]
 
@@ -274,20 +365,36 @@ def _by_time(path, times: list) -> tuple[list[int], int]:
     "The place of each frame by its time; without times, as they come. Raises `FormatError`."
     known = [time for time in times if type(time) in (int, float)]
     if len(set(known)) < len(known):
-        raise FormatError(path, None, "a time is there twice; expected one object per frame, with a list of people in it")
+        raise FormatError(
+            path, None, "a time is there twice; expected one object per frame, with a list of people in it"
+        )
     if len(known) < len(times) and known != sorted(known):
-        raise FormatError(path, None, "frames are not in the order of their times or numbers, and some have none; give each one, or sort them")
-    return ([sorted(known).index(time) for time in times] if len(known) == len(times) else list(range(len(times)))), len(times)
+        raise FormatError(
+            path,
+            None,
+            "frames are not in the order of their times or numbers, and some have none; give each one, or sort them",
+        )
+    return (
+        [sorted(known).index(time) for time in times] if len(known) == len(times) else list(range(len(times)))
+    ), len(times)
 
 
 def _landmark_places(path, frames: list) -> tuple[list[int], int]:
     "The place of each frame in time: by its number or its time, if all have one. Raises `FormatError`."
-    said = lambda wanted: [next((value for key, value in frame.items() if wanted(_PLAIN(key))), None) if isinstance(frame, dict) else None for frame in frames]
-    numbers, times = said(lambda key: key in _NUMBERS), said(lambda key: key.startswith("time") or key in ("t", "ms", "sec", "seconds"))
+    said = lambda wanted: [
+        next((value for key, value in frame.items() if wanted(_PLAIN(key))), None) if isinstance(frame, dict) else None
+        for frame in frames
+    ]
+    numbers, times = (
+        said(lambda key: key in _NUMBERS),
+        said(lambda key: key.startswith("time") or key in ("t", "ms", "sec", "seconds")),
+    )
     if not all(type(number) is int for number in numbers):
         return _by_time(path, times if all(number is None for number in numbers) else numbers)
     if len(set(numbers)) < len(numbers):
-        raise FormatError(path, None, "a frame is there twice; expected one object per frame, with a list of people in it")
+        raise FormatError(
+            path, None, "a frame is there twice; expected one object per frame, with a list of people in it"
+        )
     places, T = frame_places(path, numbers)
     return [places[number] for number in numbers], T
 
@@ -297,7 +404,9 @@ def _landmark_frames(path, image: bool) -> np.ndarray:  # (M, T, 33, 4)
     content = _json(path)
     content = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(content, list) or not content:
-        raise FormatError(path, None, "expected a list of frames, each a list of 33 landmarks, or an object with `frames`")
+        raise FormatError(
+            path, None, "expected a list of frames, each a list of 33 landmarks, or an object with `frames`"
+        )
     key = _landmark_key(content, image)
     people = [_landmark_people(path, t, frame, image, key) for t, frame in enumerate(content)]
     places, T = _landmark_places(path, content)
@@ -316,7 +425,12 @@ def read_mediapipe(
     "Read landmarks of MediaPipe Pose. Raises `FormatError`."
     path = Path(path)
     table = lambda: read_table(path, MEDIAPIPE_JOINTS)
-    readers = {".json": lambda: _landmark_frames(path, image), ".csv": table, ".tsv": table, ".npy": lambda: _load(path)}
+    readers = {
+        ".json": lambda: _landmark_frames(path, image),
+        ".csv": table,
+        ".tsv": table,
+        ".npy": lambda: _load(path),
+    }
     if path.suffix.lower() not in readers:
         raise FormatError(path, None, f"expected {', '.join(readers)}")
     return replace(mediapipe_poses(str(path), readers[path.suffix.lower()](), image, image_shape), name=path.stem)
@@ -341,8 +455,14 @@ def make_layout(
     "A layout of your own. Raises `FormatError` naming the joints that are wrong."
     path, joints = path or f"layout {name!r}", list(joints) if isinstance(joints, list | tuple) else None
     if not joints or not all(isinstance(joint, str) for joint in joints) or len(set(joints)) < len(joints):
-        raise FormatError(path, None, "`joints` must be a list of different names; one that looks like a number or a truth value needs quotes")
-    if not isinstance(bones, list | tuple) or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in bones):
+        raise FormatError(
+            path,
+            None,
+            "`joints` must be a list of different names; one that looks like a number or a truth value needs quotes",
+        )
+    if not isinstance(bones, list | tuple) or any(
+        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in bones
+    ):
         raise FormatError(path, None, f"`bones` must be a list of pairs of joints, such as [{joints[0]}, {joints[-1]}]")
     pairs = [[_joint_number(path, "a bone", joint, joints) for joint in pair] for pair in bones]
     root = _joint_number(path, "root", root, joints)
@@ -370,7 +490,11 @@ def _hung(path, joints: list[str], pairs: list[list[int]], root: int) -> tuple[t
     if alone := [joints[v] for v in range(len(joints)) if v not in reached]:
         raise FormatError(path, None, f"the bones are no tree: no bones lead from {joints[root]} to {', '.join(alone)}")
     if left:
-        raise FormatError(path, None, f"the bones are no tree: {joints[left[0][0]]} and {joints[left[0][1]]} are joined in another way already, so this bone closes a circle")
+        raise FormatError(
+            path,
+            None,
+            f"the bones are no tree: {joints[left[0][0]]} and {joints[left[0][1]]} are joined in another way already, so this bone closes a circle",
+        )
     return tuple(bones)
 
 # %% ../../nbs/reference/03_data.poses.ipynb #a7c10b52
@@ -383,12 +507,35 @@ def read_layout_file(
         content = load_yaml(read_bytes(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FormatError(path, None, f"no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not {"joints", "bones"} <= set(content) <= {"name", "joints", "bones", "root", "centre"}:
-        raise FormatError(path, None, "expected `joints` (a list of names) and `bones` (a list of pairs of them), and if wanted `name`, `root`, `centre`")
-    return make_layout(str(content.get("name", path.stem)), content["joints"], content["bones"], content.get("root", 0), content.get("centre"), path)
+    if not isinstance(content, dict) or not {"joints", "bones"} <= set(content) <= {
+        "name",
+        "joints",
+        "bones",
+        "root",
+        "centre",
+    }:
+        raise FormatError(
+            path,
+            None,
+            "expected `joints` (a list of names) and `bones` (a list of pairs of them), and if wanted `name`, `root`, `centre`",
+        )
+    return make_layout(
+        str(content.get("name", path.stem)),
+        content["joints"],
+        content["bones"],
+        content.get("root", 0),
+        content.get("centre"),
+        path,
+    )
 
 # %% ../../nbs/reference/03_data.poses.ipynb #4ab81bc9
-IN_IMAGES = ("openpose18", "coco17", "body25", "halpe26", "mediapipe33-image")  # layouts of poses that are estimated in images
+IN_IMAGES = (
+    "openpose18",
+    "coco17",
+    "body25",
+    "halpe26",
+    "mediapipe33-image",
+)  # layouts of poses that are estimated in images
 IN_METRES = ("ntu25", "kinect20", "sbu15", "mediapipe33")  # layouts of bodies in space
 
 
@@ -407,13 +554,21 @@ def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
     if array.shape[-3] == 0:
         raise FormatError(path, None, f"{name} has no frames; its shape is {array.shape}")
     if array.shape[-1] == 4 and layout.name not in _MEDIAPIPE:
-        raise FormatError(path, None, f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or what is none of x, y, z (in images x, y, score)")
+        raise FormatError(
+            path,
+            None,
+            f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or what is none of x, y, z (in images x, y, score)",
+        )
 
 
 def _may_be_scored(bodies: np.ndarray) -> bool:
     "Whether joints may be parts of an image and a score."
     seen = bodies[bodies.any(-1)]  # (joints, C)
-    return seen.shape[1] == 3 and len(seen) > 0 and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min() > 0.5)
+    return (
+        seen.shape[1] == 3
+        and len(seen) > 0
+        and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min() > 0.5)
+    )
 
 
 def array_poses(
@@ -430,10 +585,17 @@ def array_poses(
         return replace(mediapipe_poses(str(path or name), array, _MEDIAPIPE[layout.name], image_shape), name=name)
     r = own_array(path or name, name, array, layout)
     if layout.name == "mediapipe33":
-        raise FormatError(path or name, None, f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of the world landmarks, or take the layout 'mediapipe33-image'")
+        raise FormatError(
+            path or name,
+            None,
+            f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of the world landmarks, or take the layout 'mediapipe33-image'",
+        )
     if not _in_image(layout, image_shape):
         if layout.name not in IN_METRES and _may_be_scored(r.bodies):
-            warnings.warn(f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] where x and y are parts of the image)", stacklevel=2)
+            warnings.warn(
+                f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] where x and y are parts of the image)",
+                stacklevel=2,
+            )
         return r
     scored = r.bodies if r.bodies.shape[3] == 3 else np.concatenate([r.bodies, r.bodies.any(-1, keepdims=True)], -1)
     return image_poses(name, scored, layout, image_shape)
@@ -460,11 +622,19 @@ def _from_table(path: Path, layout: Layout, image_shape) -> Recording:
     table = read_table(path, layout.joints, IMAGE if image else {**IMAGE, **SPACE})  # (M, T, V, 4)
     if not image:
         if layout.name not in IN_METRES and not np.isnan(table[..., 3]).all():
-            warnings.warn(f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the images ([1, 1] where x and y are parts of the image)", stacklevel=2)
+            warnings.warn(
+                f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the images ([1, 1] where x and y are parts of the image)",
+                stacklevel=2,
+            )
         table = _seen(table[..., : 2 if np.isnan(table[..., 2]).all() else 3])
         return array_poses(path.stem, table, layout, image_shape, path)
-    score = np.where(np.isnan(table[..., :2]).any(-1), 0, np.nan_to_num(table[..., 3], nan=0 if (table[..., 3] >= 0).any() else 1))
-    return replace(image_poses(str(path), np.concatenate([_seen(table[..., :2]), score[..., None]], -1), layout, image_shape), name=path.stem)
+    score = np.where(
+        np.isnan(table[..., :2]).any(-1), 0, np.nan_to_num(table[..., 3], nan=0 if (table[..., 3] >= 0).any() else 1)
+    )
+    return replace(
+        image_poses(str(path), np.concatenate([_seen(table[..., :2]), score[..., None]], -1), layout, image_shape),
+        name=path.stem,
+    )
 
 
 _ARRAY_KEYS = ("skeletons", "frames", "keypoints", "joints", "data")
@@ -479,14 +649,22 @@ def _from_json(path: Path, layout: Layout, image_shape) -> Recording:
         raise FormatError(path, None, "this is one frame of OpenPose; give the folder of all frames")
     if layout.name == "openpose18" and isinstance(content, dict) and "data" in content:
         return read_kinetics(path)
-    values = next((content[key] for key in _ARRAY_KEYS if key in content), None) if isinstance(content, dict) else content
+    values = (
+        next((content[key] for key in _ARRAY_KEYS if key in content), None) if isinstance(content, dict) else content
+    )
     if isinstance(values, list) and values and isinstance(values[0], list):
         try:
             return array_poses(path.stem, np.array(values, np.float64), layout, image_shape, path)
         except (ValueError, TypeError) as error:
-            raise error if isinstance(error, FormatError) else FormatError(path, None, f"no regular array of numbers: {error}") from None
+            raise (
+                error
+                if isinstance(error, FormatError)
+                else FormatError(path, None, f"no regular array of numbers: {error}")
+            ) from None
     if layout.name in IN_METRES:
-        raise FormatError(path, None, f"expected nested lists of numbers (T, V, C), alone or as one of {', '.join(_ARRAY_KEYS)}")
+        raise FormatError(
+            path, None, f"expected nested lists of numbers (T, V, C), alone or as one of {', '.join(_ARRAY_KEYS)}"
+        )
     keypoints, size = stack_keypoints(path, content, len(layout))
     return replace(image_poses(str(path), keypoints, layout, image_shape or size), name=path.stem)
 
@@ -511,14 +689,22 @@ def read_poses(
     elif reader := _READERS.get(ending):
         found = [replace(reader(path, layout, image_shape), label=None)]
     else:
-        raise FormatError(path, None, f"no reader for {ending or 'a file without an ending'} in the layout {layout.name}; known: .npy, .npz, .skeleton (ntu25), {', '.join(_READERS)}, a folder of OpenPose")
+        raise FormatError(
+            path,
+            None,
+            f"no reader for {ending or 'a file without an ending'} in the layout {layout.name}; known: .npy, .npz, .skeleton (ntu25), {', '.join(_READERS)}, a folder of OpenPose",
+        )
     return [_checked(path, recording, layout) for recording in found]
 
 
 def _checked(path, recording: Recording, layout: Layout) -> Recording:
     "A recording of the layout, with somebody in it."
     if recording.layout != layout:
-        raise FormatError(path, None, f"{len(recording.layout)} joints of the layout {recording.layout.name}; expected {len(layout)}, {layout.name}")
+        raise FormatError(
+            path,
+            None,
+            f"{len(recording.layout)} joints of the layout {recording.layout.name}; expected {len(layout)}, {layout.name}",
+        )
     if not recording.present.any():
         raise FormatError(path, None, "nobody is there: all joints of all frames are zero")
     return recording

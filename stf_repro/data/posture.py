@@ -55,7 +55,11 @@ def _handed(xyz: np.ndarray, layout: Layout) -> str | None:
     up, ahead, left = (a - b for a, b in (ends, ahead, sides))  # (T, 3) each
     size = np.linalg.norm(up, axis=1) * np.linalg.norm(ahead, axis=1) * np.linalg.norm(left, axis=1)
     turn = (np.cross(up, ahead) * left).sum(1) / np.where(size > 0, size, 1)
-    return "its left is on its right: are left and right, or two axes, exchanged, or is it mirrored?" if np.median(turn) < -0.3 else None
+    return (
+        "its left is on its right: are left and right, or two axes, exchanged, or is it mirrored?"
+        if np.median(turn) < -0.3
+        else None
+    )
 
 
 def posture(

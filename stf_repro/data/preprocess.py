@@ -179,7 +179,9 @@ def _clip(recording: Recording, bodies: list[np.ndarray], rotation: np.ndarray) 
     label = -1 if recording.label is None else recording.label
     _, T, V, C = recording.bodies.shape
     nobody = np.zeros((0, V, C + (recording.confidence is not None)), np.float32)
-    return Clip(recording.name, label, recording.attributes, bodies or [nobody], T, rotation, recording.confidence is not None)
+    return Clip(
+        recording.name, label, recording.attributes, bodies or [nobody], T, rotation, recording.confidence is not None
+    )
 
 
 def _finite(recording: Recording) -> None:
@@ -187,7 +189,11 @@ def _finite(recording: Recording) -> None:
     for what, values in (("bodies", recording.bodies), ("confidence", recording.confidence)):
         if values is not None and not (fine := np.isfinite(values)).all():
             m, t = np.argwhere(~fine)[0, :2]
-            raise FormatError(recording.name, None, f"NaN or infinity in {what}, body {m}, frame {t}; a joint that is not seen is zero")
+            raise FormatError(
+                recording.name,
+                None,
+                f"NaN or infinity in {what}, body {m}, frame {t}; a joint that is not seen is zero",
+            )
 
 # %% ../../nbs/reference/12_data.preprocess.ipynb #938bf984
 def _image_clip(
@@ -199,7 +205,9 @@ def _image_clip(
     xy = recording.bodies[:max_read] * np.float32([1, -1]) + np.float32([-0.5, 0.5])  # (M, T, V, 2)
     xy = np.where((score != 0)[..., None], xy, 0)
     x = np.concatenate([xy, score[..., None]], -1).astype(np.float32)
-    rank = np.ascontiguousarray(score.transpose(1, 2, 0)).sum(1)  # (T, M), joint by joint; in float64 for Kinetics, as the original: ties decide
+    rank = np.ascontiguousarray(score.transpose(1, 2, 0)).sum(
+        1
+    )  # (T, M), joint by joint; in float64 for Kinetics, as the original: ties decide
     if recording.layout != LAYOUTS["openpose18"]:
         rank = np.broadcast_to(rank.sum(0), rank.shape)
     best = np.argsort(-rank, 1, kind="stable")[:, :2]  # (T, at most 2)
@@ -268,7 +276,12 @@ class Raw:
 
 
 _ENDINGS = {"ntu": ".skeleton", "nwucla": ".json", "sbu": "skeleton_pos.txt", "kinetics": ".json"}  # in any case
-_CASES = {"ntu": str.upper, "nwucla": str.lower, "sbu": str.lower, "kinetics": str}  # YouTube's names tell large from small
+_CASES = {
+    "ntu": str.upper,
+    "nwucla": str.lower,
+    "sbu": str.lower,
+    "kinetics": str,
+}  # YouTube's names tell large from small
 
 
 def _name(format: str, path: str) -> str:
@@ -284,7 +297,9 @@ def list_recordings(
     raw, ending = Path(raw), _ENDINGS[source.format]
     found = [Raw(_name(source.format, path), *place) for path, *place in _files(raw) if path.lower().endswith(ending)]
     if source.format == "kinetics":
-        _refuse_twice(source, raw, found)  # before the label files are looked at: a dictionary of names would keep one of two
+        _refuse_twice(
+            source, raw, found
+        )  # before the label files are looked at: a dictionary of names would keep one of two
         found = _labelled(found)
     if source.key in ("ntu60", "ntu120"):
         missing = missing_ntu(project_root() / "data" / "ntu")
@@ -303,7 +318,9 @@ def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
     where: dict[str, Raw] = {}
     for item in found:
         if item.name in where:
-            raise ValueError(f"{source.key}: more than one file for {item.name} below {raw}, {where[item.name]} and {item}; keep one, such as the zip or the loose files")
+            raise ValueError(
+                f"{source.key}: more than one file for {item.name} below {raw}, {where[item.name]} and {item}; keep one, such as the zip or the loose files"
+            )
         where[item.name] = item
 
 # %% ../../nbs/reference/12_data.preprocess.ipynb #8232eb21
@@ -312,7 +329,11 @@ def _absent(source: Source, found: list[Raw]) -> list[str]:
     if source.key not in ("ntu60", "ntu120"):
         return []
     here = {item.name for item in found}
-    return [name for name in ntu_samples(project_root() / "data" / "ntu") if name not in here and _setup(name) in source.setups]
+    return [
+        name
+        for name in ntu_samples(project_root() / "data" / "ntu")
+        if name not in here and _setup(name) in source.setups
+    ]
 
 
 def _files(raw: Path) -> Iterator[tuple[str, ...]]:
@@ -323,7 +344,9 @@ def _files(raw: Path) -> Iterator[tuple[str, ...]]:
         elif path.suffix or path.exists():
             yield str(path), str(path)
         else:
-            raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which is not there: mount that disk, or remove the link")
+            raise FileNotFoundError(
+                f"{path} is a link to {os.readlink(path)}, which is not there: mount that disk, or remove the link"
+            )
 
 
 def _members(archive: Path) -> list[str]:
@@ -352,16 +375,26 @@ def _labelled(found: list[Raw]) -> list[Raw]:
             raise ValueError(f"two label files of one part: {files[0]} and {files[1]}; keep one")
         listed = parse_kinetics_labels(_content(files[0]), files[0]) if files else {}
         if both := sorted(labels.keys() & listed.keys()):
-            raise ValueError(f"{both[0]} and {len(both) - 1} more videos are both in the training and in the validation label file")
+            raise ValueError(
+                f"{both[0]} and {len(both) - 1} more videos are both in the training and in the validation label file"
+            )
         labels |= {name: (label, part) for name, label in listed.items()}
     if not labels:
-        raise FileNotFoundError("no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes")
-    here = {item.name: replace(item, label=labels[item.name][0], part=labels[item.name][1]) for item in found if item.name in labels}
+        raise FileNotFoundError(
+            "no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes"
+        )
+    here = {
+        item.name: replace(item, label=labels[item.name][0], part=labels[item.name][1])
+        for item in found
+        if item.name in labels
+    }
     for item in here.values():
         other = ("kinetics_val", "kinetics_train")[item.part]
         if Path((item.member or item.path).replace("\\", "/")).parent.name.lower() == other:
             raise ValueError(f"{item} lies in {other}, but is in the label file of the other part")
-    return [here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()]  # what is not there is reported when it is read
+    return [
+        here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()
+    ]  # what is not there is reported when it is read
 
 # %% ../../nbs/reference/12_data.preprocess.ipynb #3d218124
 def _parse(format: str, item: Raw, text: bytes) -> Recording:
@@ -493,10 +526,16 @@ def _report(path: Path, bad: list[tuple[str, int | None, str]]) -> None:
         os.replace(part, path)
 
 
-def _complaint(source: Source, total: int, bad: list[tuple[str, int | None, str]], report: Path, out: Path) -> BadFilesError:
+def _complaint(
+    source: Source, total: int, bad: list[tuple[str, int | None, str]], report: Path, out: Path
+) -> BadFilesError:
     "The error for bad files: how many, where they are listed, the first, and what to do."
     where, line, reason = bad[0]
-    rest = f"The other {total - len(bad)} are in {out}" if len(bad) < total else "There is no other, so no store was written"
+    rest = (
+        f"The other {total - len(bad)} are in {out}"
+        if len(bad) < total
+        else "There is no other, so no store was written"
+    )
     return BadFilesError(
         f"{len(bad)} of {total} recordings of {source.key} could not be read; see {report}. {rest}. "
         f"First: {where}{f', line {line}' if line else ''}: {reason}. "
@@ -529,7 +568,11 @@ def _results(source: Source, raw: Path, workers: int | None, denoised: bool):
     absent = [Raw(name, f"{name}.skeleton") for name in _absent(source, found)]
     jobs = [(item, source.format, denoised) for item in found + absent]
     with ExitStack() as stack:
-        yield len(jobs), _plan(source, denoised, found), lambda start: stack.enter_context(_in_order(jobs[start:], workers))
+        yield (
+            len(jobs),
+            _plan(source, denoised, found),
+            lambda start: stack.enter_context(_in_order(jobs[start:], workers)),
+        )
 
 # %% ../../nbs/reference/12_data.preprocess.ipynb #4ca4f11d
 def preprocess(
@@ -548,7 +591,9 @@ def preprocess(
     report = out.with_name(out.name + ".bad.tsv")
     with _results(source, Path(raw), workers, denoised) as (total, plan, results_from):
         with StoreWriter(out, source.key, LAYOUTS[source.layout], plan) as writer:
-            bar = tqdm(total=total, initial=writer.done, unit="clip", desc=source.key, disable=None if progress else True)
+            bar = tqdm(
+                total=total, initial=writer.done, unit="clip", desc=source.key, disable=None if progress else True
+            )
             with bar:
                 for result in results_from(writer.done):
                     writer.add(result) if isinstance(result, Clip) else writer.skip(*result)
@@ -561,4 +606,10 @@ def preprocess(
     if writer.bad and not allow_bad:
         raise _complaint(source, total, writer.bad, report, out)
     size = sum(file["bytes"] for file in store.meta["files"].values())
-    return {"source": source.key, "clips": len(store), "bad": len(writer.bad), "frames": store.meta["frames"], "bytes": size}
+    return {
+        "source": source.key,
+        "clips": len(store),
+        "bad": len(writer.bad),
+        "frames": store.meta["frames"],
+        "bytes": size,
+    }

@@ -129,7 +129,14 @@ _FETCHED = (
         _BY_REQUEST,
     ),
     *(
-        Source(f"{n}-{kind}", layout, "pyskl", (RawFile(f"{n}_{end}.pkl", f"{_PYSKL}/{n}_{end}.pkl"),), "https://github.com/kennymckormick/pyskl", "academic use")
+        Source(
+            f"{n}-{kind}",
+            layout,
+            "pyskl",
+            (RawFile(f"{n}_{end}.pkl", f"{_PYSKL}/{n}_{end}.pkl"),),
+            "https://github.com/kennymckormick/pyskl",
+            "academic use",
+        )
         for n in ("ntu60", "ntu120")
         for kind, layout, end in (("pyskl", "ntu25", "3danno"), ("hrnet", "coco17", "hrnet"))
     ),
@@ -255,13 +262,17 @@ def _receive(
             mark.unlink(missing_ok=True)
         if version and not version.startswith("W/"):
             mark.write_text(version)
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None if progress else True)
+        bar = tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None if progress else True
+        )
         with open(part, "ab" if have else "wb") as file, bar:
             while block := response.read(1 << 16):
                 file.write(block)
                 bar.update(len(block))
     if total is None and response.headers.get("Transfer-Encoding") != "chunked":
-        raise ConnectionError(f"{url}: the server does not say how long the file is, so nobody knows whether it is whole")
+        raise ConnectionError(
+            f"{url}: the server does not say how long the file is, so nobody knows whether it is whole"
+        )
     if total is not None and part.stat().st_size != total:
         return False
     mark.unlink(missing_ok=True)
@@ -344,7 +355,9 @@ def _from_url(
     except HashError:
         raise
     except ZIP_ERRORS as error:
-        raise HashError(f"{file.url} sent {archive.stat().st_size} bytes that are no sound zip archive ({error})") from None
+        raise HashError(
+            f"{file.url} sent {archive.stat().st_size} bytes that are no sound zip archive ({error})"
+        ) from None
     finally:
         archive.unlink()
 

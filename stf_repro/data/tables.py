@@ -50,8 +50,10 @@ class Row:
 def _split(text: str) -> tuple[list[Row], str | None]:
     "The rows of a table, and the mark between its cells; None: spaces."
     lines, said = text.splitlines(), None
-    lines = ["" if line.startswith("#") and not any(mark in line for mark in ";\t,") else line for line in lines]  # remarks
-    if lines and (said := re.fullmatch(r"sep=(.)", lines[0].strip(" \"\ufeff"))):  # as Excel writes it
+    lines = [
+        "" if line.startswith("#") and not any(mark in line for mark in ";\t,") else line for line in lines
+    ]  # remarks
+    if lines and (said := re.fullmatch(r"sep=(.)", lines[0].strip(' "\ufeff'))):  # as Excel writes it
         lines[0] = ""
     head = next((line for line in lines if line.strip()), "")
     mark = said[1] if said else next((mark for mark in ";\t," if mark in head), None)
@@ -77,12 +79,17 @@ def read_rows(
     "The rows of a table of numbers, those with a decimal comma, too. Raises `FormatError`."
     rows, mark = _split(decode(path, read_bytes(path, LARGEST))[0])
     if mark != ",":
-        rows = [Row(row.line, [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row.cells]) for row in rows]
+        rows = [
+            Row(row.line, [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in row.cells])
+            for row in rows
+        ]
     if not rows:
         raise FormatError(path, None, "an empty table")
     for i, row in enumerate(rows):
         if len(row.cells) != len(rows[0].cells):
-            raise FormatError(path, row.line, f"row {i + 1} has {len(row.cells)} cells, the first one {len(rows[0].cells)}")
+            raise FormatError(
+                path, row.line, f"row {i + 1} has {len(row.cells)} cells, the first one {len(rows[0].cells)}"
+            )
     return rows
 
 # %% ../../nbs/reference/02_data.tables.ipynb #a1a56d1d
@@ -114,7 +121,9 @@ def frame_places(
     "Where each frame stands in time. Raises `FormatError`."
     known = sorted(set(numbers))
     first, steps = known[0], [b - a for a, b in zip(known, known[1:])]
-    step = math.gcd(*steps) if len(steps) >= 4 and Counter(steps).most_common(1)[0][0] == math.gcd(*steps) else 1  # of a few numbers, a common factor says nothing
+    step = (
+        math.gcd(*steps) if len(steps) >= 4 and Counter(steps).most_common(1)[0][0] == math.gcd(*steps) else 1
+    )  # of a few numbers, a common factor says nothing
     T = (known[-1] - first) // step + 1
     if T > 100_000:
         raise FormatError(path, None, f"frames {first} to {known[-1]}: expected those of one recording, 100000 at most")
@@ -122,12 +131,69 @@ def frame_places(
 
 # %% ../../nbs/reference/02_data.tables.ipynb #a267ca54
 _PLAIN = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())  # SpineBase_X, spine base.x: the same
-_FRAME_COLUMNS = tuple(f"{what}{end}" for what in ("frame", "frm", "image", "img", "timestep", "step") for end in ("", "id", "number", "index", "idx", "no", "nr", "num", "count", "name", "file"))
-_TIME_COLUMNS = tuple(f"{what}{unit}" for what in ("timestamp", "time", "t", "elapsed", "elapsedtime") for unit in ("", "s", "sec", "secs", "seconds", "ms", "us", "ns", "stamp")) + ("seconds", "sec", "secs", "ms", "milliseconds", "datetime")
-_COUNT_COLUMNS = ("frames", "idx", "index", "n", "nr", "no", "num", "count", "cnt", "counter", "rowid", "row")  # numbers of frames, if nothing else says more
-_BODY_COLUMNS = tuple(f"{who}{end}" for who in ("body", "person", "track", "tracking", "player", "skeleton", "user", "who", "people", "subject", "actor") for end in ("", "id", "index", "idx", "number", "no", "nr", "num", "name"))
+_FRAME_COLUMNS = tuple(
+    f"{what}{end}"
+    for what in ("frame", "frm", "image", "img", "timestep", "step")
+    for end in ("", "id", "number", "index", "idx", "no", "nr", "num", "count", "name", "file")
+)
+_TIME_COLUMNS = tuple(
+    f"{what}{unit}"
+    for what in ("timestamp", "time", "t", "elapsed", "elapsedtime")
+    for unit in ("", "s", "sec", "secs", "seconds", "ms", "us", "ns", "stamp")
+) + ("seconds", "sec", "secs", "ms", "milliseconds", "datetime")
+_COUNT_COLUMNS = (
+    "frames",
+    "idx",
+    "index",
+    "n",
+    "nr",
+    "no",
+    "num",
+    "count",
+    "cnt",
+    "counter",
+    "rowid",
+    "row",
+)  # numbers of frames, if nothing else says more
+_BODY_COLUMNS = tuple(
+    f"{who}{end}"
+    for who in (
+        "body",
+        "person",
+        "track",
+        "tracking",
+        "player",
+        "skeleton",
+        "user",
+        "who",
+        "people",
+        "subject",
+        "actor",
+    )
+    for end in ("", "id", "index", "idx", "number", "no", "nr", "num", "name")
+)
 _JOINT_COLUMNS = ("joint", "jointid", "jointname", "jointtype", "landmark", "landmarkid", "id", "index", "keypoint")
-_AXES = {"x": 0, "y": 1, "z": 2, "v": 3, "visibility": 3, "score": 3, "c": 3, "conf": 3, "confidence": 3, "likelihood": 3, "scores": 3, "confidences": 3, "prob": 3, "probability": 3, "vis": 3, "certainty": 3, "positionx": 0, "positiony": 1, "positionz": 2}
+_AXES = {
+    "x": 0,
+    "y": 1,
+    "z": 2,
+    "v": 3,
+    "visibility": 3,
+    "score": 3,
+    "c": 3,
+    "conf": 3,
+    "confidence": 3,
+    "likelihood": 3,
+    "scores": 3,
+    "confidences": 3,
+    "prob": 3,
+    "probability": 3,
+    "vis": 3,
+    "certainty": 3,
+    "positionx": 0,
+    "positiony": 1,
+    "positionz": 2,
+}
 
 
 def _column(head: list[str], names: tuple[str, ...]) -> int | None:
@@ -142,12 +208,16 @@ def _frame_number(path, row: Row, column: int) -> float:
     return float(name[1]) if name else _number(path, row, column)
 
 
-def _times(path, head: list[str], rows: list[Row], counts: bool = False) -> tuple[list[int] | None, int]:  # per row; None: no column says
+def _times(
+    path, head: list[str], rows: list[Row], counts: bool = False
+) -> tuple[list[int] | None, int]:  # per row; None: no column says
     "The place of each row in time, and how many places there are. `counts`: a column such as `index` is one of frames, too."
     column, time = _column(head, _FRAME_COLUMNS), _column(head, _TIME_COLUMNS)
     if column is None and time is None and counts and (column := _column(head, _COUNT_COLUMNS)) is not None:
         values = [_value(row.cells[column]) for row in rows]
-        column, time = (column, None) if all(value is not None and value.is_integer() for value in values) else (None, column)
+        column, time = (
+            (column, None) if all(value is not None and value.is_integer() for value in values) else (None, column)
+        )
     if column is not None:
         numbers = [_frame_number(path, row, column) for row in rows]
         if odd := next((row for row, number in zip(rows, numbers) if not number.is_integer()), None):
@@ -184,7 +254,11 @@ def _filled(
     for row, place in zip(rows, places):
         if place in where:
             what = "frame and body" if len(place) == 2 else "frame, body and joint"
-            raise FormatError(path, row.line, f"the same {what} as in line {where[place].line}; several bodies need a column `body`, and each frame a number or a time of its own")
+            raise FormatError(
+                path,
+                row.line,
+                f"the same {what} as in line {where[place].line}; several bodies need a column `body`, and each frame a number or a time of its own",
+            )
         where[place] = row
     table = np.full((*shape, 4), np.nan)
     index = np.array(places).T
@@ -195,47 +269,90 @@ def _filled(
 # %% ../../nbs/reference/02_data.tables.ipynb #461dc94c
 def _names(joints: tuple[str, ...], base: int) -> dict[str, int]:
     "Number of a joint, by its names and by its numbers as text; a name that is a number is a name."
-    numbers = {f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")}
+    numbers = {
+        f"{word}{v + base}": v for v in range(len(joints)) for word in ("", "j", "joint", "landmark", "keypoint")
+    }
     return numbers | {_PLAIN(name): v for v, name in enumerate(joints)}
 
 
-_OF_A_JOINT = re.compile(r"(^|[\W_\d])[xyz]($|[\W_\d])", re.IGNORECASE)  # x33: a coordinate of a joint that the layout does not have
+_OF_A_JOINT = re.compile(
+    r"(^|[\W_\d])[xyz]($|[\W_\d])", re.IGNORECASE
+)  # x33: a coordinate of a joint that the layout does not have
 
 
 def _left_aside(path, head: Row, rows: list[Row], known: Iterable[str], joints: tuple[str, ...], timed: bool) -> None:
     "Warn of columns that say nothing here. Raises `FormatError` for one that may be meant as frames or bodies."
     decide = {*known, *_FRAME_COLUMNS, *_TIME_COLUMNS, *_COUNT_COLUMNS, *_BODY_COLUMNS}
-    others = [i for i, cell in enumerate(head.cells) if _PLAIN(cell) not in decide and any(row.cells[i].strip() for row in rows)]
+    others = [
+        i
+        for i, cell in enumerate(head.cells)
+        if _PLAIN(cell) not in decide and any(row.cells[i].strip() for row in rows)
+    ]
     said, names = [], tuple(map(_PLAIN, joints))
     for i in others:
         name, values = head.cells[i].strip() or f"number {i + 1}", [_value(row.cells[i]) for row in rows]
         whole = all(value is not None and value.is_integer() for value in values)
         rising = whole and all(a < b for a, b in zip(values, values[1:]))
-        if whole and not rising and len(set(values)) > 1 and not timed and not _PLAIN(name).startswith(names) and not _OF_A_JOINT.search(name):
-            raise FormatError(path, head.line, f"the column {name!r} holds whole numbers that repeat or fall; if it counts frames or bodies, call it frame or body, else drop it")
-        said += [] if rising and (not head.cells[i].strip() or name.startswith("Unnamed")) else [name]  # numbers of rows, as pandas writes them
+        if (
+            whole
+            and not rising
+            and len(set(values)) > 1
+            and not timed
+            and not _PLAIN(name).startswith(names)
+            and not _OF_A_JOINT.search(name)
+        ):
+            raise FormatError(
+                path,
+                head.line,
+                f"the column {name!r} holds whole numbers that repeat or fall; if it counts frames or bodies, call it frame or body, else drop it",
+            )
+        said += (
+            [] if rising and (not head.cells[i].strip() or name.startswith("Unnamed")) else [name]
+        )  # numbers of rows, as pandas writes them
     if said:
         more = f" and {len(said) - 6} more" if len(said) > 6 else ""
-        warnings.warn(f"{path}: left aside {', '.join(said[:6])}{more}, which {'are' if len(said) > 1 else 'is'} no coordinate of a joint of the layout, no frame, time or body", stacklevel=2)
+        warnings.warn(
+            f"{path}: left aside {', '.join(said[:6])}{more}, which {'are' if len(said) > 1 else 'is'} no coordinate of a joint of the layout, no frame, time or body",
+            stacklevel=2,
+        )
 
 
 def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int) -> np.ndarray:  # (M, T, V, 4)
     "A row per frame."
     for base in (0, 1):
-        known = {key: (v, axis) for name, v in _names(joints, base).items() for word, axis in _AXES.items() for key in (name + word, word + name)}
+        known = {
+            key: (v, axis)
+            for name, v in _names(joints, base).items()
+            for word, axis in _AXES.items()
+            for key in (name + word, word + name)
+        }
         found = [(known[_PLAIN(cell)], i) for i, cell in enumerate(head.cells) if _PLAIN(cell) in known]
         missing = [(v, axis) for v in range(len(joints)) for axis in range(needed) if (v, axis) not in dict(found)]
         if not missing:
             break
     else:
         v, axis = missing[0]
-        raise FormatError(path, head.line, f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as {joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns frame, joint, {', '.join('xyz'[:needed])}")
-    again = [i for i, cell in enumerate(head.cells) if _PLAIN(cell) not in known and _PLAIN(re.sub(r"\.\d+$", "", cell)) in known]  # as pandas renames the second of two
+        raise FormatError(
+            path,
+            head.line,
+            f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as {joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns frame, joint, {', '.join('xyz'[:needed])}",
+        )
+    again = [
+        i
+        for i, cell in enumerate(head.cells)
+        if _PLAIN(cell) not in known and _PLAIN(re.sub(r"\.\d+$", "", cell)) in known
+    ]  # as pandas renames the second of two
     if twice := [i for place, i in found if dict(found)[place] != i] + again:
-        raise FormatError(path, head.line, f"the column {head.cells[twice[0]]!r} is there twice; several bodies need a row each, and a column `body`")
+        raise FormatError(
+            path,
+            head.line,
+            f"the column {head.cells[twice[0]]!r} is there twice; several bodies need a row each, and a column `body`",
+        )
     (times, T), bodies = _times(path, head.cells, rows, counts=True), _bodies(head.cells, rows)
     if times is None and max(bodies) > 0:
-        raise FormatError(path, head.line, "several bodies, and no column `frame` or `time` that says which rows belong together")
+        raise FormatError(
+            path, head.line, "several bodies, and no column `frame` or `time` that says which rows belong together"
+        )
     _left_aside(path, head, rows, known, joints, times is not None)
     times, T = (times, T) if times is not None else (list(range(len(rows))), len(rows))
     return _filled(path, rows, list(zip(bodies, times)), (max(bodies) + 1, T, len(joints)), dict(found))
@@ -245,11 +362,17 @@ def _base(path, names: set[str], V: int) -> int:
     "Whether numbers of joints begin at 0 or at 1. Raises `FormatError` if they might be either."
     numbers = {int(name) for name in names if name.isdecimal()}
     if numbers and 0 not in numbers and V not in numbers:
-        raise FormatError(path, None, f"joints are numbered from {min(numbers)} to {max(numbers)}; expected 0 to {V - 1} or 1 to {V}, so that it is clear which is the first")
+        raise FormatError(
+            path,
+            None,
+            f"joints are numbered from {min(numbers)} to {max(numbers)}; expected 0 to {V - 1} or 1 to {V}, so that it is clear which is the first",
+        )
     return int(bool(numbers) and 0 not in numbers)
 
 
-def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int) -> np.ndarray | None:  # (M, T, V, 4); None: not of this form
+def _long(
+    path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
+) -> np.ndarray | None:  # (M, T, V, 4); None: not of this form
     "A row per joint and frame."
     where = _column(head.cells, _JOINT_COLUMNS)
     axes = {(_AXES[word],): i for i, cell in enumerate(head.cells) if (word := _PLAIN(cell)) in _AXES}
@@ -258,10 +381,17 @@ def _long(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
     times, T = _times(path, head.cells, rows)
     if times is None:
         return None
-    known, numbers = _names(joints, _base(path, {row.cells[where].strip() for row in rows} - set(joints), len(joints))), []
+    known, numbers = (
+        _names(joints, _base(path, {row.cells[where].strip() for row in rows} - set(joints), len(joints))),
+        [],
+    )
     for row in rows:
         if (v := known.get(_PLAIN(row.cells[where]))) is None:
-            raise FormatError(path, row.line, f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}")
+            raise FormatError(
+                path,
+                row.line,
+                f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}",
+            )
         numbers.append(v)
     bodies = _bodies(head.cells, rows)
     return _filled(path, rows, list(zip(bodies, times, numbers)), (max(bodies) + 1, T, len(joints)), axes)
@@ -278,15 +408,26 @@ def _is_counts(cells: list[str]) -> bool:
     values = list(map(_value, cells))
     if not values or values[0] not in (0, 1):
         return False
-    forms = [[values[0] + i // n + part * (i % n) / 10 for i in range(len(values))] for n in (2, 3, 4) if len(values) > 2 * n for part in (0, 1)]
+    forms = [
+        [values[0] + i // n + part * (i % n) / 10 for i in range(len(values))]
+        for n in (2, 3, 4)
+        if len(values) > 2 * n
+        for part in (0, 1)
+    ]
     return any(all(a is not None and abs(a - b) < 1e-9 for a, b in zip(values, form)) for form in forms)
 
 
 def _once(path, rows: list[Row]) -> list[Row]:
     "The rows, if what counts in the first is not there again. Raises `FormatError`."
     first = rows[0].cells
-    if (_is_count(first) or _is_count(first[1:]) or _is_counts(first) or _is_counts(first[1:])) and (again := next((row for row in rows[1:] if row.cells == first), None)):
-        raise FormatError(path, again.line, f"the header of line {rows[0].line} is there again: these are two tables; give each a file of its own")
+    if (_is_count(first) or _is_count(first[1:]) or _is_counts(first) or _is_counts(first[1:])) and (
+        again := next((row for row in rows[1:] if row.cells == first), None)
+    ):
+        raise FormatError(
+            path,
+            again.line,
+            f"the header of line {rows[0].line} is there again: these are two tables; give each a file of its own",
+        )
     return rows
 
 
@@ -303,20 +444,31 @@ def _head(rows: list[Row]) -> tuple[Row | None, list[Row]]:
 
 def _bare(path, rows: list[Row], V: int, widths: dict[int, tuple[int, ...]]) -> np.ndarray:  # (1, T, V, 4)
     "A row per frame, without names."
-    if len(rows[0].cells) not in {V * n for n in widths} and not any(row.cells[-1].strip() for row in rows):  # each row ends with a comma
+    if len(rows[0].cells) not in {V * n for n in widths} and not any(
+        row.cells[-1].strip() for row in rows
+    ):  # each row ends with a comma
         rows = [Row(row.line, row.cells[:-1]) for row in rows]
     width, numbered = len(rows[0].cells), len(rows) > 2 and _is_count([row.cells[0] for row in rows])
     skip = int(width not in {V * n for n in widths} and numbered and width - 1 in {V * n for n in widths})
     axes = next((axes for n, axes in widths.items() if width - skip == V * n), None)
     if axes is None:
-        raise FormatError(path, rows[0].line, f"{width} columns without names; expected {' or '.join(f'{V * n} ({n} numbers for each of {V} joints)' for n in widths)}")
-    values = np.array([[_number(path, row, i) for i in range(skip, width)] for row in rows]).reshape(1, len(rows), V, -1)
+        raise FormatError(
+            path,
+            rows[0].line,
+            f"{width} columns without names; expected {' or '.join(f'{V * n} ({n} numbers for each of {V} joints)' for n in widths)}",
+        )
+    values = np.array([[_number(path, row, i) for i in range(skip, width)] for row in rows]).reshape(
+        1, len(rows), V, -1
+    )
     table = np.full((1, len(rows), V, 4), np.nan)
     table[..., axes] = values
     return table
 
 # %% ../../nbs/reference/02_data.tables.ipynb #0bf05b26
-SPACE, IMAGE = {3: (0, 1, 2), 4: (0, 1, 2, 3)}, {2: (0, 1), 3: (0, 1, 3)}  # how many numbers a joint may have in a table without names -> which axes they are
+SPACE, IMAGE = (
+    {3: (0, 1, 2), 4: (0, 1, 2, 3)},
+    {2: (0, 1), 3: (0, 1, 3)},
+)  # how many numbers a joint may have in a table without names -> which axes they are
 
 
 def read_table(

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ..data.batches import Clips
 from ..model.fast.passes import accelerate
-from ..model.msg3d import MSG3D
-from ..model.stf import STF
+from ..model.contract import SkeletonNetwork
 from ..training.config import InputConfig
 from ..training.epoch import make_batch
 
@@ -53,10 +52,10 @@ def _size(matrices: Tensor) -> Tensor:  # (..., K, rows, columns) -> (...)
     return matrices.abs().sum((-3, -1)).mean(-1)
 
 
-def _sizes(model: MSG3D, module: str, G: Tensor) -> dict[str, float]:  # G: (n, K, V, V)
-    "The four sizes of one module, means over the windows of its pathway."
-    block, found = model.blocks[int(module[-1]) - 1], []
-    for unit in {"gcn": [block.gcn], "g3d": block.g3d}[module[:-1]]:
+def _sizes(model: SkeletonNetwork, module: str, G: Tensor) -> dict[str, float]:  # G: (n, K, V, V)
+    "The four sizes of one module, means over its graph convolutions."
+    found = []
+    for unit in next(site.units for site in model.sites() if site.name == module):
         A, residual = (z.detach().cpu().double() for z in (unit.A, unit.residual))
         w = A.shape[-1] // G.shape[-1]  # frames of a window
         joined = lambda G: unit.join(A, residual, G.tile(w, w))  # (n, K, w V, w V)
@@ -68,7 +67,7 @@ def _sizes(model: MSG3D, module: str, G: Tensor) -> dict[str, float]:  # G: (n, 
 # %% ../../nbs/reference/45_evaluation.adjacency.ipynb #39c34ac2
 @torch.no_grad()
 def class_adjacency(
-    model: MSG3D,  # an STF
+    model: SkeletonNetwork,  # an STF
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -90,13 +89,20 @@ def class_adjacency(
         by_class = np.stack([summed[labels == c].mean(0) if (labels == c).any() else nothing for c in range(classes)])
         share = between_share(G.flatten(1).numpy(), labels)
         chance = (len(np.unique(labels)) - 1) / (len(labels) - 1)
-        modules[name] = ModuleAdjacency(summed.mean(0), by_class, float(model.stf[name].gate), **_sizes(model, name, G), between=share, chance=chance)
+        modules[name] = ModuleAdjacency(
+            summed.mean(0),
+            by_class,
+            float(model.stf[name].gate),
+            **_sizes(model, name, G),
+            between=share,
+            chance=chance,
+        )
     return modules
 
 # %% ../../nbs/reference/45_evaluation.adjacency.ipynb #95283cb7
 def without_adjacency(
-    model: STF,  # left as it is
-) -> STF:  # a copy with G = 0
+    model: SkeletonNetwork,  # left as it is
+) -> SkeletonNetwork:  # a copy with G = 0
     "The same network with every gate closed."
     closed = deepcopy(model)
     for module in closed.stf.values():

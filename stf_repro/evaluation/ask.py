@@ -25,7 +25,7 @@ from ..data.poses import read_poses
 from ..data.sources import SOURCES
 from .localisation import FORMS, clip_focus, load_run
 from .pretrained import SHIPPED, Pretrained, clips_of, example_clip, load_pretrained
-from ..model.msg3d import MODULES, MSG3D
+from ..model.nets.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.epoch import make_batch, predict
 from ..training.trainer import find_device
@@ -44,7 +44,9 @@ def open_network(
         return load_pretrained(name, device)
     if not Path(name).is_dir():
         near = difflib.get_close_matches(name, SHIPPED, 1, 0)[0]
-        raise ValueError(f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did you mean {near!r}?")
+        raise ValueError(
+            f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did you mean {near!r}?"
+        )
     folder = _training(Path(name))
     network, config = load_run(folder, device)
     own = kept(folder)
@@ -88,7 +90,9 @@ def read_for(
         channels = r.bodies.shape[3] + (r.confidence is not None)
         if channels != net.benchmark.channels:
             what = {2: "x, y", 3: "x, y, z (or x, y, score)"}[net.benchmark.channels]
-            raise ValueError(f"{path}: {r.name} has {channels} values per joint; this network reads {net.benchmark.channels}: {what}")
+            raise ValueError(
+                f"{path}: {r.name} has {channels} values per joint; this network reads {net.benchmark.channels}: {what}"
+            )
     return recordings
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #258acd99
@@ -115,7 +119,9 @@ def _device(net: Pretrained) -> torch.device:
     "Where the network is, and its clips have to be. Raises `ValueError` for a device that holds no numbers."
     device = next(net.network.parameters()).device
     if device.type == "meta":
-        raise ValueError("this network is on the device 'meta', which holds shapes and no numbers: open it on 'cpu' or 'cuda'")
+        raise ValueError(
+            "this network is on the device 'meta', which holds shapes and no numbers: open it on 'cpu' or 'cuda'"
+        )
     return device
 
 
@@ -129,7 +135,10 @@ def ask(
     p = predict(net.network, clips, torch.arange(len(clips)), net.config.input).softmax(1)  # (N, classes)
     best = [sorted(zip(net.classes, row), key=lambda pair: -pair[1])[:top] for row in p.tolist()]
     seen = [(r.bodies.shape[1], int(r.present.any(1).sum())) for r in recordings]
-    return [Answer(r.name, T, n, (0, _span(net.config.input, T) - 1), classes) for r, (T, n), classes in zip(recordings, seen, best)]
+    return [
+        Answer(r.name, T, n, (0, _span(net.config.input, T) - 1), classes)
+        for r, (T, n), classes in zip(recordings, seen, best)
+    ]
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #5fa48f38
 def left_out(
@@ -161,10 +170,16 @@ def unlike(
 ) -> list[str]:  # sentences; none if nothing looks wrong
     "Recordings that no training clip is like: nothing moves, or the joints are far from where those of training clips were."
     still = [r.name for r in recordings if not np.ptp(r.bodies, 1).any()]
-    said = [f"{name} has one frame, or the same one again and again: nothing moves in it, and this network was trained on movements" for name in still]
+    said = [
+        f"{name} has one frame, or the same one again and again: nothing moves in it, and this network was trained on movements"
+        for name in still
+    ]
     if isinstance(net.network, MSG3D):  # whose norm knows where joints are
         far = [(r.name, times) for r, times in zip(recordings, _farness(net, recordings)) if times > FARTHEST]
-        said += [f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as far from their usual places as theirs. Is it in the units and the axes of {net.config.source}? `stf draw` shows the clip" for name, times in far]
+        said += [
+            f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as far from their usual places as theirs. Is it in the units and the axes of {net.config.source}? `stf draw` shows the clip"
+            for name, times in far
+        ]
     return said
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #b823dec3
@@ -187,7 +202,13 @@ def cut(
     T = recording.bodies.shape[1]
     last = max(T - size, 0)
     of = lambda values, t: None if values is None else values[:, t : t + size]
-    part = lambda t: replace(recording, name=f"{recording.name} {t}", bodies=of(recording.bodies, t), present=of(recording.present, t), confidence=of(recording.confidence, t))
+    part = lambda t: replace(
+        recording,
+        name=f"{recording.name} {t}",
+        bodies=of(recording.bodies, t),
+        present=of(recording.present, t),
+        confidence=of(recording.confidence, t),
+    )
     return [(t, part(t)) for t in sorted({*range(0, last, max(1, size // 2)), last})]
 
 
@@ -211,7 +232,9 @@ def frames_read(
     T = config.frames
     if config.recipe in ("replay", "pad"):
         return list(range(0, min(T, length), config.every))
-    share = (np.arange(T) + 0.5) / T * length if config.recipe == "uniform" else np.arange(T) * (length - 1) / max(T - 1, 1)
+    share = (
+        (np.arange(T) + 0.5) / T * length if config.recipe == "uniform" else np.arange(T) * (length - 1) / max(T - 1, 1)
+    )
     return share.astype(int)[:: config.every].tolist()
 
 # %% ../../nbs/reference/48_evaluation.ask.ipynb #1ee9d6f8
@@ -232,14 +255,22 @@ class Look:
 def look(
     net: Pretrained,
     recording: Recording,  # from `read_for`
-    module: str = MODULES[0],
+    module: str | None = None,  # None: the first
     form: str = "elementwise",  # a key of `FORMS`
     of: str | None = None,  # a class; None: the one that the network names
 ) -> Look:
     "The focus of one module on one recording. Raises `ValueError`."
-    if net.config.model.name == "convolution":
-        raise ValueError("this network is the baseline without a graph, which has no module that a focus could be computed of")
-    for what, name, known in (("module", module, MODULES), ("form", form, FORMS), ("class", of or net.classes[0], net.classes)):
+    modules = [m.name for m in net.network.feature_maps()]
+    if not modules:
+        raise ValueError(
+            "this network is the baseline without a graph, which has no module that a focus could be computed of"
+        )
+    module = module or modules[0]
+    for what, name, known in (
+        ("module", module, modules),
+        ("form", form, FORMS),
+        ("class", of or net.classes[0], net.classes),
+    ):
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0)[0]
             raise ValueError(f"no {what} {name!r}; did you mean {near!r}? Known: {', '.join(known)}")
@@ -249,7 +280,16 @@ def look(
     view = clip_focus(net.network, clips, torch.tensor([0]), net.config.input, wanted, module, FORMS[form])
     frames = frames_read(net.config.input, int(clips.lengths.max()))
     said = net.classes[int(view.said[0])]
-    return Look(recording.name, _numpy(view.x[0])[:, : len(frames)], _numpy(view.Q[0])[:, : len(frames)], frames, of or said, said, module, form)
+    return Look(
+        recording.name,
+        _numpy(view.x[0])[:, : len(frames)],
+        _numpy(view.Q[0])[:, : len(frames)],
+        frames,
+        of or said,
+        said,
+        module,
+        form,
+    )
 
 
 def _numpy(x: Tensor) -> np.ndarray:

@@ -56,7 +56,9 @@ def mean_pose(
     total = count = 0.0
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        seen = (x != 0).any(1, keepdim=True).any(3, keepdim=True) & present[:, None, None, None, :]  # (N, 1, T, 1, M) frames with a body
+        seen = (x != 0).any(1, keepdim=True).any(3, keepdim=True) & present[
+            :, None, None, None, :
+        ]  # (N, 1, T, 1, M) frames with a body
         total, count = total + (x * seen).sum((0, 2, 4)), count + seen.sum((0, 2, 4))
     return (total / count.clamp(min=1))[None, :, None, :, None]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.batches import Clips
 from .localisation import clip_focus, motion
 from ..model.fast.passes import accelerate
-from ..model.msg3d import MSG3D
+from ..model.contract import SkeletonNetwork
 from ..training.config import InputConfig
 
 # %% ../../nbs/reference/43_evaluation.faithfulness.ipynb #4e6e60cd
@@ -39,7 +39,11 @@ def ranks(
     first = torch.where(there, tie, 2.0).flatten(1).argsort(1)  # random, absent bodies last
     rows = torch.where(there, value, -torch.inf).flatten(1).gather(1, first)
     order = first.gather(1, rows.argsort(dim=1, descending=True, stable=True))
-    return torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)).view(value.shape)
+    return (
+        torch.empty_like(order)
+        .scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        .view(value.shape)
+    )
 
 # %% ../../nbs/reference/43_evaluation.faithfulness.ipynb #98ac31ed
 ORDERS = ("focus", "motion", "random", "whole frames", "frames of Q", "joints exchanged")
@@ -55,13 +59,20 @@ def orders_of(
     N, M, T, V = Q.shape
     by_frame = torch.rand((N, 1, T, 1), generator=generator).to(Q.device)
     exchanged = torch.rand((N, 1, 1, V), generator=generator).to(Q.device).argsort(-1).expand(N, M, T, V)
-    values = (Q, motion(x), torch.zeros_like(Q), by_frame.expand_as(Q), Q.sum((1, 3), keepdim=True).expand_as(Q), Q.gather(3, exchanged))
+    values = (
+        Q,
+        motion(x),
+        torch.zeros_like(Q),
+        by_frame.expand_as(Q),
+        Q.sum((1, 3), keepdim=True).expand_as(Q),
+        Q.gather(3, exchanged),
+    )
     return {name: ranks(value, present, generator) for name, value in zip(ORDERS, values, strict=True)}
 
 
 @torch.no_grad()
 def curves(
-    model: MSG3D,  # in evaluation mode
+    model: SkeletonNetwork,  # in evaluation mode
     x: Tensor,  # (N, C, T, V, M)
     present: Tensor,  # (N, M) bool
     classes: Tensor,  # (N,) whose probability is watched
@@ -72,9 +83,15 @@ def curves(
     "The deletion and the insertion curve of each clip, for several orders."
     network, places, found = accelerate(model), present.sum(1) * x.shape[2] * x.shape[3], {}  # places: (N,)
     said = lambda clip: network(clip).softmax(1).expand(len(x), -1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
-    whole, empty = said(x), said(torch.zeros_like(x[:1]) + fill)  # the ends of all curves; one empty clip is like any other
+    whole, empty = (
+        said(x),
+        said(torch.zeros_like(x[:1]) + fill),
+    )  # the ends of all curves; one empty clip is like any other
     for name, rank in orders.items():
-        out, back = ([said(keep_first(x, rank, (places * i) // steps, insert, fill)) for i in range(1, steps)] for insert in (False, True))
+        out, back = (
+            [said(keep_first(x, rank, (places * i) // steps, insert, fill)) for i in range(1, steps)]
+            for insert in (False, True)
+        )
         found[name] = torch.stack([torch.stack([whole, *out, empty], 1), torch.stack([empty, *back, whole], 1)])
     return found
 
@@ -87,7 +104,7 @@ def area(
 
 # %% ../../nbs/reference/43_evaluation.faithfulness.ipynb #d7164864
 def faithfulness(
-    model: MSG3D,
+    model: SkeletonNetwork,
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,

@@ -30,7 +30,7 @@ from ..data.made.files import read_truth
 from ..data.preprocess import body_order, kept_frames
 from ..model.fast.passes import accelerate
 from ..model.focus import focus, grad_cam, stretch, top_scores
-from ..model.msg3d import MODULES, MSG3D, Output
+from ..model.contract import Output, SkeletonNetwork
 from ..model.variants import CHOICES, elementwise, read
 from ..model.weights import load_part
 from ..training.config import InputConfig, RunConfig, parse
@@ -45,7 +45,7 @@ def best_device() -> str:
 def load_run(
     folder,  # of a finished run: runs/<profile>/<group>/<key>/seed-<n>
     device="cpu",
-) -> tuple[MSG3D, RunConfig]:  # the network in evaluation mode, and its configuration
+) -> tuple[SkeletonNetwork, RunConfig]:  # the network in evaluation mode, and its configuration
     "The network that a run trained. Weights are read as safetensors, nothing is unpickled."
     folder = Path(folder)
     if not (folder / "metrics.json").exists():
@@ -56,26 +56,35 @@ def load_run(
             model = build_model(config, get_benchmark(config.benchmark))
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{folder} is damaged ({error}): remove it, and `stf train {folder.parent.name}` trains it again") from None
+        raise ValueError(
+            f"{folder} is damaged ({error}): remove it, and `stf train {folder.parent.name}` trains it again"
+        ) from None
     try:
         load_part(model, weights)
     except (KeyError, ValueError):
-        raise ValueError(f"{folder} was trained by another version of the code, whose weights have other names or shapes: `dvc repro` trains it again") from None
+        raise ValueError(
+            f"{folder} was trained by another version of the code, whose weights have other names or shapes: `dvc repro` trains it again"
+        ) from None
     return model.eval().to(device), config
 
 
 @contextmanager
 def recorded_from(
-    model: MSG3D,
+    model: SkeletonNetwork,
     module: str,  # e.g. "g3d3"
 ) -> Iterator[None]:
     "Record for autograd only from the maps of a module on: for the last block a third of the memory or less. Raises `ValueError`."
-    if module not in MODULES:
-        raise ValueError(f"there is no module {module!r}; the network has, first to last: {', '.join(MODULES)}")
+    maps = {m.name: m for m in model.feature_maps()}
+    if module not in maps:
+        raise ValueError(f"there is no module {module!r}; the network has, first to last: {', '.join(maps) or 'none'}")
     before = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
-    first = MODULES.index(module) // 2  # two modules in each block
-    for part in (model.blocks[first - 1].tcn if first else model.data_norm, *model.blocks[first:]):  # what makes the map, and what follows
+    stages, first = model.stages(), maps[module].stage
+    before_it = stages[first - 1] if first else model.data_norm
+    makes = ([part for part in before_it.children() if [*part.parameters()]] or [before_it])[
+        -1
+    ]  # its last part will do
+    for part in (makes, *stages[first:]):  # what makes the map, and what follows
         part.requires_grad_(True)
     try:
         yield
@@ -86,7 +95,7 @@ def recorded_from(
 # %% ../../nbs/reference/42_evaluation.localisation.ipynb #7f6795f4
 def of_each(
     folders: Iterable,  # of finished runs
-    look: Callable[[MSG3D, RunConfig], object],
+    look: Callable[[SkeletonNetwork, RunConfig], object],
     device="cpu",
 ) -> list:
     "What `look` finds in each network, in the order of the folders."
@@ -110,16 +119,17 @@ class View:
 
 
 def clip_focus(
-    model: MSG3D,  # in evaluation mode
+    model: SkeletonNetwork,  # in evaluation mode
     clips: Clips,
     indices: Tensor,  # (N,) which clips
     config: InputConfig,  # of its run: config.input
     classes: Tensor | None = None,  # (N,) whose evidence to look for; default: the predicted class
-    module: str = MODULES[-1],  # whose focus
+    module: str | None = None,  # whose focus; None: the last
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam,  # from a gradient and its map to Q
     place: Callable[[Output], Mapping[str, Tensor]] = read,  # from a pass to its maps: what each module reads
 ) -> View:
     "The focus of one module, stretched to the frames of the input. Raises `ValueError` for a module that does not exist."
+    module = module or model.feature_maps()[-1].name
     x, present = make_batch(clips, indices, config)
     x = x.to(next(model.parameters()).dtype)
     with recorded_from(model, module), torch.enable_grad():
@@ -133,7 +143,7 @@ def clip_focus(
 
 
 def views(
-    model: MSG3D,
+    model: SkeletonNetwork,
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -236,7 +246,7 @@ def by_kind(
 
 
 def localisation(
-    model: MSG3D,
+    model: SkeletonNetwork,
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -260,7 +270,7 @@ def motion(
 
 
 def maps_of(
-    model: MSG3D,  # in evaluation mode
+    model: SkeletonNetwork,  # in evaluation mode
     clips: Clips,
     indices: Tensor,  # (N,) which clips
     config: InputConfig,
@@ -284,7 +294,7 @@ def maps_of(
 
 # %% ../../nbs/reference/42_evaluation.localisation.ipynb #42a821d6
 def localisation_by_map(
-    model: MSG3D,
+    model: SkeletonNetwork,
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,

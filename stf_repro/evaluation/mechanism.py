@@ -21,9 +21,9 @@ from ..data.clips import ClipStore
 from .adjacency import class_adjacency, without_adjacency
 from .localisation import load_run
 from ..model import losses
+from ..model.contract import SkeletonNetwork
 from ..model.fast.passes import accelerate
 from ..model.focus import gradients, stretch
-from ..model.msg3d import MSG3D
 from ..model.objective import TERMS, Objective, Scene, cross_entropy, exploration_mask
 from ..model.variants import At, fixed_gradients
 from ..training.config import InputConfig
@@ -41,7 +41,7 @@ def correlation(
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #5616fb62
 def term_values(
-    model: MSG3D,  # in evaluation mode
+    model: SkeletonNetwork,  # in evaluation mode
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -80,7 +80,9 @@ def largest_tenth(
 ) -> Tensor:  # (N, M, T, V), 0 or 1
     "A mask of equal budget for all: of the places of a clip the tenth where Q is largest."
     budget = there.expand_as(Q).flatten(1).sum(1, keepdim=True) / 10
-    rank = ((Q + 1) * there).flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)  # bodies that are there come first
+    rank = (
+        ((Q + 1) * there).flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)
+    )  # bodies that are there come first
     return (rank < budget).view_as(Q).to(Q)
 
 
@@ -95,21 +97,32 @@ def mask_effect(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:  # (N,) each
     "How much the mask covers, and the probability of the predicted class: on the clip; without its focus; with the same mask at other places; without the tenth of the places where the mask is largest; without any tenth."
-    how = {name: choice for name, choice in objective.choices.get("exploration", {}).items() if name in ("evidence", "mask", "keep")}
+    how = {
+        name: choice
+        for name, choice in objective.choices.get("exploration", {}).items()
+        if name in ("evidence", "mask", "keep")
+    }
     Q = exploration_mask(scene, **how).detach()  # (N, M, T, V)
     there = scene.present.float() if Q.shape[1] > 1 else torch.ones_like(scene.present[:, :1], dtype=Q.dtype)
     covered = (Q.mean((2, 3)) * there).sum(1) / there.sum(1)
     elsewhere, present = shuffled(Q, generator), there[..., None, None]
-    masks = {"masked": Q, "shuffled": elsewhere, "most": largest_tenth(Q, present), "any": largest_tenth(elsewhere, present)}
+    masks = {
+        "masked": Q,
+        "shuffled": elsewhere,
+        "most": largest_tenth(Q, present),
+        "any": largest_tenth(elsewhere, present),
+    }
     clips = {"whole": scene.x} | {name: losses.masked(scene.x, mask) for name, mask in masks.items()}
     return {"covered": covered} | {name: _probability(scene, x) for name, x in clips.items()}
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #02fa6186
-Taught = dict[str, tuple[Tensor, Tensor]]  # by module: what beta reads (B, C, T, V), and the focus (B, T', V), of bodies that are there
+Taught = dict[
+    str, tuple[Tensor, Tensor]
+]  # by module: what beta reads (B, C, T, V), and the focus (B, T', V), of bodies that are there
 
 
 def taught_by(
-    model: MSG3D,  # an STF in evaluation mode
+    model: SkeletonNetwork,  # an STF in evaluation mode
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -128,22 +141,24 @@ def taught_by(
 
 
 def agreement(
-    model: MSG3D,  # an STF in evaluation mode
+    model: SkeletonNetwork,  # an STF in evaluation mode
     taught: Taught,  # of test clips
 ) -> dict[str, float]:  # by module
     "The correlation of beta with Q, mean over bodies."
     with torch.no_grad():
-        return {name: correlation(Q, model.stf[name].beta(X).squeeze(1)).mean().item() for name, (X, Q) in taught.items()}
+        return {
+            name: correlation(Q, model.stf[name].beta(X).squeeze(1)).mean().item() for name, (X, Q) in taught.items()
+        }
 
 
 def fitted_afterwards(
-    model: MSG3D,  # an STF; left as it is
+    model: SkeletonNetwork,  # an STF; left as it is
     taught: Taught,  # of training clips
     steps: int = 300,
     batch_size: int = 64,
     lr: float = 0.01,
     form: Callable[[int], nn.Module] | None = None,  # of beta, from the channels it reads; the network's own
-) -> MSG3D:  # a copy, with betas that were fitted to the frozen network
+) -> SkeletonNetwork:  # a copy, with betas that were fitted to the frozen network
     "What a short fit of this form reaches: Adam on the mean square, features fixed."
     copy, generator = deepcopy(model), torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -170,12 +185,16 @@ def _batch(clips: Clips, part: Tensor, config: InputConfig) -> tuple[Tensor, Ten
 
 def _flat(value: Tensor, weights: list[nn.Parameter]) -> Tensor:
     "The gradient of a value with respect to all weights, as one vector."
-    found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True) if value.requires_grad else [None] * len(weights)
+    found = (
+        torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+        if value.requires_grad
+        else [None] * len(weights)
+    )
     return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(weights, found)])
 
 
 def gradient_sizes(
-    model: MSG3D,  # in evaluation mode
+    model: SkeletonNetwork,  # in evaluation mode
     x: Tensor,  # (N, C, T, V, M)
     labels: Tensor,  # (N,)
     present: Tensor,  # (N, M) bool
@@ -188,9 +207,14 @@ def gradient_sizes(
         scene = Scene(model, x, labels, present, replace(objective.reading, derive=derive))
         unit = _flat(cross_entropy(scene.out.logits, labels)[0], weights).norm()
         for name in names:
-            found.setdefault(name, {})[order] = _flat(TERMS[name](scene, **objective.choices.get(name, {}))[0], weights) / unit
+            found.setdefault(name, {})[order] = (
+                _flat(TERMS[name](scene, **objective.choices.get(name, {}))[0], weights) / unit
+            )
     cosine = lambda a, b: (a @ b / (a.norm() * b.norm()).clamp(min=1e-30)).item()
-    return {name: {order: g.norm().item() for order, g in both.items()} | {"cosine": cosine(*both.values())} for name, both in found.items()}
+    return {
+        name: {order: g.norm().item() for order, g in both.items()} | {"cosine": cosine(*both.values())}
+        for name, both in found.items()
+    }
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #3940744f
 Measured = dict[tuple[str, str], float]  # (quantity, of what) -> value
@@ -201,7 +225,7 @@ def _percent(hits: Tensor) -> float:
 
 
 def _of_modules(
-    model: MSG3D,  # an STF in evaluation mode
+    model: SkeletonNetwork,  # an STF in evaluation mode
     clips: Clips,
     fit: Tensor,  # (n,) training clips
     test: Tensor,  # (n,) test clips
@@ -211,20 +235,25 @@ def _of_modules(
 ) -> Measured:
     "What beta knows, how large G is, and what it is worth."
     labels, shut = clips.labels[test], without_adjacency(model)
-    there, best = taught_by(model, clips, test, config, objective), fitted_afterwards(model, taught_by(model, clips, fit, config, objective))
+    there, best = (
+        taught_by(model, clips, test, config, objective),
+        fitted_afterwards(model, taught_by(model, clips, fit, config, objective)),
+    )
     G = class_adjacency(model, clips, test, config, int(clips.labels.max()) + 1)
     with torch.no_grad():
         alone = torch.cat([shut(make_batch(clips, part, config)[0]).argmax(1) for part in test.split(64)])
     by_module = {
-        "beta": agreement(model, there), "beta, fitted afterwards": agreement(best, there),
-        "G": {name: g.size / g.fixed for name, g in G.items()}, "G, between clips": {name: g.deviation / g.fixed for name, g in G.items()},
+        "beta": agreement(model, there),
+        "beta, fitted afterwards": agreement(best, there),
+        "G": {name: g.size / g.fixed for name, g in G.items()},
+        "G, between clips": {name: g.deviation / g.fixed for name, g in G.items()},
     }
     found = {(quantity, name): value for quantity, of in by_module.items() for name, value in of.items()}
     return found | {("top1", "without G"): _percent(alone == labels), ("changed", "without G"): _percent(alone != said)}
 
 
 def mechanism(
-    model: MSG3D,  # in evaluation mode; an STF or not
+    model: SkeletonNetwork,  # in evaluation mode; an STF or not
     clips: Clips,
     fit: Tensor,  # (n,) training clips, for the betas that are fitted afterwards
     test: Tensor,  # (n,) clips that it was not trained on
@@ -233,22 +262,35 @@ def mechanism(
     seed: int = 0,  # of the shuffled mask
 ) -> Measured:
     "What the parts of a trained network do. Raises `ValueError` for a network without maps to take a focus of."
-    names, generator = [name for name in TERMS if hasattr(model, "stf") or name != "adjacency"], torch.Generator().manual_seed(seed)
+    names, generator = [name for name in TERMS if model.stf or name != "adjacency"], torch.Generator().manual_seed(seed)
     masks, classes, fast = [], [], accelerate(model)
     for part in test.split(64):
         scene = Scene(fast, *_batch(clips, part, config), objective.reading)
         if not scene.modules:
-            raise ValueError(f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured")
+            raise ValueError(
+                f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured"
+            )
         masks.append(mask_effect(scene, objective, generator))
         classes.append(scene.classes[:, 0])
-    found, said = {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]}, torch.cat(classes)
-    found |= {("term", name): value for name, value in term_values(fast, clips, test, config, objective, names).items() if name in TERMS}
+    found, said = (
+        {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]},
+        torch.cat(classes),
+    )
+    found |= {
+        ("term", name): value
+        for name, value in term_values(fast, clips, test, config, objective, names).items()
+        if name in TERMS
+    }
     found["top1", "whole"] = _percent(said == clips.labels[test])
     at_the_end = replace(objective, reading=replace(objective.reading, place=At("output")))
     for place, read in {"": objective, **({" at the end": at_the_end} if "output" in scene.out.places else {})}.items():
-        sizes = gradient_sizes(fast, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"])
-        found |= {(f"gradient{place}, {order}", name): value for name, of in sizes.items() for order, value in of.items()}
-    return found | (_of_modules(model, clips, fit, test, said, config, objective) if hasattr(model, "stf") else {})
+        sizes = gradient_sizes(
+            fast, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"]
+        )
+        found |= {
+            (f"gradient{place}, {order}", name): value for name, of in sizes.items() for order, value in of.items()
+        }
+    return found | (_of_modules(model, clips, fit, test, said, config, objective) if model.stf else {})
 
 # %% ../../nbs/reference/46_evaluation.mechanism.ipynb #9e18533f
 def run_mechanism(
@@ -260,7 +302,9 @@ def run_mechanism(
     model, config = load_run(folder, device)
     store = ClipStore.open(Path(root) / "clips" / config.source)
     clips, parts = Clips(store, device, get_benchmark(config.benchmark).num_persons), split_clips(config, store)
-    return mechanism(model, clips, parts["train"][:256], parts["test"], config.input, build_objective(config), config.seed)
+    return mechanism(
+        model, clips, parts["train"][:256], parts["test"], config.input, build_objective(config), config.seed
+    )
 
 
 def mechanism_text(

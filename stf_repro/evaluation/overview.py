@@ -45,7 +45,10 @@ def _of_one_split(found: list[Trained]) -> bool:
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #16d540ef
 def _places(folder: Path) -> list[str]:
     "Where the finished trainings of a folder lie, below it."
-    return [path.parent.relative_to(folder).as_posix() for path in sorted({*folder.glob("metrics.json"), *folder.glob("**/seed-*/metrics.json")})]
+    return [
+        path.parent.relative_to(folder).as_posix()
+        for path in sorted({*folder.glob("metrics.json"), *folder.glob("**/seed-*/metrics.json")})
+    ]
 
 
 def _read(folder: Path, place: str) -> Trained:
@@ -67,10 +70,16 @@ def find_trained(
     found = [_read(folder, place) for place in _places(folder)]
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
-    if len(found) > 1 and any(Path(t.place).parent.as_posix() not in (".", t.benchmark.key) for t in found):  # neither a seed nor a fold
-        raise ValueError(f"{folder} holds the trainings of several runs; name one of them, such as {folder / Path(found[0].place).parent}")
+    if len(found) > 1 and any(
+        Path(t.place).parent.as_posix() not in (".", t.benchmark.key) for t in found
+    ):  # neither a seed nor a fold
+        raise ValueError(
+            f"{folder} holds the trainings of several runs; name one of them, such as {folder / Path(found[0].place).parent}"
+        )
     if not _of_one_split(found):
-        raise ValueError(f"{folder} holds trainings of different splits of the same clips ({', '.join(t.place for t in found)}): a mean over them says nothing; name one of them, such as {folder / found[-1].place}, or remove those of the older split")
+        raise ValueError(
+            f"{folder} holds trainings of different splits of the same clips ({', '.join(t.place for t in found)}): a mean over them says nothing; name one of them, such as {folder / found[-1].place}, or remove those of the older split"
+        )
     return found
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #e802fda5
@@ -103,7 +112,9 @@ def _notes(key: str, found: list[Trained], left: list[str], wanted: list[Trainin
         yield f"{len(found)} of {len(wanted)} trainings {'is' if len(found) == 1 else 'are'} finished: `stf train {key}`"
 
 # %% ../../nbs/reference/49_evaluation.overview.ipynb #83b98296
-def _other_configurations(folder: Path, params: dict, key: str, found: list[Trained], wanted: dict[str, Training]) -> Iterator[str]:
+def _other_configurations(
+    folder: Path, params: dict, key: str, found: list[Trained], wanted: dict[str, Training]
+) -> Iterator[str]:
     "What was set in another way when a training was made; of equal differences one sentence."
     places: dict[str, list[str]] = {}
     for t in found:
@@ -126,7 +137,11 @@ def find_run_trained(
 ) -> tuple[list[Trained], list[str]]:  # the finished trainings; and sentences on what they do not cover
     "The finished trainings of a run, as params.yaml describes it now. Raises `FileNotFoundError` if there are none."
     name, section = find_run(params, key)
-    wanted, folder, clips = find_trainings(name, section), run_folder(root, params, key), Path(root) / "clips" / str(section.get("source"))
+    wanted, folder, clips = (
+        find_trainings(name, section),
+        run_folder(root, params, key),
+        Path(root) / "clips" / str(section.get("source")),
+    )
     store = ClipStore.open(clips) if (clips / "store.json").is_file() else None
     own = benchmarks_of(store) if store else {}
     here, keys = _places(folder), {t.folder: t.fold or section.get("benchmark") for t in wanted}
@@ -136,7 +151,9 @@ def find_run_trained(
     if not here:
         raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
     if not found:
-        raise FileNotFoundError(f"{folder} holds no finished training of {', '.join(dict.fromkeys(keys.values()))} on the split of now, only {', '.join(left)}: `stf train {key}`")
+        raise FileNotFoundError(
+            f"{folder} holds no finished training of {', '.join(dict.fromkeys(keys.values()))} on the split of now, only {', '.join(left)}: `stf train {key}`"
+        )
     others = _other_configurations(folder, params, key, found, {t.folder: t for t in wanted})
     return found, [*_notes(key, found, left, wanted, _untested(found, wanted, own, store)), *others]
 
@@ -164,14 +181,24 @@ def overview(
     names = found[0].benchmark.classes
     values = [top_k(t.scores.logits, t.scores.labels) for t in found]
     top1, half = seed_interval(values)
-    label = {name: int(k) for t in found for name, k in zip(t.scores.names.tolist(), t.scores.labels)}  # of each different clip
+    label = {
+        name: int(k) for t in found for name, k in zip(t.scores.names.tolist(), t.scores.labels)
+    }  # of each different clip
     low, high = wilson(top1, len(label))
     own = np.bincount(list(label.values()), minlength=len(names))
     counts = sum(confusion(t.scores) for t in found)  # (classes, classes)
-    hits = sum(np.nan_to_num(class_accuracy(t.scores)) * np.bincount(t.scores.labels, minlength=len(names)) for t in found)
+    hits = sum(
+        np.nan_to_num(class_accuracy(t.scores)) * np.bincount(t.scores.labels, minlength=len(names)) for t in found
+    )
     classes = [(names[k], float(hits[k] / counts[k].sum()), int(own[k])) for k in np.flatnonzero(own)]
-    pairs = [(i, j, 100 * (counts[i, j] + counts[j, i]) / (counts[i].sum() + counts[j].sum())) for i, j in np.argwhere(np.triu(counts + counts.T, 1)).tolist()]
-    mixed = [(names[i], names[j], float(share), int(own[i] + own[j])) for i, j, share in sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))]
+    pairs = [
+        (i, j, 100 * (counts[i, j] + counts[j, i]) / (counts[i].sum() + counts[j].sum()))
+        for i, j in np.argwhere(np.triu(counts + counts.T, 1)).tolist()
+    ]
+    mixed = [
+        (names[i], names[j], float(share), int(own[i] + own[j]))
+        for i, j, share in sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
+    ]
     places, keys = tuple(t.place for t in found), tuple(dict.fromkeys(t.benchmark.key for t in found))
     return Overview(places, keys, top1, tuple(values), half, low, high, len(label), classes, mixed)
 
@@ -183,11 +210,21 @@ def overview_text(
     "A summary to print."
     several = len(o.values) > 1
     lines = [f"{', '.join(o.benchmarks)}: {len(o.values)} training{'s' if several else ''}, {o.clips} test clips"]
-    spread = f", over trainings {max(0, o.top1 - o.half):.1f} to {min(100, o.top1 + o.half):.1f} (Student's t, 95 %)" if several else ""
+    spread = (
+        f", over trainings {max(0, o.top1 - o.half):.1f} to {min(100, o.top1 + o.half):.1f} (Student's t, 95 %)"
+        if several
+        else ""
+    )
     lines += [f"top-1  {o.top1:.1f} %, over clips {o.low:.1f} to {o.high:.1f} (Wilson, 95 %){spread}"]
     if several:
         lines += ["  " + ", ".join(f"{place} {value:.1f}" for place, value in zip(o.trainings, o.values))]
     width = max(len(name) for name, *_ in o.classes)
-    lines += ["", "class, accuracy in %, test clips", *(f"  {name:<{width}}  {value:5.1f}  {n:4d}" for name, value, n in sorted(o.classes, key=lambda c: c[1]))]
+    lines += [
+        "",
+        "class, accuracy in %, test clips",
+        *(f"  {name:<{width}}  {value:5.1f}  {n:4d}" for name, value, n in sorted(o.classes, key=lambda c: c[1])),
+    ]
     shown = [f"  {share:5.1f}  {n:4d}  {a} - {b}" for a, b, share, n in o.mixed[:pairs]]
-    return "\n".join([*lines, "", "most confused pairs: % of the clips of both, test clips, classes", *(shown or ["  none"])])
+    return "\n".join(
+        [*lines, "", "most confused pairs: % of the clips of both, test clips, classes", *(shown or ["  none"])]
+    )

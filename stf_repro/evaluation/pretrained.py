@@ -25,7 +25,7 @@ from ..data.clips import ClipStore, write_store
 from ..data.formats import Recording, read_ntu
 from ..data.preprocess import clip_of
 from .localisation import FORMS, clip_focus, clip_truth, lay_truth, load_run, measure
-from ..model.msg3d import MSG3D
+from ..model.contract import SkeletonNetwork
 from ..skeleton import Layout
 from ..data.folders import write_atomic, write_json
 from ..training.config import InputConfig, RunConfig, parse
@@ -34,14 +34,17 @@ from ..training.record import finished
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #ba9e3d3a
 FOLDER = Path(stf_repro.__file__).parent / "pretrained"
-SHIPPED = {"msg3d-synth60": "msg3d-xsub60-joint", "stf-synth60": "stf-xsub60-joint"}  # name -> run of the default profile
+SHIPPED = {
+    "msg3d-synth60": "msg3d-xsub60-joint",
+    "stf-synth60": "stf-xsub60-joint",
+}  # name -> run of the default profile
 
 
 @dataclass(frozen=True)
 class Pretrained:
     "A trained network that ships with the package, and what one needs to use it."
 
-    network: MSG3D  # in evaluation mode
+    network: SkeletonNetwork  # in evaluation mode
     config: RunConfig  # how it was trained; config.input: what it reads
     benchmark: Benchmark  # protocol, layout, number of bodies
     card: dict  # the model card
@@ -111,14 +114,14 @@ def example_clip(device="cpu") -> Example:
     return Example(path, recording, clips_of([recording], device), (folder / "chosen.txt").read_text().strip())
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #57c769b3
-def _hits(network: MSG3D, clips: Clips, config: RunConfig) -> tuple[int, int]:
+def _hits(network: SkeletonNetwork, clips: Clips, config: RunConfig) -> tuple[int, int]:
     "Test clips that a network names correctly, and all test clips."
     test = torch.as_tensor(get_benchmark(config.benchmark).indices(clips.store, "test"))
     return int((predict(network, clips, test, config.input).argmax(1) == clips.labels.cpu()[test]).sum()), len(test)
 
 
 def rounded(
-    network: MSG3D,  # gets the rounded weights
+    network: SkeletonNetwork,  # gets the rounded weights
     clips: Clips,  # with the test part of its benchmark
     config: RunConfig,
 ) -> tuple[dict[str, Tensor], int, int]:  # weights; test clips that they name correctly; all test clips
@@ -136,8 +139,8 @@ def rounded(
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #6fe6b251
 _WHAT = {
-    "msg3d": "MS-G3D, trained on cross-entropy alone (row M1 of the ablation)",
-    "stf": "STF: MS-G3D with six STF modules, trained with all four loss terms (row M5 of the ablation)",
+    "M1": "MS-G3D, trained on cross-entropy alone (row M1 of the ablation)",
+    "M5": "STF: MS-G3D with six STF modules, trained with all four loss terms (row M5 of the ablation)",
 }
 _USE = "To show and test the method on synthetic skeletons. It has never seen a real recording, knows fourteen synthetic actions, and is far smaller than the networks of the paper."
 
@@ -158,11 +161,16 @@ def model_card(
 ) -> dict:  # JSON
     "What a network is, how good, and where it comes from."
     return {
-        "what": _WHAT[config.model.name],
+        "what": _WHAT[config.label],
         "intended_use": _USE,
         "licence": "Apache-2.0, as the code",
         "data": {"source": config.source, "options": options, "real_recordings": "none"},
-        "accuracy": {"correct": correct, "clips": total, "top1_percent": round(100 * correct / total, 1), "part": f"test part of {config.benchmark}"},
+        "accuracy": {
+            "correct": correct,
+            "clips": total,
+            "top1_percent": round(100 * correct / total, 1),
+            "part": f"test part of {config.benchmark}",
+        },
         "training": {"seed": config.seed} | {k: record[k] for k in ("commit", "date", "hardware", "versions")},
         "config": config.model_dump(mode="json"),
         "history": _history(folder / "history.tsv"),
@@ -170,7 +178,7 @@ def model_card(
 
 # %% ../../nbs/reference/47_evaluation.pretrained.ipynb #fefae93a
 def choose_example(
-    networks: dict[str, tuple[MSG3D, RunConfig]],
+    networks: dict[str, tuple[SkeletonNetwork, RunConfig]],
     clips: Clips,  # of the source
     raw: Path,  # folder of its recordings
     action: str = "kick",
@@ -178,7 +186,11 @@ def choose_example(
     "The typical test clip of an action on which both networks look at the right place early. Raises `ValueError` if there is none."
     config = next(iter(networks.values()))[1]
     benchmark = get_benchmark(config.benchmark)
-    of_action = [i for i in benchmark.indices(clips.store, "test").tolist() if clips.store.labels[i] == benchmark.classes.index(action)]
+    of_action = [
+        i
+        for i in benchmark.indices(clips.store, "test").tolist()
+        if clips.store.labels[i] == benchmark.classes.index(action)
+    ]
     truth = lay_truth(clip_truth(raw, [clips.store.names[i] for i in of_action]), config.input, clips.bodies)
     fits, energy = torch.ones(len(of_action), dtype=torch.bool), torch.zeros(len(of_action))
     for network, own in networks.values():
@@ -188,7 +200,9 @@ def choose_example(
         energy += found["energy"] / len(networks)
     left = fits.nonzero().flatten()
     if not len(left):
-        raise ValueError(f"no test clip of {action!r} fits: on none are both networks correct and their first focus on the truth")
+        raise ValueError(
+            f"no test clip of {action!r} fits: on none are both networks correct and their first focus on the truth"
+        )
     at = left[energy[left].argsort()[len(left) // 2]]
     how = f"{len(of_action)} test clips show {action!r}. On {len(left)} of them both networks name the action correctly and the largest focus of their first module (element by element) lies on the truth. Of these {len(left)} this is the median, by the share of that focus inside the truth, mean of both networks."
     return clips.store.names[of_action[at]], how
@@ -213,7 +227,11 @@ def pack(
     for old in (out / "example").iterdir():
         old.unlink()
     line = next(line for line in (raw / "truth.jsonl").read_text().splitlines() if json.loads(line)["name"] == name)
-    for file, content in ((f"{name}.skeleton", (raw / f"{name}.skeleton").read_bytes()), ("truth.jsonl", f"{line}\n".encode()), ("chosen.txt", f"{how}\n".encode())):
+    for file, content in (
+        (f"{name}.skeleton", (raw / f"{name}.skeleton").read_bytes()),
+        ("truth.jsonl", f"{line}\n".encode()),
+        ("chosen.txt", f"{how}\n".encode()),
+    ):
         write_atomic(out / "example" / file, content)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{out}: {', '.join(networks)} and the clip {name}, {size // 1000} kB"

@@ -47,7 +47,9 @@ def same_clips(
     "Raises `ValueError` unless two networks were scored on the same clips, in the same order."
     if first.names.tolist() != second.names.tolist() or first.labels.tolist() != second.labels.tolist():
         numbers = f"{len(first.names)} and {len(second.names)}"
-        raise ValueError(f"these scores are of other clips ({numbers}): they were made from two versions of the test set, train again")
+        raise ValueError(
+            f"these scores are of other clips ({numbers}): they were made from two versions of the test set, train again"
+        )
 
 
 def fuse(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.batches import Clips
 from .localisation import views
-from ..model.msg3d import MSG3D
+from ..model.contract import SkeletonNetwork
 from ..training.config import InputConfig
 
 # %% ../../nbs/reference/44_evaluation.similarity.ipynb #e549d914
@@ -40,7 +40,9 @@ class ClassProfiles:
 
     mean: dict[str, np.ndarray]  # profile -> (classes, length); NaN for a class without clips
     own: dict[str, np.ndarray]  # the same, less the mean over all clips
-    halves: dict[str, np.ndarray]  # profile -> (classes,) cosine of two halves of the clips of a class, mean over splits
+    halves: dict[
+        str, np.ndarray
+    ]  # profile -> (classes,) cosine of two halves of the clips of a class, mean over splits
 
 
 def cosine(
@@ -88,7 +90,7 @@ def similarity(
 
 # %% ../../nbs/reference/44_evaluation.similarity.ipynb #4967eaff
 def measured_profiles(
-    model: MSG3D,
+    model: SkeletonNetwork,
     clips: Clips,
     indices: Tensor,  # (n,) which clips
     config: InputConfig,
@@ -96,4 +98,6 @@ def measured_profiles(
 ) -> ClassProfiles:
     "The profiles of a trained network's focus, for all classes."
     parts = [profiles(view.Q) for view in views(model, clips, indices, config)]
-    return class_profiles({name: torch.cat([p[name] for p in parts]) for name in PROFILES}, clips.labels.cpu()[indices], classes)
+    return class_profiles(
+        {name: torch.cat([p[name] for p in parts]) for name in PROFILES}, clips.labels.cpu()[indices], classes
+    )

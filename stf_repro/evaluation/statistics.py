@@ -60,7 +60,16 @@ def summary(
     clips = len(next(iter(arm.values())).labels)
     mean, half = seed_interval(tops)
     top5 = float(np.mean([top_k(s.logits, s.labels, 5) for s in arm.values()]))
-    return Summary(mean, top5, half, float(np.ptp(tops)) if len(tops) > 1 else math.nan, *wilson(mean, clips), len(tops), clips, tuple(tops))
+    return Summary(
+        mean,
+        top5,
+        half,
+        float(np.ptp(tops)) if len(tops) > 1 else math.nan,
+        *wilson(mean, clips),
+        len(tops),
+        clips,
+        tuple(tops),
+    )
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #5205eaa4
 @dataclass(frozen=True)
@@ -99,7 +108,11 @@ class Effect:
 
     def beyond(self, step: float) -> float:  # in [0, 1]; NaN where the error is not known
         "The probability that the true difference is larger than a step, with a flat prior: if nothing was known before."
-        return float(self.mean > step) if self.error == 0 else float(stats.t.sf((step - self.mean) / self.error, self.freedom))
+        return (
+            float(self.mean > step)
+            if self.error == 0
+            else float(stats.t.sf((step - self.mean) / self.error, self.freedom))
+        )
 
     @property
     def p(self) -> float:
@@ -124,7 +137,11 @@ class Effect:
             return "shown" if self.mean > 0 else "the opposite is shown"
         if step is None:
             return "not shown"
-        return "not shown, and shown to be smaller than published" if self.smaller(step) else "not shown, too uncertain to tell"
+        return (
+            "not shown, and shown to be smaller than published"
+            if self.smaller(step)
+            else "not shown, too uncertain to tell"
+        )
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #2e3a69e2
 def fold_of(
@@ -148,7 +165,9 @@ def crossed(
         d = np.stack(rows).astype(float)  # (S, n)
         (S, n), of_training = d.shape, d.mean(1)
         drawn, place_of = np.unique(names[fold], return_inverse=True)
-        total = lambda rows: np.stack([np.bincount(place_of, row, len(drawn)) for row in rows]) / n  # (..., n) -> (..., k)
+        total = lambda rows: (
+            np.stack([np.bincount(place_of, row, len(drawn)) for row in rows]) / n
+        )  # (..., n) -> (..., k)
         weight, unbiased = S / N, len(drawn) / max(len(drawn) - 1, 1)
         squares, freedom = squares + ((of_training - d.mean()) ** 2).sum(), freedom + S - 1
         left = total(d - of_training[:, None] - d.mean(0) + d.mean())
@@ -161,7 +180,9 @@ def crossed(
     V = max(of_trainings + of_clips - interaction, of_trainings, of_clips)
     if freedom == 0 or unknown or (V == 0 and mean):
         return Effect(mean, math.nan, math.nan, values=values)
-    satterthwaite = V**2 / (of_trainings**2 / freedom + of_clips**2 / max(len(of_clip) - len(folds), 1)) if V else float(freedom)
+    satterthwaite = (
+        V**2 / (of_trainings**2 / freedom + of_clips**2 / max(len(of_clip) - len(folds), 1)) if V else float(freedom)
+    )
     return Effect(mean, math.sqrt(V), satterthwaite, math.sqrt(of_trainings), math.sqrt(of_clips), values)
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #b6168c67
@@ -181,7 +202,9 @@ def _points(first: Mapping, second: Mapping, value, cluster: Callable = str) -> 
     "What `crossed` wants: `value` of the hits of the first network, and of those of the second."
     places = shared_places(first, second)
     names = {fold_of(place): [cluster(name) for name in first[place].names.tolist()] for place in places}
-    return {place: value(correct(first[place]).astype(float), correct(second[place]).astype(float)) for place in places}, names
+    return {
+        place: value(correct(first[place]).astype(float), correct(second[place]).astype(float)) for place in places
+    }, names
 
 
 def effect(
@@ -201,7 +224,9 @@ def over_trainings(
     if not values:
         return None
     own = np.array(list(values.values()), float)
-    error = float(stats.sem(own)) if len(own) > 1 and (np.ptp(own) > 0 or own[0] == 0) else math.nan  # nothing varies: nothing is known of the error
+    error = (
+        float(stats.sem(own)) if len(own) > 1 and (np.ptp(own) > 0 or own[0] == 0) else math.nan
+    )  # nothing varies: nothing is known of the error
     return Effect(float(own.mean()), error, float(len(own) - 1), error, math.nan, dict(values))
 
 
@@ -230,7 +255,9 @@ def odds(
 
 def pool(
     effects: Sequence[Effect],  # of independent data sets, at least one
-) -> tuple[Effect, Effect]:  # with one effect for all sets; with sets drawn from many. NaN where an error is not known, or zero
+) -> tuple[
+    Effect, Effect
+]:  # with one effect for all sets; with sets drawn from many. NaN where an error is not known, or zero
     "The mean of several effects, weighted by precision."
     if not effects:
         raise ValueError("there is no effect to pool")
@@ -274,7 +301,9 @@ def class_gains(
     for label in np.unique(labels).tolist():
         own = labels == label
         differences = {s: 100 * (correct(second[s])[own].astype(float) - correct(first[s])[own]) for s in seeds}
-        gains.append(ClassGain(label, int(own.sum()), float(a[label]), float(b[label]), crossed(differences, {"": names[own]})))
+        gains.append(
+            ClassGain(label, int(own.sum()), float(a[label]), float(b[label]), crossed(differences, {"": names[own]}))
+        )
     return sorted(gains, key=lambda g: (-g.change.mean, g.label))
 
 # %% ../../nbs/reference/41_evaluation.statistics.ipynb #38131432

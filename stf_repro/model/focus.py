@@ -33,9 +33,13 @@ def gradients(
             "the focus is a gradient, and here autograd recorded nothing: call model.run(x) outside torch.no_grad() and torch.inference_mode(); "
             "if the weights are frozen, x.requires_grad_() before it"
         )
-    found = torch.autograd.grad(score.sum(), list(features), create_graph=create_graph, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(
+        score.sum(), list(features), create_graph=create_graph, retain_graph=True, allow_unused=True
+    )
     if unused := [i for i, gradient in enumerate(found) if gradient is None]:
-        raise ValueError(f"the score does not depend on map {unused[0]} of {len(found)}: a network must hand out the very tensor (B, C, T, V) that its next layer reads, not a copy in another order")
+        raise ValueError(
+            f"the score does not depend on map {unused[0]} of {len(found)}: a network must hand out the very tensor (B, C, T, V) that its next layer reads, not a copy in another order"
+        )
     return list(found)
 
 

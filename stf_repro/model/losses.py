@@ -96,7 +96,12 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     "Run a model in training mode without moving the running averages of its norms."
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
     before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
-    rounded = [b for m in norms if isinstance(m, nn.modules.instancenorm._InstanceNorm) for b in (m.running_mean, m.running_var)]
+    rounded = [
+        b
+        for m in norms
+        if isinstance(m, nn.modules.instancenorm._InstanceNorm)
+        for b in (m.running_mean, m.running_var)
+    ]
     kept = [b.clone() for b in rounded]  # a mean over instances is taken of these even so, and moves last bits
     for m in norms:
         m.momentum = 0.0

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import losses
 from .focus import focus, foci, grad_cam, gradients, normalise, stretch, top_scores
-from .msg3d import Output
+from .contract import Output
 
 # %% ../../nbs/reference/26_model.objective.ipynb #154e49fb
 @dataclass(frozen=True)
@@ -28,8 +28,12 @@ class FocusReading:
     "How Q is taken: of which score, of which maps, with which weights, in which form, on which scale."
 
     score: Callable[[Tensor], Tensor] = lambda logits: logits  # from logits to y^, (N, classes) to (N, classes)
-    place: Callable[[Output], Mapping[str, Tensor]] = lambda out: out.maps  # from a pass to X^l (B, C, T, V) by module: what each reads
-    derive: Callable[..., list[Tensor]] = gradients  # how the weights w_c are had: with their graph, where a loss asks for it
+    place: Callable[[Output], Mapping[str, Tensor]] = lambda out: (
+        out.maps
+    )  # from a pass to X^l (B, C, T, V) by module: what each reads
+    derive: Callable[..., list[Tensor]] = (
+        gradients  # how the weights w_c are had: with their graph, where a loss asks for it
+    )
     form: Callable[[Tensor, Tensor], Tensor] = grad_cam  # from a gradient and its map to a raw Q
     scale: Callable[[Tensor], Tensor] = normalise  # from a raw Q to the Q of the losses
 
@@ -37,12 +41,18 @@ class FocusReading:
 def _run(model: nn.Module, x: Tensor, present: Tensor):
     "A pass. Raises `TypeError` for a network that cannot hand out feature maps."
     if not hasattr(model, "run"):
-        raise TypeError(f"the terms ask a network for model.run(x, present), which returns Output(logits, maps); {type(model).__name__} has no `run`")
+        raise TypeError(
+            f"the terms ask a network for model.run(x, present), which returns Output(logits, maps); {type(model).__name__} has no `run`"
+        )
     out = model.run(x, present)
     if not hasattr(out, "maps"):
-        raise TypeError(f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned {type(out).__name__}")
+        raise TypeError(
+            f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned {type(out).__name__}"
+        )
     if not isinstance(out.maps, Mapping):
-        raise TypeError(f"the maps in Output(logits, maps) are a dictionary from the name of a module to its feature map (B, C, T, V); {type(model).__name__} returned {type(out.maps).__name__}")
+        raise TypeError(
+            f"the maps in Output(logits, maps) are a dictionary from the name of a module to its feature map (B, C, T, V); {type(model).__name__} returned {type(out.maps).__name__}"
+        )
     return out
 
 
@@ -50,9 +60,13 @@ def _check_map(name: str, X: Tensor, clips: int) -> None:
     "Raise `ValueError` for a feature map that no focus can be taken of."
     if not isinstance(X, Tensor) or X.ndim != 4:
         found = tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__
-        raise ValueError(f"a feature map has four axes (B, C, T, V): bodies or clips, channels, frames, joints; the map {name!r} is {found}")
+        raise ValueError(
+            f"a feature map has four axes (B, C, T, V): bodies or clips, channels, frames, joints; the map {name!r} is {found}"
+        )
     if len(X) < clips:
-        raise ValueError(f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has {len(X)} rows, and there are {clips} clips")
+        raise ValueError(
+            f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has {len(X)} rows, and there are {clips} clips"
+        )
 
 
 def check_same_joints(
@@ -63,7 +77,9 @@ def check_same_joints(
     "Raise `ValueError` if the maps of these modules do not have the joints of the clips, place by place."
     for name in modules:
         if (V := maps[name].shape[3]) != x.shape[3]:
-            raise ValueError(f"the map {name!r} has {V} joints and the clips have {x.shape[3]}, so that this term cannot compare them joint by joint: hand out a map from before the joints are pooled")
+            raise ValueError(
+                f"the map {name!r} has {V} joints and the clips have {x.shape[3]}, so that this term cannot compare them joint by joint: hand out a map from before the joints are pooled"
+            )
 
 # %% ../../nbs/reference/26_model.objective.ipynb #413a2f74
 Place = Callable[[Output], Mapping[str, Tensor]]
@@ -168,7 +184,9 @@ def diverge(
 ) -> Counted:
     "L_d: the two best classes should look at different places. Raises `ValueError` if there is one class only."
     if len(scene.scores) < 2:
-        raise ValueError("the divergence term compares the two best classes, and this network has one class: leave the term out")
+        raise ValueError(
+            "the divergence term compares the two best classes, and this network has one class: leave the term out"
+        )
     name, bodies = scene.modules[module], scene.bodies()
     return losses.divergence(scene.focus(name, 0), scene.focus(name, 1), bodies, distance), bodies.sum()
 
@@ -176,12 +194,16 @@ def diverge(
 def cohere(
     scene: Scene,
     modules: tuple[int, int] = (-2, -1),  # places of the two modules: the last two
-    later: Callable[[Tensor], Tensor] = lambda Q: Q,  # of the later one's focus: keep its graph; with `Tensor.detach` it leads
+    later: Callable[[Tensor], Tensor] = lambda Q: (
+        Q
+    ),  # of the later one's focus: keep its graph; with `Tensor.detach` it leads
     distance: Callable[[Tensor, Tensor], Tensor] = losses.norm,
 ) -> Counted:
     "L_c: two modules should look at the same places. Raises `ValueError` if there is one module only."
     if len(scene.modules) < 2:
-        raise ValueError(f"the coherence term compares two modules; this network names one feature map, {scene.modules[0]!r}")
+        raise ValueError(
+            f"the coherence term compares two modules; this network names one feature map, {scene.modules[0]!r}"
+        )
     (i, j), bodies = (scene.modules[place] for place in modules), scene.bodies()
     check_same_joints(scene.maps, (i, j), scene.x)
     return losses.coherence(scene.focus(i), later(scene.focus(j)), bodies, distance), bodies.sum()
@@ -194,10 +216,14 @@ def predict(
 ) -> Counted:
     "L_Gk: beta should predict the focus. Raises `ValueError` for a network that predicts none."
     if not scene.out.beta:
-        raise ValueError("the adjacency term compares a predicted focus with the focus, and this network predicts none: it takes an STF, or any network that hands out Output(logits, maps, beta) with beta (B, T, V) for names of maps")
+        raise ValueError(
+            "the adjacency term compares a predicted focus with the focus, and this network predicts none: it takes an STF, or any network that hands out Output(logits, maps, beta) with beta (B, T, V) for names of maps"
+        )
     for name, beta in scene.out.beta.items():
         if name not in scene.maps or beta.ndim != 3 or beta.shape[::2] != scene.maps[name].shape[::3]:
-            raise ValueError(f"beta[{name!r}] is {tuple(beta.shape)}; expected (B, T, V) with the rows and the joints of a map of that name, one of {', '.join(scene.modules)}")
+            raise ValueError(
+                f"beta[{name!r}] is {tuple(beta.shape)}; expected (B, T, V) with the rows and the joints of a map of that name, one of {', '.join(scene.modules)}"
+            )
     bodies = scene.bodies()
     return losses.adjacency(scene.all_foci(learned), scene.out.beta, bodies, distance), bodies.sum()
 
@@ -319,7 +345,9 @@ class Objective:
         if progress < self.warmup or not names:
             return ((CE,),)
         others = tuple(name for name in names if name != "adjacency")
-        *first, last = self.schedule(others, step, epoch, (progress - self.warmup) / max(1 - self.warmup, 1e-12)) or ((CE,),)
+        *first, last = self.schedule(others, step, epoch, (progress - self.warmup) / max(1 - self.warmup, 1e-12)) or (
+            (CE,),
+        )
         taught = ("adjacency",) if "adjacency" in names and step % self.teach_every == self.teach_every - 1 else ()
         return (*first, (*last, *taught))
 
@@ -333,12 +361,16 @@ class Objective:
     ) -> Losses:
         "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is not a class, `TypeError` for a network without maps to hand out."
         if not names:
-            raise ValueError("there is nothing to add up: names are those of a plan, e.g. ('cross_entropy', 'exploration')")
+            raise ValueError(
+                "there is nothing to add up: names are those of a plan, e.g. ('cross_entropy', 'exploration')"
+            )
         terms = [name for name in names if name != CE]
         with sdpa_kernel(SDPBackend.MATH) if terms else nullcontext():  # fused attention has no second derivative
             scene = Scene(model, x, labels, present, self.reading)
             if terms and not scene.modules:
-                raise ValueError(f"{', '.join(terms)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)")
+                raise ValueError(
+                    f"{', '.join(terms)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)"
+                )
             found = {CE: cross_entropy(scene.out.logits, labels)}
             found |= {name: TERMS[name](scene, **self.choices.get(name, {})) for name in terms}
         self.balanced.update(mean_sizes(found, self.reduce))
@@ -362,5 +394,7 @@ def cross_entropy(
     "Cross-entropy, the mean over all clips. Raises `ValueError` for a label that is not a class (on a CPU; on a GPU the check would cost a wait)."
     classes = logits.shape[1]
     if labels.device.type == "cpu" and (bad := labels[(labels < 0) | (labels >= classes)]).numel():
-        raise ValueError(f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: {classes} classes are counted from 0 to {classes - 1}")
+        raise ValueError(
+            f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: {classes} classes are counted from 0 to {classes - 1}"
+        )
     return F.cross_entropy(logits, labels), torch.tensor(len(labels))

@@ -11,20 +11,33 @@ import difflib
 from .variants import check_choices
 
 # %% ../../nbs/appendix/29_model.readings.ipynb #53175eac
-READINGS: dict[str, dict[str, str]] = {  # by name; what differs from the defaults of the core, by the names in `CHOICES`
+READINGS: dict[
+    str, dict[str, str]
+] = {  # by name; what differs from the defaults of the core, by the names in `CHOICES`
     "poster-input": {},
     "poster-output": {  # with the modules and the factors of the first version
-        "focus_place": "output", "balance": "running",
-        "stf_beta": "linear", "stf_alpha": "time", "stf_squash": "tanh", "stf_gate": "closed", "stf_heard": "attached",
+        "focus_place": "output",
+        "balance": "running",
+        "stf_beta": "linear",
+        "stf_alpha": "time",
+        "stf_squash": "tanh",
+        "stf_gate": "closed",
+        "stf_heard": "attached",
     },
     "lineage": {
-        "focus_place": "output", "focus_weights": "first_order",
-        "mask_modules": "last_map", "mask_shape": "soft_threshold",
-        "coherence_modules": "last_windows", "coherence_leader": "later",
+        "focus_place": "output",
+        "focus_weights": "first_order",
+        "mask_modules": "last_map",
+        "mask_shape": "soft_threshold",
+        "coherence_modules": "last_windows",
+        "coherence_leader": "later",
     },
     "early": {
-        "focus_place": "output", "focus_form": "elementwise", "mask_modules": "first",
-        "divergence_module": "first", "coherence_modules": "frame_graphs",
+        "focus_place": "output",
+        "focus_form": "elementwise",
+        "mask_modules": "first",
+        "divergence_module": "first",
+        "coherence_modules": "frame_graphs",
     },
 }
 

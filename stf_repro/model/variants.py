@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .focus import class_score, grad_cam, gradients, normalise
 from .losses import norm, probability
-from .msg3d import Output, add
+from .contract import Output, add
 from .objective import CE, FrozenBalance, Plan, Scene, alternate, apart, last_focus
 from .stf import FocusAttention, centred_softmax, focus_predictor, heard
 
@@ -62,7 +62,9 @@ class At:
 
     def __call__(self, out: Output) -> dict[str, Tensor]:
         if self.place not in out.places:
-            raise ValueError(f"this reading takes the focus at {self.place!r}, and this network hands out no maps there: Output(..., places={{{self.place!r}: maps}})")
+            raise ValueError(
+                f"this reading takes the focus at {self.place!r}, and this network hands out no maps there: Output(..., places={{{self.place!r}: maps}})"
+            )
         return out.places[self.place]
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #67357077
@@ -172,7 +174,9 @@ class TimeAlpha(nn.Module):
     def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
         B, T, V = focus.shape
         if T != self.read.in_channels:
-            raise ValueError(f"this STF module was built for {self.read.in_channels} frames at its place, got {T}: build STF(frames=...) for this length")
+            raise ValueError(
+                f"this STF module was built for {self.read.in_channels} frames at its place, got {T}: take with_stf(network, frames=...) for this length"
+            )
         return self.read(focus).view(B, self.num_scales, V, V)
 
 
@@ -193,7 +197,10 @@ class GramAlpha(nn.Module):
 
     def __init__(self, frames: int, num_joints: int, num_scales: int):
         super().__init__()
-        self.scale, self.shift = nn.Parameter(torch.randn(num_scales, 1, 1)), nn.Parameter(torch.zeros(num_scales, 1, 1))
+        self.scale, self.shift = (
+            nn.Parameter(torch.randn(num_scales, 1, 1)),
+            nn.Parameter(torch.zeros(num_scales, 1, 1)),
+        )
 
     def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
         together = focus.transpose(1, 2) @ focus / focus.shape[1]  # (B, V, V)
@@ -256,7 +263,13 @@ def together(names: tuple[str, ...], step: int, epoch: int, progress: float) -> 
 
 def alone(names: tuple[str, ...], step: int, epoch: int, progress: float) -> Plan:
     "Exploration on even batches, by itself: apart from *all* other losses, cross-entropy among them."
-    return ((("exploration",) if step % 2 == 0 and "exploration" in names else (CE, *(n for n in names if n != "exploration"))),)
+    return (
+        (
+            ("exploration",)
+            if step % 2 == 0 and "exploration" in names
+            else (CE, *(n for n in names if n != "exploration"))
+        ),
+    )
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #5f5246cb
 class RunningBalance(FrozenBalance):
@@ -330,30 +343,75 @@ def _choice(row: str, who: str, argument: str, **options) -> Choice:
 
 CHOICES: dict[str, Choice] = {
     "focus_score": _choice("C3", "focus", "score", logit=logit, log_probability=log_softmax, probability=softmax),
-    "focus_place": _choice("C2", "focus", "place", input=read, output=At("output"), graph=At("graph"), block=At("block")),
+    "focus_place": _choice(
+        "C2", "focus", "place", input=read, output=At("output"), graph=At("graph"), block=At("block")
+    ),
     "focus_weights": _choice("C14", "focus", "derive", second_order=gradients, first_order=fixed_gradients),
     "focus_form": _choice("C29", "focus", "form", mean_gradient=grad_cam, elementwise=elementwise),
     "focus_scale": _choice("C7", "focus", "scale", maximum=normalise, norm=unit_norm, none=raw),
-    "mask_modules": _choice("C9", "exploration", "evidence", last=last_focus, last_two=last_two, all=all_modules, first=first, last_map=last_of_network),
+    "mask_modules": _choice(
+        "C9",
+        "exploration",
+        "evidence",
+        last=last_focus,
+        last_two=last_two,
+        all=all_modules,
+        first=first,
+        last_map=last_of_network,
+    ),
     "mask_gradient": _choice("C14", "exploration", "keep", attached=attached, detached=Tensor.detach),
     "mask_shape": _choice("C7", "exploration", "mask", as_is=attached, soft_threshold=soft_threshold),
     "divergence_module": _choice("C31", "divergence", "module", last=-1, first=0),
-    "coherence_modules": _choice("C31", "coherence", "modules", last_two=(-2, -1), first_two=(0, 1), frame_graphs=(0, 2), last_frame_graphs=(2, 4), last_windows=(3, 5)),
+    "coherence_modules": _choice(
+        "C31",
+        "coherence",
+        "modules",
+        last_two=(-2, -1),
+        first_two=(0, 1),
+        frame_graphs=(0, 2),
+        last_frame_graphs=(2, 4),
+        last_windows=(3, 5),
+    ),
     "coherence_leader": _choice("C14", "coherence", "later", both=attached, later=Tensor.detach),
-    "exploration_of": _choice("C15", "exploration", "survival", probability=probability, logit=logit_of, log=log_survival),
+    "exploration_of": _choice(
+        "C15", "exploration", "survival", probability=probability, logit=logit_of, log=log_survival
+    ),
     "exploration_clips": _choice("C30", "exploration", "counted", right=right, every=every),
     "distance": _choice("C18", "divergence adjacency coherence", "distance", norm=norm, squared=squared),
     "divergence_bound": _choice("C20", "divergence", "distance", scale=norm, hinge=hinged),
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),
     "stf_beta": _choice("C10", "stf", "beta", two_layers=focus_predictor, linear=linear_predictor, relu=relu_predictor),
-    "stf_alpha": _choice("C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha),
-    "stf_squash": _choice("C11", "stf", "squash", centred=centred_softmax, softmax=row_softmax, tanh=bounded, loose_tanh=loose),
+    "stf_alpha": _choice(
+        "C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha
+    ),
+    "stf_squash": _choice(
+        "C11", "stf", "squash", centred=centred_softmax, softmax=row_softmax, tanh=bounded, loose_tanh=loose
+    ),
     "stf_gate": _choice("C12", "stf", "gate", open=1.0, half=0.5, closed=0.0),
     "stf_join": _choice("C12", "stf", "join", add=add, replace_residual=replace_residual, multiply=multiply),
     "stf_heard": _choice("C14", "stf", "hears", detached=heard, attached=heard_with_gradient),
     "stf_taught_on": _choice("C14", "stf", "taught_on", detached=Tensor.detach, attached=attached),
-    "separation": _choice("C16", "objective", "schedule", batches=alternate, alone=alone, steps=steps, phases=phases, epochs=epochs, none=together),
-    "balance": _choice("C19", "objective", "balance", frozen=FrozenBalance, window=WindowBalance, running=RunningBalance, falling=FallingBalance, fixed=FixedBalance),
+    "separation": _choice(
+        "C16",
+        "objective",
+        "schedule",
+        batches=alternate,
+        alone=alone,
+        steps=steps,
+        phases=phases,
+        epochs=epochs,
+        none=together,
+    ),
+    "balance": _choice(
+        "C19",
+        "objective",
+        "balance",
+        frozen=FrozenBalance,
+        window=WindowBalance,
+        running=RunningBalance,
+        falling=FallingBalance,
+        fixed=FixedBalance,
+    ),
 }
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #687a421e
@@ -365,7 +423,9 @@ def check_choices(
         if name not in CHOICES:
             raise ValueError(f"unknown choice {name!r}; did you mean {_near(name, CHOICES)!r}?")
         if option not in CHOICES[name].options:
-            raise ValueError(f"the choice {name!r} has no option {option!r}; it has: {', '.join(CHOICES[name].options)}")
+            raise ValueError(
+                f"the choice {name!r} has no option {option!r}; it has: {', '.join(CHOICES[name].options)}"
+            )
 
 
 def arguments(
@@ -378,7 +438,9 @@ def arguments(
     for name in sorted(choices, key=is_default, reverse=True):  # defaults first: others overrule them
         for taker in CHOICES[name].takers:
             if taker in by and not is_default(name):
-                raise ValueError(f"{by[taker]}: {choices[by[taker]]} and {name}: {choices[name]} both say what the {taker[1]} of {taker[0]} is; choose one")
+                raise ValueError(
+                    f"{by[taker]}: {choices[by[taker]]} and {name}: {choices[name]} both say what the {taker[1]} of {taker[0]} is; choose one"
+                )
             by |= {} if is_default(name) else {taker: name}
             found.setdefault(taker[0], {})[taker[1]] = CHOICES[name].options[choices[name]]
     return found

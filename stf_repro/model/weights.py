@@ -11,7 +11,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from .msg3d import MSG3D
+from .nets.msg3d import MSG3D
 
 # %% ../../nbs/reference/23_model.weights.ipynb #f9b6f995
 NAMES = [  # (pattern in the original's names, name here); \1 is the block, counted from 1
@@ -54,10 +54,14 @@ def load_part(
     state = {name: torch.as_tensor(value) for name, value in state.items() if not kept(name)}
     missing, foreign = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
     if missing or foreign:
-        raise KeyError(f"these are not the weights of this {type(model).__name__}. Missing: {_some(missing)}; foreign: {_some(foreign)}. Parts can be left out: without=('head.',)")
+        raise KeyError(
+            f"these are not the weights of this {type(model).__name__}. Missing: {_some(missing)}; foreign: {_some(foreign)}. Parts can be left out: without=('head.',)"
+        )
     for name, value in state.items():
         if value.shape != ours[name].shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)} in these weights and {tuple(ours[name].shape)} in the network: another layout, width, number of scales or classes?")
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} in these weights and {tuple(ours[name].shape)} in the network: another layout, width, number of scales or classes?"
+            )
     model.load_state_dict(state, strict=False)
 
 
@@ -68,7 +72,9 @@ def _some(names: list[str]) -> str:
 def load_msg3d_weights(
     model: MSG3D,  # or STF, then without=("stf.",); changed in place
     state: dict[str, Tensor],  # a state dict of the original code
-    without: tuple[str, ...] = (),  # beginnings of our names that keep what they have, e.g. ("head.",) for other classes
+    without: tuple[
+        str, ...
+    ] = (),  # beginnings of our names that keep what they have, e.g. ("head.",) for other classes
 ) -> None:
     "Load weights of the original MS-G3D code. Raises `KeyError` or `ValueError` as `load_part` does."
     ours, loaded = model.state_dict(), {}
@@ -79,7 +85,9 @@ def load_msg3d_weights(
         if name.endswith("residual") and name in ours:
             K, V, _ = ours[name].shape
             if value.shape != (K * V, V):
-                raise ValueError(f"{key} has shape {tuple(value.shape)} in these weights; this network, with {K} scales and {V} nodes, needs {(K * V, V)}: another layout or number of scales?")
+                raise ValueError(
+                    f"{key} has shape {tuple(value.shape)} in these weights; this network, with {K} scales and {V} nodes, needs {(K * V, V)}: another layout or number of scales?"
+                )
             value = value.view(K, V, V)
         loaded[name] = value
     load_part(model, loaded, without)

@@ -37,7 +37,9 @@ def step_table(
     order = {"precision": list(dict.fromkeys(steps["precision"])), "clips": sorted(set(steps["clips"]))}
     table = steps.pivot(index=["shape", "row", "kind"], columns=["precision", "clips"], values=what)
     wanted = [(p, c) for p in order["precision"] for c in order["clips"] if (p, c) in table.columns]
-    return table.reindex(pd.MultiIndex.from_frame(steps[["shape", "row", "kind"]].drop_duplicates()))[wanted].dropna(how="all")
+    return table.reindex(pd.MultiIndex.from_frame(steps[["shape", "row", "kind"]].drop_duplicates()))[wanted].dropna(
+        how="all"
+    )
 
 
 def operation_table(
@@ -76,14 +78,35 @@ def summary(
     counts: dict[str, dict[str, int]],  # from `clip_counts`
 ) -> str:
     "What to read first."
-    ceilings = ", ".join(f"{name} {value:.1f} {'GB/s' if name == 'copy' else 'TFLOP/s'}" for name, value in found["ceilings"].items())
-    size = "networks of width 12 on 40 frames, NOT the paper's: ratios, not an answer" if found["reduced"] else "networks at the size of the paper"
-    out = [f"{found['machine']['hardware']}, PyTorch {found['machine']['versions']['torch']}; {size}", f"ceilings: {ceilings}", ""]
-    out += ["relative error against the original code", flat(parity_table(found).map("{:.1e}".format)).to_markdown(), ""]
+    ceilings = ", ".join(
+        f"{name} {value:.1f} {'GB/s' if name == 'copy' else 'TFLOP/s'}" for name, value in found["ceilings"].items()
+    )
+    size = (
+        "networks of width 12 on 40 frames, NOT the paper's: ratios, not an answer"
+        if found["reduced"]
+        else "networks at the size of the paper"
+    )
+    out = [
+        f"{found['machine']['hardware']}, PyTorch {found['machine']['versions']['torch']}; {size}",
+        f"ceilings: {ceilings}",
+        "",
+    ]
+    out += [
+        "relative error against the original code",
+        flat(parity_table(found).map("{:.1e}".format)).to_markdown(),
+        "",
+    ]
     out += ["clips a second", flat(step_table(found).round(1)).to_markdown(), ""]
     out += ["GFLOP a clip", flat(operation_table(found).round(2)).to_markdown()]
     if not found["reduced"]:
-        out += ["", "hours of the profile paper on this card, by group of runs", cost_table(found, params, counts).round(1).to_markdown()]
+        out += [
+            "",
+            "hours of the profile paper on this card, by group of runs",
+            cost_table(found, params, counts).round(1).to_markdown(),
+        ]
     if found["left_out"]:
-        out += ["", f"left out, for lack of time or memory: {len(found['left_out'])} of the measurements (see the JSON)"]
+        out += [
+            "",
+            f"left out, for lack of time or memory: {len(found['left_out'])} of the measurements (see the JSON)",
+        ]
     return "\n".join(out)

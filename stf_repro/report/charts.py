@@ -29,7 +29,9 @@ def seed_limits(
     return float(low - free), float(high + free)
 
 # %% ../../nbs/reference/57_report.charts.ipynb #8c967fb4
-def _interval(ax: Axes, y: float, mean: float, half: float, limits: tuple[float, float], within: tuple[float, float], colour: str) -> None:
+def _interval(
+    ax: Axes, y: float, mean: float, half: float, limits: tuple[float, float], within: tuple[float, float], colour: str
+) -> None:
     "The mean, and its interval as far as the axis goes; arrowheads where it goes on."
     ax.plot([mean], [y], "|", color=colour, ms=11, mew=2, zorder=4)
     if np.isnan(half):
@@ -49,13 +51,21 @@ def draw_seeds(
     limits: tuple[float, float] | None = None,  # of the axis; default: `seed_limits` of the points
     zero: bool = True,  # whether zero shall be seen, as a line
     within: tuple[float, float] = (-np.inf, np.inf),  # what values can be at all: an interval ends there
-    effects: dict[str, Effect] | None = None,  # by row, where the points are differences: draw the interval that decides, over trainings and clips
+    effects: dict[str, Effect]
+    | None = None,  # by row, where the points are differences: draw the interval that decides, over trainings and clips
 ) -> None:
     "Points of seeds, means, and 95 % intervals: over the points, or those of `effects`."
     colours = colours or {"": PALETTE["blue"]}
     points = points.assign(kind=points.kind if "kind" in points else "")
     limits = limits or seed_limits(points.value, zero)
-    options = {"order": rows, "hue_order": list(colours), "palette": colours, "dodge": len(colours) > 1, "jitter": False, "legend": False}
+    options = {
+        "order": rows,
+        "hue_order": list(colours),
+        "palette": colours,
+        "dodge": len(colours) > 1,
+        "jitter": False,
+        "legend": False,
+    }
     if len(points):
         sns.stripplot(points, x="value", y="row", hue="kind", size=4.5, alpha=0.55, ax=ax, **options)
     if zero:
@@ -76,8 +86,21 @@ def seed_legend(
     over: str = "",  # what the interval is over; default: the points
 ) -> None:
     "What the marks mean, below the figure and over no curve."
-    handles = [ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0] for kind, c in (colours or {"": PALETTE["blue"]}).items()]
-    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=PALETTE["grey"], label=f"mean, 95 % over {over or of + 's'}")
+    handles = [
+        ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0]
+        for kind, c in (colours or {"": PALETTE["blue"]}).items()
+    ]
+    handles += ax.plot(
+        [],
+        [],
+        "-",
+        marker="|",
+        ms=11,
+        mew=2,
+        lw=1.2,
+        color=PALETTE["grey"],
+        label=f"mean, 95 % over {over or of + 's'}",
+    )
     if any(line.get_marker() in (">", "<") for other in ax.figure.axes for line in other.lines):
         handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
     ax.figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols, fontsize=8)

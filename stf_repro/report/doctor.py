@@ -38,7 +38,20 @@ class Finding:
 
 # %% ../../nbs/reference/59_report.doctor.ipynb #1430c137
 PYTHON = ((3, 11), (3, 14))  # from, to
-_NEEDED = ("torch", "numpy", "scipy", "pyarrow", "pydantic", "safetensors", "pyyaml", "pandas", "tabulate", "matplotlib", "seaborn", "tqdm")
+_NEEDED = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "pydantic",
+    "safetensors",
+    "pyyaml",
+    "pandas",
+    "tabulate",
+    "matplotlib",
+    "seaborn",
+    "tqdm",
+)
 _PIPELINE = ("dvc", "papermill", "nbconvert", "ipykernel")  # what `dvc repro` needs beside these
 _DISK = 1.0  # GB that raw files, clips and runs of the default profile take, with room to spare
 
@@ -54,8 +67,14 @@ def _version(name: str) -> str | None:
 def _packages(names: tuple[str, ...], what: str) -> Finding:
     "Whether packages are installed."
     if missing := [name for name in names if _version(name) is None]:
-        return Finding(what, f"{', '.join(missing)} not installed; `make env` in your clone, or pip install -e '.[dev]'", "missing")
-    return Finding(what, ", ".join(f"{name} {_version(name)}" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
+        return Finding(
+            what, f"{', '.join(missing)} not installed; `make env` in your clone, or pip install -e '.[dev]'", "missing"
+        )
+    return Finding(
+        what,
+        ", ".join(f"{name} {_version(name)}" for name in names[:3])
+        + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+    )
 
 
 def _cores() -> int:
@@ -81,7 +100,12 @@ def _has_stages(folder: Path) -> bool:
         return bool((yaml.safe_load((folder / "dvc.yaml").read_text()) or {}).get("stages"))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # it cannot be read, so that it cannot be left out either
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        yaml.YAMLError,
+    ):  # it cannot be read, so that it cannot be left out either
         return True
 
 
@@ -91,18 +115,37 @@ def machine(
     "Python, packages, cores, memory, device and disk."
     fits = PYTHON[0] <= sys.version_info[:2] <= PYTHON[1]
     wanted = " to ".join(".".join(map(str, v)) for v in PYTHON)
-    yield Finding("python", platform.python_version() + ("" if fits else f"; expected {wanted}"), "ok" if fits else "missing")
+    yield Finding(
+        "python", platform.python_version() + ("" if fits else f"; expected {wanted}"), "ok" if fits else "missing"
+    )
     if find_spec("fcntl") is None:
-        yield Finding("system", f"{platform.system()} has no fcntl, with which folders are locked: use WSL, or the container in containers/", "missing")
+        yield Finding(
+            "system",
+            f"{platform.system()} has no fcntl, with which folders are locked: use WSL, or the container in containers/",
+            "missing",
+        )
     yield _packages(_NEEDED, "packages")
-    yield _packages(_PIPELINE, "pipeline") if _has_stages(folder) else Finding("pipeline", "not needed here: this folder has no stages for `dvc repro`")
+    yield (
+        _packages(_PIPELINE, "pipeline")
+        if _has_stages(folder)
+        else Finding("pipeline", "not needed here: this folder has no stages for `dvc repro`")
+    )
     gpus = _gpus()
-    yield Finding("device", f"{len(gpus)} GPU ({', '.join(gpus)})" if gpus else "no GPU: trainings run on the CPU, which is enough for the default profile")
+    yield Finding(
+        "device",
+        f"{len(gpus)} GPU ({', '.join(gpus)})"
+        if gpus
+        else "no GPU: trainings run on the CPU, which is enough for the default profile",
+    )
     memory = _memory()
     yield Finding("cores", f"{_cores()}" + (f", {memory:.1f} GB of memory available" if memory else ""))
     free = shutil.disk_usage(folder).free / 1e9
     enough = free >= _DISK
-    yield Finding("disk", f"{free:.1f} GB free in {folder}" + ("" if enough else f"; the default profile wants {_DISK:g} GB"), "ok" if enough else "missing")
+    yield Finding(
+        "disk",
+        f"{free:.1f} GB free in {folder}" + ("" if enough else f"; the default profile wants {_DISK:g} GB"),
+        "ok" if enough else "missing",
+    )
 
 # %% ../../nbs/reference/59_report.doctor.ipynb #7f97d8e7
 def _how(source: Source) -> str:
@@ -127,7 +170,11 @@ def _own_data(root: Path, key: str, section: dict) -> Finding:
         return Finding(f"source {key}", f"yours, {said}", "missing")
     raw, clips = _any_file(root / "raw" / key), (root / "clips" / key / "store.json").is_file()
     todo = "" if clips else f"; `stf preprocess {key}` makes the clips" if raw else f"; put your files into raw/{key}"
-    return Finding(f"source {key}", f"yours, raw files {'yes' if raw else 'no'}, clips {'yes' if clips else 'no'}{todo}", "ok" if clips else "open" if raw else "missing")
+    return Finding(
+        f"source {key}",
+        f"yours, raw files {'yes' if raw else 'no'}, clips {'yes' if clips else 'no'}{todo}",
+        "ok" if clips else "open" if raw else "missing",
+    )
 
 
 def data(
@@ -147,10 +194,16 @@ def data(
         raw, clips = _any_file(root / "raw" / key), (root / "clips" / key / "store.json").is_file()
         said = f"raw files {'yes' if raw else 'no'}, clips {'yes' if clips else 'no'}"
         if clips or raw:
-            yield Finding(what, said + ("" if clips else f"; `stf preprocess {key}` makes the clips"), "ok" if clips else "open")
+            yield Finding(
+                what, said + ("" if clips else f"; `stf preprocess {key}` makes the clips"), "ok" if clips else "open"
+            )
         else:
             by_hand = any(file.url is None for file in SOURCES[key].files)
-            yield Finding(what, f"{said}; {_how(SOURCES[key])}", "missing" if by_hand and not os.environ.get("STF_MIRROR") else "open")
+            yield Finding(
+                what,
+                f"{said}; {_how(SOURCES[key])}",
+                "missing" if by_hand and not os.environ.get("STF_MIRROR") else "open",
+            )
 
 # %% ../../nbs/reference/59_report.doctor.ipynb #3a9277c2
 def runs(
@@ -160,15 +213,26 @@ def runs(
     "How many trainings are finished, run by run where some are not, and what can start now."
     everything = Counter(key for key, _ in trainings(root, params, everything=True))
     to_do = list(trainings(root, params))
-    left, other = Counter(key for key, _ in to_do), sum((run_folder(root, params, *training) / "metrics.json").exists() for training in to_do)
+    left, other = (
+        Counter(key for key, _ in to_do),
+        sum((run_folder(root, params, *training) / "metrics.json").exists() for training in to_do),
+    )
     done = sum(everything.values()) - sum(left.values())
     whole = [key for key in everything if key not in left]
     outdated = f"; {other} more are there, trained with other parameters" if other else ""
-    yield Finding("runs", f"{len(whole)} of {len(everything)} finished ({done} of {sum(everything.values())} trainings){outdated}", "open" if left else "ok")
+    yield Finding(
+        "runs",
+        f"{len(whole)} of {len(everything)} finished ({done} of {sum(everything.values())} trainings){outdated}",
+        "open" if left else "ok",
+    )
     if left:
         ready = list(dict.fromkeys(key for key, _ in trainings(root, params, ready=True)))
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        yield Finding("to train", f"{', '.join(list(left)[:3])}{more}; next: `stf train {ready[0]}`" if ready else ", ".join(left), "open")
+        yield Finding(
+            "to train",
+            f"{', '.join(list(left)[:3])}{more}; next: `stf train {ready[0]}`" if ready else ", ".join(left),
+            "open",
+        )
 
 # %% ../../nbs/reference/59_report.doctor.ipynb #95ae77bb
 def report(
@@ -182,7 +246,12 @@ def report(
         said = f"{here} is not in a project (no dvc.yaml): clone the repository and go into it; `stf predict` and `stf focus` work anywhere"
         return [*machine(here), Finding("project", said, "missing")]
     params = read_params(root / "params.yaml")
-    found = [*machine(root), Finding("project", f"{root}, profile {params['profile']}"), *data(root, params), *runs(root, params)]
+    found = [
+        *machine(root),
+        Finding("project", f"{root}, profile {params['profile']}"),
+        *data(root, params),
+        *runs(root, params),
+    ]
     return [*found, _next(params["profile"], found)]
 
 
@@ -194,4 +263,7 @@ def _next(profile: str, found: list[Finding]) -> Finding:
         return Finding("can be run", f"the profile {profile}: `stf runs` lists what is left, `stf train` does it")
     if any(finding.state == "open" for finding in found):
         return Finding("can be run", f"the profile {profile}: `dvc repro` does what is left, from download to tables")
-    return Finding("can be run", f"all trainings of the profile {profile} are there: `dvc repro` looks for changes and makes its tables")
+    return Finding(
+        "can be run",
+        f"all trainings of the profile {profile} are there: `dvc repro` looks for changes and makes its tables",
+    )

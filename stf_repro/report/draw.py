@@ -42,7 +42,9 @@ def read_any(
         except FormatError as error:
             errors[name] = error
     if len(found) > 1:
-        raise ValueError(f"{path} may be of the layouts {', '.join(found)}: name one, as in `--layout {next(iter(found))}`")
+        raise ValueError(
+            f"{path} may be of the layouts {', '.join(found)}: name one, as in `--layout {next(iter(found))}`"
+        )
     if not found:
         raise errors["ntu25"]
     return next(iter(found.values()))
@@ -66,7 +68,11 @@ def _draw_frame(ax: Axes, recording: Recording, t: int, view: tuple[int, int]) -
         seen = (body != 0).any(-1)  # (V,)
         xy = body[:, view]
         bones = [(c, p) for c, p in layout.bones if seen[c] and seen[p]]
-        ax.add_collection(LineCollection([xy[[c, p]] for c, p in bones], colors=[colours[c] for c, _ in bones], linewidths=1.6, capstyle="round"))
+        ax.add_collection(
+            LineCollection(
+                [xy[[c, p]] for c, p in bones], colors=[colours[c] for c, _ in bones], linewidths=1.6, capstyle="round"
+            )
+        )
         ax.scatter(*xy[seen].T, s=5, c=[colour for colour, there in zip(colours, seen) if there], linewidths=0)
 
 
@@ -77,12 +83,24 @@ def draw_recording(
     "Some frames of a recording, with axes: left in blue, right in vermilion."
     T, views = recording.bodies.shape[1], _views(recording)
     frames = np.linspace(0, T - 1, min(T, 6)).round().astype(int).tolist() if frames is None else frames
-    fig, axes = plt.subplots(len(views), len(frames), figsize=(1.1 + 1.35 * len(frames), 0.6 + 2.1 * len(views)), squeeze=False, sharey="row", layout="constrained")
+    fig, axes = plt.subplots(
+        len(views),
+        len(frames),
+        figsize=(1.1 + 1.35 * len(frames), 0.6 + 2.1 * len(views)),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
     points = recording.bodies[(recording.bodies != 0).any(-1)]  # (n, C)
     for of_row, view in zip(axes, views):
         for ax, t in zip(of_row, frames):
             _draw_frame(ax, recording, t, view)
-            ax.set(xlim=_limits(points[:, view[0]]), ylim=_limits(points[:, view[1]]), aspect="equal", xlabel="xyz"[view[0]])
+            ax.set(
+                xlim=_limits(points[:, view[0]]),
+                ylim=_limits(points[:, view[1]]),
+                aspect="equal",
+                xlabel="xyz"[view[0]],
+            )
             ax.tick_params(labelsize=6)
             if view[0] == 0 and len(views) == 2:
                 ax.invert_xaxis()

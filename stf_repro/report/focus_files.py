@@ -97,6 +97,8 @@ def write_focus(
     ending = check_ending(path)
     if ending == ".gif":
         bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
-        save_gif(path, bodies, net.layout, {_caption(found): found.Q}, up, moments=[_moment(t, rate) for t in found.frames])
+        save_gif(
+            path, bodies, net.layout, {_caption(found): found.Q}, up, moments=[_moment(t, rate) for t in found.frames]
+        )
     else:
         write_atomic(path, (_strip if ending == ".png" else _csv)(net, found, rate))

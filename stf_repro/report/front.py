@@ -86,9 +86,24 @@ def headline(
     found, sets = pooled_rows(root), list(studies(root))
     if not sets:
         return ""
-    paper = {(r.method, r.modality): r.top1 for r in read_published(root, "table2_sota").itertuples() if (r.dataset, r.protocol) == ("NTU60", "xsub")}
-    text = lambda e: "" if e is None else f"**{with_half(e.mean, e.half, '+.2f')}**" if e.shown else with_half(e.mean, e.half, "+.2f")
-    lines = ["| top-1 (%), differences in points | " + " | ".join(words(s) for s in sets) + " | together | paper, NTU RGB+D 60, over its own run of MS-G3D |", "|---|" + "---|" * (len(sets) + 2)]
+    paper = {
+        (r.method, r.modality): r.top1
+        for r in read_published(root, "table2_sota").itertuples()
+        if (r.dataset, r.protocol) == ("NTU60", "xsub")
+    }
+    text = lambda e: (
+        ""
+        if e is None
+        else f"**{with_half(e.mean, e.half, '+.2f')}**"
+        if e.shown
+        else with_half(e.mean, e.half, "+.2f")
+    )
+    lines = [
+        "| top-1 (%), differences in points | "
+        + " | ".join(words(s) for s in sets)
+        + " | together | paper, NTU RGB+D 60, over its own run of MS-G3D |",
+        "|---|" + "---|" * (len(sets) + 2),
+    ]
     base = []
     for s in sets:
         own = pd.read_csv(root / "results" / s / "study" / "table.csv")
@@ -96,7 +111,11 @@ def headline(
     lines.append(f"| MS-G3D, joints | {' | '.join(base)} | | {paper['MS-G3D (code)', 'J']} % |")
     for name, (own, together) in found.items():
         modality = ROWS[name][2]
-        gain = f"{float(paper['STF', modality]) - float(paper['MS-G3D (code)', modality]):+.2f}" if modality else "not reported"
+        gain = (
+            f"{float(paper['STF', modality]) - float(paper['MS-G3D (code)', modality]):+.2f}"
+            if modality
+            else "not reported"
+        )
         lines.append(f"| {name} | {' | '.join(text(own.get(s)) for s in sets)} | {text(together)} | {gain} |")
     return "\n".join(lines) + "\n"
 
@@ -106,7 +125,9 @@ def hangs_on(
 ) -> str:  # name of a data set; empty: none
     "The set without which no difference of all sets together is shown."
     found = [own for own, e in pooled_rows(root).values() if e and e.shown and len(own) > 2]
-    without = {s: sum(pool([e for other, e in own.items() if other != s])[0].shown for own in found) for s in studies(root)}
+    without = {
+        s: sum(pool([e for other, e in own.items() if other != s])[0].shown for own in found) for s in studies(root)
+    }
     alone = [s for s, n in without.items() if n == 0]
     return words(alone[0]) if found and len(alone) == 1 else ""
 
@@ -120,7 +141,10 @@ def caveat(
         return ""
     rows, set_ = pd.concat(studies(root).values()), hangs_on(root)
     drawn, least = sum(pool(list(own.values()))[1].shown for own in found), min(rows.p.min() * len(rows), 1.0)
-    stays = f"{'None' if drawn == 0 else drawn} of its {len(found)} bold differences survives if the sets are treated as a sample of many" + (f", and none if {set_} is left out" if set_ else "")
+    stays = (
+        f"{'None' if drawn == 0 else drawn} of its {len(found)} bold differences survives if the sets are treated as a sample of many"
+        + (f", and none if {set_} is left out" if set_ else "")
+    )
     return (
         f"*Together*: the sets weighted by precision; planned only after the results were known. {stays}. "
         f"On single sets {'no difference' if least > 0.05 else 'the clearest difference'} survives a correction for {len(rows)} comparisons (smallest corrected p value: {least:.3f}, Bonferroni). Test clips are treated as independent. "
@@ -135,12 +159,26 @@ def answer(
     root: Path,  # the project
 ) -> str:  # two lines of Markdown; empty if no study was made
     "Whether STF helps."
-    own = {name.removeprefix("STF minus MS-G3D, "): e for name, (_, e) in pooled_rows(root).items() if e and name.startswith("STF minus")}
+    own = {
+        name.removeprefix("STF minus MS-G3D, "): e
+        for name, (_, e) in pooled_rows(root).items()
+        if e and name.startswith("STF minus")
+    }
     if not own:
         return ""
     sides = {e.side for e in own.values()}
-    short = "Yes, as we read it so far." if sides == {1} else "Not as we read it so far." if 1 not in sides else "In part, as we read it so far."
-    said = "; on ".join(f"{SAYS[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}" for side in SAYS if side in sides).replace("; on ", ", and it is ")
+    short = (
+        "Yes, as we read it so far."
+        if sides == {1}
+        else "Not as we read it so far."
+        if 1 not in sides
+        else "In part, as we read it so far."
+    )
+    said = "; on ".join(
+        f"{SAYS[side]} {' and on '.join(name for name, e in own.items() if e.side == side)}"
+        for side in SAYS
+        if side in sides
+    ).replace("; on ", ", and it is ")
     rest = f"; that rests on {hangs_on(root)} and disappears without it" if hangs_on(root) else ""
     table = root / "results" / "synthetic" / "table5_ablation" / "table.csv"
     made = found_accuracy(pd.read_csv(table, dtype=str, keep_default_na=False)) if table.exists() else ""
@@ -161,7 +199,9 @@ def counted(
 ) -> str:
     "In how many of them STF is shown to be more or less accurate."
     up, down = (sum(e.side == side for e in effects) for side in (1, -1))
-    return f"STF is shown to be more accurate in {up} of {len(effects)} {what}, less accurate in {down}" if effects else ""
+    return (
+        f"STF is shown to be more accurate in {up} of {len(effects)} {what}, less accurate in {down}" if effects else ""
+    )
 
 
 def _steps(table: pd.DataFrame, prefix: str = "step") -> list[Effect]:
@@ -175,7 +215,14 @@ def found_accuracy(
     rows = ablation.set_index("model")
     if not rows.gain_mean.get("M5"):
         return ""
-    e, said = read_effect(rows.loc["M5"], "gain"), {1: "STF is more accurate than MS-G3D", -1: "STF is less accurate than MS-G3D", 0: "no difference between STF and MS-G3D is shown"}
+    e, said = (
+        read_effect(rows.loc["M5"], "gain"),
+        {
+            1: "STF is more accurate than MS-G3D",
+            -1: "STF is less accurate than MS-G3D",
+            0: "no difference between STF and MS-G3D is shown",
+        },
+    )
     return f"{said[e.side]} on {words(rows.measured_on['M5'])}, joints ({with_half(e.mean, e.half, '+.2f')} points, {len(e.values)} seeds)"
 
 
@@ -183,11 +230,16 @@ def found_focus(
     table: pd.DataFrame,  # table.csv of localisation, of str
 ) -> str:  # "": not run
     "Where the focus of STF points."
-    own = table[(table.model == "M5") & (table.kind == "all") & (table.measure == "energy") & table.place.isin(["", "input"])]
+    own = table[
+        (table.model == "M5") & (table.kind == "all") & (table.measure == "energy") & table.place.isin(["", "input"])
+    ]
     if own.empty:
         return ""
     own = own.assign(value=100 * own.value.astype(float), chance=100 * own.chance.astype(float))
-    values, chance = own.pivot(index="seed", columns=["module", "form"], values="value"), own.groupby("seed").chance.mean()
+    values, chance = (
+        own.pivot(index="seed", columns=["module", "form"], values="value"),
+        own.groupby("seed").chance.mean(),
+    )
     share = lambda column: with_half(*seed_interval(column), ".0f") + " %"
     side = lambda difference: SIDES[over_trainings(dict(enumerate(difference))).side]
     return (
@@ -215,7 +267,9 @@ def found_adjacency(
     if share.empty:
         return ""
     e = over_trainings(share.groupby(table.seed).mean().to_dict())
-    said = {1: "more than a tenth", -1: "less than a tenth", 0: "not shown to be more or less than a tenth"}[Effect(e.mean - 10, e.error, e.freedom).side]
+    said = {1: "more than a tenth", -1: "less than a tenth", 0: "not shown to be more or less than a tenth"}[
+        Effect(e.mean - 10, e.error, e.freedom).side
+    ]
     return f"the matrix G that STF adds is {said} of the fixed graph A in size: {with_half(e.mean, e.half, '.2f')} % (mean over modules and {len(e.values)} seeds), and at most {share.max():.2f} % in any module of any seed"
 
 
@@ -259,21 +313,34 @@ def found_faithful(
     table: pd.DataFrame,  # table.csv of faithfulness, of str
 ) -> str:
     "What of the focus matters to the network, where a mean pose fills the gaps: the right frames, or the right joints in them?"
-    own = table[(table.instead == "mean pose") & (table.test == "insertion")].astype({"area": float}).pivot(index=["network", "seed"], columns="order", values="area").loc["STF"]
+    own = (
+        table[(table.instead == "mean pose") & (table.test == "insertion")]
+        .astype({"area": float})
+        .pivot(index=["network", "seed"], columns="order", values="area")
+        .loc["STF"]
+    )
     against = lambda order: over_trainings((own.focus - own[order]).to_dict())
     said = lambda e: f"{with_half(e.mean, e.half, '+.3f')} ({e.verdict()})"
-    return f"inserted into a mean pose, the places that STF's last module marks restore more of the class probability than random places do ({said(against('random'))}), but not more than the same marks on exchanged joints ({said(against('joints exchanged'))})" if against("random").shown and not against("joints exchanged").shown else f"inserted into a mean pose, the places that STF's last module marks, against random places: {said(against('random'))}; against the same marks on exchanged joints: {said(against('joints exchanged'))}"
+    return (
+        f"inserted into a mean pose, the places that STF's last module marks restore more of the class probability than random places do ({said(against('random'))}), but not more than the same marks on exchanged joints ({said(against('joints exchanged'))})"
+        if against("random").shown and not against("joints exchanged").shown
+        else f"inserted into a mean pose, the places that STF's last module marks, against random places: {said(against('random'))}; against the same marks on exchanged joints: {said(against('joints exchanged'))}"
+    )
 
 # %% ../../nbs/reference/59_report.front.ipynb #73c52152
 FOUND: dict[str, Callable[[pd.DataFrame], str]] = {  # page -> its finding, from its table.csv, of str
-    "table1_datasets": lambda t: f"{sum((t.published_train == t.counted_train) & (t.published_test == t.counted_test) & (t.counted_train != ''))} of the paper's protocols agree exactly with our count",
+    "table1_datasets": lambda t: (
+        f"{sum((t.published_train == t.counted_train) & (t.published_test == t.counted_test) & (t.counted_train != ''))} of the paper's protocols agree exactly with our count"
+    ),
     "table2_comparison": lambda t: counted(_steps(t[t.kind == "ours"]), "settings"),
     "table3_transfer": lambda t: counted(_steps(t), "transfers"),
     "table4_scarce": lambda t: counted(_steps(t), "shares of the clips"),
     "table5_ablation": found_accuracy,
     "figure_focus": lambda t: "three clips of one seed: an illustration, no evidence",
     "figure_classwise": lambda t: counted(_steps(t, "gain"), "classes"),
-    "figure_confusion": lambda t: f"{sum(e.shown for e in _steps(t, 'change'))} of {len(t)} pairs of classes are shown to be mixed up more or less often with L_d",
+    "figure_confusion": lambda t: (
+        f"{sum(e.shown for e in _steps(t, 'change'))} of {len(t)} pairs of classes are shown to be mixed up more or less often with L_d"
+    ),
     "figure_adjacency": found_adjacency,
     "mechanism": found_mechanism,
     "localisation": found_focus,
@@ -282,8 +349,12 @@ FOUND: dict[str, Callable[[pd.DataFrame], str]] = {  # page -> its finding, from
     "why": lambda t: found_choices(t, "MS-G3D", ["fold", "seed"]),
     "terms": found_terms,
     "table_similarity": lambda t: f"{t.pair.nunique()} pairs of actions, compared in space and in time",
-    "reproducibility": lambda t: "claim by claim; all real sets together; power; what speaks for the paper and what does not",
-    "search": lambda t: "taken: " + "; ".join(f"{r.setting} on {words(r.source)}" for r in t[t.chosen == "True"].itertuples()),
+    "reproducibility": lambda t: (
+        "claim by claim; all real sets together; power; what speaks for the paper and what does not"
+    ),
+    "search": lambda t: (
+        "taken: " + "; ".join(f"{r.setting} on {words(r.source)}" for r in t[t.chosen == "True"].itertuples())
+    ),
 }
 
 
@@ -294,7 +365,11 @@ def finding(
     try:
         if folder.name == "study":
             return found_study(folder)
-        table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False) if (folder / "table.csv").exists() else pd.DataFrame()
+        table = (
+            pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
+            if (folder / "table.csv").exists()
+            else pd.DataFrame()
+        )
         return FOUND.get(folder.name, lambda t: "")(table)
     except (KeyError, AttributeError, ValueError, OSError):
         return ""
@@ -319,7 +394,11 @@ def _date(root: Path, made: dict) -> str:
     days = []
     for commit in made["commits"]:
         try:
-            days.append(subprocess.run(["git", "show", "-s", "--format=%cs", commit], cwd=root, capture_output=True, text=True, check=True).stdout.strip())
+            days.append(
+                subprocess.run(
+                    ["git", "show", "-s", "--format=%cs", commit], cwd=root, capture_output=True, text=True, check=True
+                ).stdout.strip()
+            )
         except (OSError, subprocess.SubprocessError):  # no git, no repository, or a commit that it does not have
             continue
     return f"{max(days)} (commit)" if days else "unknown"
@@ -348,7 +427,16 @@ def _provenance(root: Path, profile: str, groups: dict[str, str], default: str) 
         cells = [name, state(made, TITLES.get(name, (name, None))[1], profile == "paper"), "", "", "", ""]
         if made:
             commits = commit_text(made["commits"], made["uncommitted_changes"])
-            cells[2:] = [f"{len(made['runs'])}, {made['seconds']:.0f} s", _date(root, made), "; ".join(made["hardware"]), commits] if made["runs"] else ["", "", "", ""]
+            cells[2:] = (
+                [
+                    f"{len(made['runs'])}, {made['seconds']:.0f} s",
+                    _date(root, made),
+                    "; ".join(made["hardware"]),
+                    commits,
+                ]
+                if made["runs"]
+                else ["", "", "", ""]
+            )
         lines.append("| " + " | ".join([*cells, command(profile, group, name, default)]) + " |")
     return lines
 
@@ -358,12 +446,17 @@ def _pages(root: Path, profile: str, groups: dict[str, str]) -> list[str]:
     lines = []
     for name in (name for name in groups if _made(root, profile, name)):
         found = finding(root / "results" / profile / name)
-        lines.append(f"- [{TITLES.get(name, (name, None))[0]}]({profile}/{name}/{name}.ipynb)" + (f": {found}." if found else "."))
+        lines.append(
+            f"- [{TITLES.get(name, (name, None))[0]}]({profile}/{name}/{name}.ipynb)"
+            + (f": {found}." if found else ".")
+        )
     return lines
 
 # %% ../../nbs/reference/59_report.front.ipynb #d473af14
 NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/41_evaluation.statistics.ipynb)). The paper's figures are on other data, as of Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). *Synthetic* data are made by this project, with the true focus of every clip known: they say something about methods, and nothing about accuracy on NTU RGB+D. The networks on synthetic data (profile `synthetic`) are of the [reading](../nbs/appendix/29_model.readings.ipynb) `poster-input`: the focus is computed of what a module reads. All others are of the first reading, `poster-output`: the focus is computed on a module's output, and the loss terms on it are small. All pages are made by `stf render`, from finished runs or from the files in these folders; this one, too."""
-MARKS = {name: (f"<!-- {name}: written by `stf render` -->", f"<!-- end of {name} -->") for name in ("answer", "headline")}
+MARKS = {
+    name: (f"<!-- {name}: written by `stf render` -->", f"<!-- end of {name} -->") for name in ("answer", "headline")
+}
 
 
 def front_page(
@@ -377,20 +470,44 @@ def front_page(
     default = next((d["profile"] for d in choices if isinstance(d, dict) and "profile" in d), "")
     lines, folded = ["# Results", "", answer(root), headline(root), caveat(root)], []
     if (root / "results" / default / "reproducibility" / "figure.png").exists():
-        lines += [f"![Difference to MS-G3D with its interval, on three real sets and together]({default}/reproducibility/figure.png)", ""]
+        lines += [
+            f"![Difference to MS-G3D with its interval, on three real sets and together]({default}/reproducibility/figure.png)",
+            "",
+        ]
     if (root / "results" / default / "reproducibility").exists():
         lines += [f"**Start here**: [the report, claim by claim]({default}/reproducibility/reproducibility.ipynb).", ""]
     lines += [NOTE, ""]
-    for profile in sorted(profiles, key=lambda p: ("study" not in str(yaml.safe_load(profiles[p]).get("protocols")), p != default, p == "paper", p)):
-        if not (results := yaml.safe_load(profiles[profile]).get("results")):  # it has those of the profile that it enlarges
+    for profile in sorted(
+        profiles,
+        key=lambda p: ("study" not in str(yaml.safe_load(profiles[p]).get("protocols")), p != default, p == "paper", p),
+    ):
+        if not (
+            results := yaml.safe_load(profiles[profile]).get("results")
+        ):  # it has those of the profile that it enlarges
             continue
         groups = {name: group for group, own in results.items() for name in own or {}}
-        groups = {name: groups[name] for name in sorted(groups, key=lambda n: (list(TITLES).index(n) if n in TITLES else len(TITLES), n))}
-        about = next((line[1:].strip() for line in profiles[profile].splitlines() if line.startswith("#") and "@package" not in line), "")
+        groups = {
+            name: groups[name]
+            for name in sorted(groups, key=lambda n: (list(TITLES).index(n) if n in TITLES else len(TITLES), n))
+        }
+        about = next(
+            (
+                line[1:].strip()
+                for line in profiles[profile].splitlines()
+                if line.startswith("#") and "@package" not in line
+            ),
+            "",
+        )
         pages = _pages(root, profile, groups)
         lines += [f"## Profile `{profile}`", "", about, "", *(pages or ["Not run here."]), ""]
         folded += [f"**`{profile}`**", "", *_provenance(root, profile, groups, default), ""]
-    lines += ["<details><summary>From what each page was made, and the command that makes it</summary>", "", *folded, "</details>", ""]
+    lines += [
+        "<details><summary>From what each page was made, and the command that makes it</summary>",
+        "",
+        *folded,
+        "</details>",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -61,7 +61,9 @@ def draw_own(
     draw_skeleton(ax, first, layout, size=1.2)
     _write_names(ax, np.asarray(ax.collections[1].get_offsets()), layout.joints)
     ax.margins(0.45, 0.03)
-    draw_clip(right, bodies, layout, np.linspace(0, bodies.shape[1] - 1, min(frames, bodies.shape[1])).round().astype(int))
+    draw_clip(
+        right, bodies, layout, np.linspace(0, bodies.shape[1] - 1, min(frames, bodies.shape[1])).round().astype(int)
+    )
     return fig
 
 # %% ../../nbs/reference/58_report.own.ipynb #4beb4426
@@ -75,7 +77,10 @@ def draw_curves(
     fig, ax = plt.subplots(figsize=(5.2, 2.3), layout="constrained")
     for n, path in enumerate(paths):
         history = pd.read_csv(path, sep="\t")
-        for column, name, style, colour in (("train_top1", "training clips", "-", "grey"), ("test_top1", "test clips", "o-", "blue")):
+        for column, name, style, colour in (
+            ("train_top1", "training clips", "-", "grey"),
+            ("test_top1", "test clips", "o-", "blue"),
+        ):
             own = history.dropna(subset=[column])
             ax.plot(own.epoch, own[column], style, color=PALETTE[colour], ms=4, lw=1.2, label=None if n else name)
     ax.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 104))
@@ -93,7 +98,15 @@ def draw_confusion(
     fig, ax = plt.subplots(figsize=(size + room + 0.9, size + 0.75 * room + 0.7), layout="constrained")
     ax.imshow(share, cmap=FOCUS_CMAP, vmin=0, vmax=1)
     for i, j in np.argwhere(counts).tolist() if len(names) <= 20 else []:
-        ax.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8, color="white" if share[i, j] > 0.5 else "black")
+        ax.text(
+            j,
+            i,
+            str(counts[i, j]),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share[i, j] > 0.5 else "black",
+        )
     ax.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, xlabel="named", ylabel="label")
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     return fig

@@ -27,7 +27,9 @@ def rounded(
     scores: Scores,
 ) -> Scores:
     "The scores as `trainings.npz` keeps them."
-    logits = np.maximum(scores.logits - scores.logits.max(1, keepdims=True), -6e4).astype(np.float16)  # no lower number is finite in half precision
+    logits = np.maximum(scores.logits - scores.logits.max(1, keepdims=True), -6e4).astype(
+        np.float16
+    )  # no lower number is finite in half precision
     return Scores(logits.astype(np.float32), scores.labels, scores.names.astype(str))
 
 
@@ -43,7 +45,16 @@ def write_trainings(
             sets[key] = len(sets)
             arrays |= {f"names/{sets[key]}": run.scores.names.astype(str), f"labels/{sets[key]}": run.scores.labels}
         arrays[f"logits/{i}"] = rounded(run.scores).logits.astype(np.float16)
-        facts.append({"key": run.key, "seed": run.seed, "folder": run.folder.name, "clips": sets[key], "config": run.config, "metrics": run.metrics})
+        facts.append(
+            {
+                "key": run.key,
+                "seed": run.seed,
+                "folder": run.folder.name,
+                "clips": sets[key],
+                "config": run.config,
+                "metrics": run.metrics,
+            }
+        )
     file = io.BytesIO()
     np.savez_compressed(file, trainings=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
     write_atomic(Path(path), file.getvalue())
@@ -66,7 +77,9 @@ def read_trainings(
             sets = {name: z[name] for name in z.files if not name.startswith("logits/")}
             runs = []
             for i, fact in enumerate(json.loads(sets["trainings"].tobytes())):
-                scores = Scores(z[f"logits/{i}"].astype(np.float32), sets[f"labels/{fact['clips']}"], sets[f"names/{fact['clips']}"])
+                scores = Scores(
+                    z[f"logits/{i}"].astype(np.float32), sets[f"labels/{fact['clips']}"], sets[f"names/{fact['clips']}"]
+                )
                 if not np.isfinite(scores.logits).all():
                     raise ValueError(f"the scores of {fact['key']}, seed {fact['seed']}, are not all numbers")
                 folder = Path("runs", fact["config"]["group"], fact["key"], fact["folder"])
@@ -118,7 +131,9 @@ class Page:
     def file(self, name: str) -> Path:  # where it now lies
         "A file that was committed with the page. Raises `FileNotFoundError` if it is not there."
         if not (self.kept / name).exists():
-            raise FileNotFoundError(f"{self.kept / name} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train (`stf runs` lists what is to be done)")
+            raise FileNotFoundError(
+                f"{self.kept / name} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train (`stf runs` lists what is to be done)"
+            )
         if (self.kept / name).resolve() != (self.out / name).resolve():
             shutil.copyfile(self.kept / name, self.out / name)
         return self.out / name
@@ -189,6 +204,10 @@ def open_page(
     fresh = bool(runs) if fresh is None else fresh
     if not runs and (kept / "trainings.npz").exists():
         runs = read_trainings(kept / "trainings.npz")
-    elif not runs and (made := read_made(kept)).get("runs") and made.get("trainings", True):  # three old pages kept what they show, and no scores
-        raise FileNotFoundError(f"{kept / 'trainings.npz'} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train")
+    elif (
+        not runs and (made := read_made(kept)).get("runs") and made.get("trainings", True)
+    ):  # three old pages kept what they show, and no scores
+        raise FileNotFoundError(
+            f"{kept / 'trainings.npz'} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train"
+        )
     return Page(profile, name, Path(out), kept, [replace(run, scores=rounded(run.scores)) for run in runs], fresh)

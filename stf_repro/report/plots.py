@@ -143,7 +143,14 @@ def draw_skeleton(
             zorder=2,
         )
     if truth is not None:
-        ax.scatter(*xy[truth].T, s=60 * size**2, facecolors="none", edgecolors=PALETTE["blue"], linewidths=0.9 * size, zorder=1.5)
+        ax.scatter(
+            *xy[truth].T,
+            s=60 * size**2,
+            facecolors="none",
+            edgecolors=PALETTE["blue"],
+            linewidths=0.9 * size,
+            zorder=1.5,
+        )
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.set_axis_off()
@@ -161,8 +168,7 @@ def draw_clip(
     target: Figure | SubFigure | Sequence[Axes],  # an empty figure, or one axes a frame
     bodies: np.ndarray,  # (M, T, V, C) C is 2 or 3; zero where absent
     layout: Layout,  # joints and bones
-    frames: Sequence[int]
-    | None = None,  # which to show; default: as many as axes (8 in a figure), evenly spread
+    frames: Sequence[int] | None = None,  # which to show; default: as many as axes (8 in a figure), evenly spread
     focus: np.ndarray | None = None,  # (M, T, V) in [0, 1]
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     size: float = 1.0,  # of dots and lines
@@ -184,9 +190,7 @@ def draw_clip(
             draw_skeleton(ax, xy[m, t], layout, of(focus, m, t), size=size, truth=of(truth, m, t))
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         ax.set_axis_off()
-        ax.text(
-            0.5, 0, str(t), transform=ax.transAxes, ha="center", va="top", fontsize=7, color=PALETTE["grey"]
-        )
+        ax.text(0.5, 0, str(t), transform=ax.transAxes, ha="center", va="top", fontsize=7, color=PALETTE["grey"])
     return axes
 
 # %% ../../nbs/reference/57_report.plots.ipynb #bbc759dd
@@ -220,7 +224,9 @@ def _colour_key(fig: Figure, focus: str | None, truth: bool) -> None:
 
 
 def draw_strips(
-    rows: dict[str, tuple[np.ndarray, np.ndarray | None]],  # caption -> bodies (M, T, V, C), and their focus (M, T, V) in [0, 1], if any
+    rows: dict[
+        str, tuple[np.ndarray, np.ndarray | None]
+    ],  # caption -> bodies (M, T, V, C), and their focus (M, T, V) in [0, 1], if any
     layout: Layout,  # joints and bones
     frames: Sequence[int],  # which to show
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
@@ -297,7 +303,15 @@ def draw_volume(
     grid = part.add_gridspec(2, 2, width_ratios=[4, 1], height_ratios=[1, 4], wspace=0.06, hspace=0.0)
     sheet = part.add_subplot(grid[1, 0])
     when, where = part.add_subplot(grid[0, 0], sharex=sheet), part.add_subplot(grid[1, 1], sharey=sheet)
-    sheet.imshow(Q.T, aspect="auto", cmap=FOCUS_CMAP, vmin=0, vmax=1, interpolation="nearest", extent=(0, T * every, V - 0.5, -0.5))
+    sheet.imshow(
+        Q.T,
+        aspect="auto",
+        cmap=FOCUS_CMAP,
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        extent=(0, T * every, V - 0.5, -0.5),
+    )
     if truth is not None:
         _outline(sheet, truth, every)
     shown = [v for v in range(0, V, 4)]
@@ -357,8 +371,12 @@ def save_gif(
         fig.canvas.draw()
         pictures.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]))
     plt.close(fig)
-    palette = pictures[len(pictures) // 2].quantize(64, method=Image.Quantize.MAXCOVERAGE)  # one palette for all: no flicker, and a smaller file
+    palette = pictures[len(pictures) // 2].quantize(
+        64, method=Image.Quantize.MAXCOVERAGE
+    )  # one palette for all: no flicker, and a smaller file
     pictures = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     out = io.BytesIO()
-    pictures[0].save(out, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True)
+    pictures[0].save(
+        out, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=True
+    )
     write_atomic(path, out.getvalue())

@@ -33,5 +33,8 @@ def words(
     "Short names in words."
     parts = [part for name in names for part in ([name] if name in WORDS else name.split("-"))]
     numbered = {"sbu": "fold", "jhmdb": "split"}
-    said = [f"{numbered[parts[0]]} {part}" if part.isdigit() and parts[0] in numbered else WORDS.get(part, part) for part in parts]
+    said = [
+        f"{numbered[parts[0]]} {part}" if part.isdigit() and parts[0] in numbered else WORDS.get(part, part)
+        for part in parts
+    ]
     return ", ".join(part for part in said if part)

@@ -30,7 +30,7 @@ from ..data.benchmarks import BENCHMARKS, get_benchmark, ntu_samples
 from ..data.clips import Clip, ClipStore, write_store
 from ..data.formats import ntu_attributes
 from ..model.fast.passes import accelerate
-from ..model.msg3d import MSG3D
+from ..model.nets.msg3d import MSG3D
 from ..model.objective import CE
 from ..model.weights import load_msg3d_weights, msg3d_name
 from ..skeleton import LAYOUTS
@@ -71,7 +71,10 @@ def ceilings(
     "What the machine can do at best."
     found = {}
     for precision in ("fp32", "tf32", "bf16"):
-        a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in range(2))
+        a, b = (
+            torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+            for _ in range(2)
+        )
         with arithmetic(precision):
             found[precision] = 2 * n**3 / statistics.median(seconds(lambda: a @ b, device)) / 1e12
     source = torch.randn(4 * n, n, device=device)
@@ -110,7 +113,9 @@ def original_network(
     "The network and the input of the fixture."
     shapes = [tuple(int(n) for n in str(s).split(",") if n) for s in fixture["state_shapes"]]
     model = MSG3D(60, LAYOUTS["ntu25"])
-    load_msg3d_weights(model, {str(key): formula_weight(str(key), shape) for key, shape in zip(fixture["state_keys"], shapes)})
+    load_msg3d_weights(
+        model, {str(key): formula_weight(str(key), shape) for key, shape in zip(fixture["state_keys"], shapes)}
+    )
     x = np.random.RandomState(int(fixture["x_seed"])).standard_normal(tuple(fixture["x_shape"]))
     return model, torch.tensor(x, dtype=torch.float32), torch.as_tensor(fixture["y"]).long()
 
@@ -120,7 +125,9 @@ def parity(
     device: torch.device,
     fast: bool,
     precision: str,
-) -> dict[str, float]:  # largest error of the logits, relative; error of the loss; median and largest of the gradients' norms
+) -> dict[
+    str, float
+]:  # largest error of the logits, relative; error of the loss; median and largest of the gradients' norms
     "How far a training step is from the original's."
     model, x, labels = original_network(fixture)
     model.to(device).train()
@@ -133,12 +140,27 @@ def parity(
     expected = fixture["param_grad_norm"]
     live = expected > 1e-4 * expected.max()  # a bias before a batch norm has gradient zero: there only noise is left
     error = np.abs(norms[live] / expected[live] - 1)
-    apart = np.abs(logits.detach().float().cpu().numpy() - fixture["logits_train"]).max() / np.abs(fixture["logits_train"]).max()
-    return {"logits": float(apart), "loss": abs(loss.item() / float(fixture["loss_train"]) - 1), "gradients_median": float(np.median(error)), "gradients_most": float(error.max())}
+    apart = (
+        np.abs(logits.detach().float().cpu().numpy() - fixture["logits_train"]).max()
+        / np.abs(fixture["logits_train"]).max()
+    )
+    return {
+        "logits": float(apart),
+        "loss": abs(loss.item() / float(fixture["loss_train"]) - 1),
+        "gradients_median": float(np.median(error)),
+        "gradients_most": float(error.max()),
+    }
 
 # %% ../../nbs/reference/37_training.bench.ipynb #000bae14
-SHAPES = {"NTU": ("msg3d-xsub60-joint", "stf-xsub60-joint"), "Kinetics": ("msg3d-kinetics-joint", "stf-kinetics-joint")}  # runs of the profile paper: M1 and M5
-SMALL = {"model": {"width": 12, "windows": (3,)}, "input": {"frames": 40}, "optim": {"batch_size": 8, "accumulate": 1}}  # for a machine without a GPU
+SHAPES = {
+    "NTU": ("msg3d-xsub60-joint", "stf-xsub60-joint"),
+    "Kinetics": ("msg3d-kinetics-joint", "stf-kinetics-joint"),
+}  # runs of the profile paper: M1 and M5
+SMALL = {
+    "network": {"width": 12, "windows": (3,)},
+    "input": {"frames": 40},
+    "optim": {"batch_size": 8, "accumulate": 1},
+}  # for a machine without a GPU
 
 
 def reduced(
@@ -160,7 +182,10 @@ def walks(
     "Random walks; every fourth clip has two bodies."
     rng, V = np.random.default_rng(0), len(LAYOUTS[layout])
     walk = lambda: rng.normal(size=(frames, V, 3)).cumsum(0).astype(np.float32) / 10
-    made = [Clip(f"{i:04d}", 0, {"part": 0}, [walk() for _ in range(1 + (i % 4 == 0))], frames, np.eye(3)) for i in range(clips)]
+    made = [
+        Clip(f"{i:04d}", 0, {"part": 0}, [walk() for _ in range(1 + (i % 4 == 0))], frames, np.eye(3))
+        for i in range(clips)
+    ]
     return write_store(folder, made, "made", LAYOUTS[layout])
 
 # %% ../../nbs/reference/37_training.bench.ipynb #53a4e9f9
@@ -188,8 +213,14 @@ class Rig:
 
     def kinds(self) -> dict[str, tuple[str, ...]]:
         "The kinds of steps, with their terms: cross-entropy alone as in the warm-up, then those that alternate; of each the last of a cycle, with L_Gk where it ever has it, so that a cost is an upper bound."
-        plans = [names for step in range(2 * self.step.objective.teach_every) for names in self.step.objective.plan(step, 0, 1.0)]
-        return {"cross-entropy": (CE,)} | {"exploration" if "exploration" in names else "other terms": names for names in plans if names != (CE,)}
+        plans = [
+            names
+            for step in range(2 * self.step.objective.teach_every)
+            for names in self.step.objective.plan(step, 0, 1.0)
+        ]
+        return {"cross-entropy": (CE,)} | {
+            "exploration" if "exploration" in names else "other terms": names for names in plans if names != (CE,)
+        }
 
     def one(self, names: tuple[str, ...]) -> None:
         "A whole step, from the batch to the optimiser."
@@ -214,13 +245,28 @@ def time_steps(
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         found = seconds(job, device, repeats)
-        row = {"kind": kind, "precision": rig.precision, "clips": rig.size, "seconds": statistics.median(found), "least": min(found), "most": max(found)}
+        row = {
+            "kind": kind,
+            "precision": rig.precision,
+            "clips": rig.size,
+            "seconds": statistics.median(found),
+            "least": min(found),
+            "most": max(found),
+        }
         yield row | {"bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
     if rig.precision == "fp32":
         rig.step.eval()
         found = seconds(rig.score, device, repeats)
         rig.step.train()
-        yield {"kind": "scoring", "precision": "fp32", "clips": rig.size, "seconds": statistics.median(found), "least": min(found), "most": max(found), "bytes": None}
+        yield {
+            "kind": "scoring",
+            "precision": "fp32",
+            "clips": rig.size,
+            "seconds": statistics.median(found),
+            "least": min(found),
+            "most": max(found),
+            "bytes": None,
+        }
 
 
 def parts(
@@ -229,7 +275,10 @@ def parts(
     repeats: int,
 ) -> dict[str, float]:  # seconds
     "Where a step goes: its parts one after another, with a wait after each, so that their sum is a little more than a step."
-    found, device = {"loader": [], "forward": [], "focus and terms": [], "backward": [], "optimiser": []}, rig.clips.device
+    found, device = (
+        {"loader": [], "forward": [], "focus and terms": [], "backward": [], "optimiser": []},
+        rig.clips.device,
+    )
     for _ in range(repeats + 2):
         marks = []
         mark = lambda: (wait(device), marks.append(time.perf_counter()))
@@ -247,7 +296,9 @@ def parts(
             rig.optimiser.step()
             mark()
         load, forward, objective, backward, optimiser = np.diff(marks).tolist()
-        for times, value in zip(found.values(), (load, forward, max(objective - forward, 0) if names != (CE,) else 0.0, backward, optimiser)):
+        for times, value in zip(
+            found.values(), (load, forward, max(objective - forward, 0) if names != (CE,) else 0.0, backward, optimiser)
+        ):
             times.append(value)
     return {name: statistics.median(times[2:]) for name, times in found.items()}
 
@@ -261,7 +312,10 @@ class _Counter(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         product = lambda _, a, b, **__: 2 * math.prod(a.shape) * b.shape[-1]
-        self.total, self.formulas = 0, flop_registry | dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product)
+        self.total, self.formulas = (
+            0,
+            flop_registry | dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product),
+        )
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
@@ -283,7 +337,10 @@ def count_steps(rig: Rig) -> list[dict]:
     "Operations per clip of each kind of step, and the least possible."
     with torch.no_grad():
         forward = operations(lambda: rig.step(*rig.load(), (CE,))) / rig.size
-    return [{"kind": kind, "operations": operations(lambda: rig.one(names)) / rig.size, "least": LEAST[kind] * forward} for kind, names in rig.kinds().items()]
+    return [
+        {"kind": kind, "operations": operations(lambda: rig.one(names)) / rig.size, "least": LEAST[kind] * forward}
+        for kind, names in rig.kinds().items()
+    ]
 
 # %% ../../nbs/reference/37_training.bench.ipynb #e5fafd36
 def bench(
@@ -296,18 +353,41 @@ def bench(
 ) -> dict:  # JSON values
     "Everything that can be measured in that time, the most important first."
     end, gpu = time.monotonic() + 60 * minutes, device.type == "cuda"
-    configs = {shape: {row: next(iter(run_configs(params, key).values())) for row, key in zip(("M1", "M5"), keys)} for shape, keys in SHAPES.items()}
+    configs = {
+        shape: {row: next(iter(run_configs(params, key).values())) for row, key in zip(("M1", "M5"), keys)}
+        for shape, keys in SHAPES.items()
+    }
     if not gpu:
-        configs, sizes = {shape: {row: reduced(config) for row, config in rows.items()} for shape, rows in configs.items()}, (4,)
-    found = {"machine": origin(device), "reduced": not gpu, "ceilings": ceilings(device, 8192 if gpu else 1024), "parity": [], "operations": [], "steps": [], "parts": [], "left_out": []}
+        configs, sizes = (
+            {shape: {row: reduced(config) for row, config in rows.items()} for shape, rows in configs.items()},
+            (4,),
+        )
+    found = {
+        "machine": origin(device),
+        "reduced": not gpu,
+        "ceilings": ceilings(device, 8192 if gpu else 1024),
+        "parity": [],
+        "operations": [],
+        "steps": [],
+        "parts": [],
+        "left_out": [],
+    }
     with np.load(Path(root) / "tests" / "fixtures" / "msg3d_ntu25.npz") as z:
         fixture = dict(z)
     for fast in (False, True):
         for precision in ("fp32", "tf32", "bf16"):
-            found["parity"].append({"path": "fast" if fast else "reference", "precision": precision} | parity(fixture, device, fast, precision))
+            found["parity"].append(
+                {"path": "fast" if fast else "reference", "precision": precision}
+                | parity(fixture, device, fast, precision)
+            )
     with tempfile.TemporaryDirectory() as folder:
         frames = configs["NTU"]["M1"].input.frames
-        clips = {shape: Clips(walks(BENCHMARKS[rows["M1"].benchmark].layout, 64 if gpu else 8, frames, Path(folder) / shape), device) for shape, rows in configs.items()}
+        clips = {
+            shape: Clips(
+                walks(BENCHMARKS[rows["M1"].benchmark].layout, 64 if gpu else 8, frames, Path(folder) / shape), device
+            )
+            for shape, rows in configs.items()
+        }
     for what, shape, row, size, precision in tqdm(list(_jobs(configs, sizes, gpu)), desc="measuring", unit=" network"):
         label = {"shape": shape, "row": row}
         if time.monotonic() > end:
@@ -320,20 +400,39 @@ def bench(
             elif what == "steps":
                 found[what].extend(label | timed for timed in time_steps(rig, repeats))
             else:
-                found[what] += [label | {"kind": kind, "precision": precision, "clips": size} | parts(rig, names, repeats) for kind, names in rig.kinds().items()]
+                found[what] += [
+                    label | {"kind": kind, "precision": precision, "clips": size} | parts(rig, names, repeats)
+                    for kind, names in rig.kinds().items()
+                ]
         except torch.OutOfMemoryError:
-            found["left_out"].append(label | {"what": what, "clips": size, "precision": precision, "why": "does not fit into memory"})
+            found["left_out"].append(
+                label | {"what": what, "clips": size, "precision": precision, "why": "does not fit into memory"}
+            )
     return found
 
 
 def _jobs(configs: dict, sizes: tuple[int, ...], gpu: bool) -> Iterator[tuple[str, str, str, int, str]]:
     "What to measure, with shape, row, clips a pass and precision: the most important first."
     precisions = ("fp32", "tf32", "bf16") if gpu else ("fp32", "bf16")
-    rows = [(shape, row, config.optim.batch_size // config.optim.accumulate) for shape, of in configs.items() for row, config in of.items()]
+    rows = [
+        (shape, row, config.optim.batch_size // config.optim.accumulate)
+        for shape, of in configs.items()
+        for row, config in of.items()
+    ]
     yield from (("operations", shape, row, 4, "fp32") for shape, row, _ in rows)
     yield from (("steps", shape, row, own, precision) for precision in precisions for shape, row, own in rows)
-    yield from (("parts", shape, row, own, precision) for precision in (precisions[0], precisions[-1]) for shape, row, own in rows)
-    yield from (("steps", shape, row, size, precision) for size in sizes for precision in precisions for shape, row, own in rows if size != own)
+    yield from (
+        ("parts", shape, row, own, precision)
+        for precision in (precisions[0], precisions[-1])
+        for shape, row, own in rows
+    )
+    yield from (
+        ("steps", shape, row, size, precision)
+        for size in sizes
+        for precision in precisions
+        for shape, row, own in rows
+        if size != own
+    )
 
 # %% ../../nbs/reference/37_training.bench.ipynb #ad4c00f3
 KINETICS = {"train": 240436, "test": 19796}  # clips, as published (MS-G3D)
@@ -344,8 +443,13 @@ def clip_counts(
 ) -> dict[str, dict[str, int]]:  # by benchmark of the paper
     "How many clips train and test."
     names = [ntu_attributes(name) for name in ntu_samples(Path(root) / "data" / "ntu")]
-    parts = {key: [BENCHMARKS[key].split(a) for a in names] for key in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset")}
-    return {key: {part: found.count(part) for part in ("train", "test")} for key, found in parts.items()} | {"kinetics400": KINETICS}
+    parts = {
+        key: [BENCHMARKS[key].split(a) for a in names]
+        for key in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset")
+    }
+    return {key: {part: found.count(part) for part in ("train", "test")} for key, found in parts.items()} | {
+        "kinetics400": KINETICS
+    }
 
 
 def rates(
@@ -363,7 +467,8 @@ def rates(
     return {
         (s["shape"], s["row"], s["kind"]): s["seconds"] / s["clips"]
         for s in found["steps"]
-        if s["clips"] == own[s["shape"], s["row"]] and s["precision"] == ("fp32" if s["kind"] == "scoring" else precision)
+        if s["clips"] == own[s["shape"], s["row"]]
+        and s["precision"] == ("fp32" if s["kind"] == "scoring" else precision)
     }
 
 
@@ -373,7 +478,9 @@ def bound(
 ) -> dict[tuple[str, str, str], float]:  # as `rates`
     "What a clip would cost if every operation ran at that rate and nothing else took time: computed, not measured."
     found = {(row["shape"], row["row"], row["kind"]): row["operations"] / tflops / 1e12 for row in found["operations"]}
-    return found | {(shape, row, "scoring"): cost / 3 for (shape, row, kind), cost in found.items() if kind == "cross-entropy"}
+    return found | {
+        (shape, row, "scoring"): cost / 3 for (shape, row, kind), cost in found.items() if kind == "cross-entropy"
+    }
 
 # %% ../../nbs/reference/37_training.bench.ipynb #bb00d9a9
 def cost(
@@ -385,20 +492,44 @@ def cost(
     rows = []
     for key in [*params["runs"], *params["transfers"]]:
         configs = list(run_configs(params, key).values())
-        rows.append({"run": key, "group": configs[0].group, "trainings": len(configs), "hours": _hours(configs[0], counts[configs[0].benchmark], rate)})
+        rows.append(
+            {
+                "run": key,
+                "group": configs[0].group,
+                "trainings": len(configs),
+                "hours": _hours(configs[0], counts[configs[0].benchmark], rate),
+            }
+        )
     return rows
 
 
 def _hours(config: RunConfig, clips: dict[str, int], rate: dict) -> float:
     "Of one training."
     shape = "Kinetics" if get_benchmark(config.benchmark).layout == "openpose18" else "NTU"
-    row = "M5" if config.model.name == "stf" else "M1"
+    row = "M5" if config.stf else "M1"
     of = {kind: rate.get((shape, row, kind)) for kind in ("cross-entropy", "exploration", "other terms", "scoring")}
     terms = {name for name, share in config.objective.shares.items() if share}
-    kinds = [kind for kind, used in (("exploration", "exploration" in terms), ("other terms", terms - {"exploration"})) if used]
+    kinds = [
+        kind
+        for kind, used in (("exploration", "exploration" in terms), ("other terms", terms - {"exploration"}))
+        if used
+    ]
     if row == "M1":  # MS-G3D with terms has no measurement of its own: that of STF, whose two modules a block are small
         of |= {kind: rate.get((shape, "M5", kind)) for kind in kinds}
-    after = statistics.mean(of[kind] for kind in kinds) if len(kinds) == 2 else statistics.mean((of[kinds[0]], of["cross-entropy"])) if kinds else of["cross-entropy"]
+    after = (
+        statistics.mean(of[kind] for kind in kinds)
+        if len(kinds) == 2
+        else statistics.mean((of[kinds[0]], of["cross-entropy"]))
+        if kinds
+        else of["cross-entropy"]
+    )
     warm = config.objective.warmup if kinds else 1.0
     each = of["scoring"] if config.start else warm * of["cross-entropy"] + (1 - warm) * after
-    return config.optim.epochs * (clips["train"] * (config.percent or 100) / 100 * each + clips["test"] / config.optim.score_every * of["scoring"]) / 3600
+    return (
+        config.optim.epochs
+        * (
+            clips["train"] * (config.percent or 100) / 100 * each
+            + clips["test"] / config.optim.score_every * of["scoring"]
+        )
+        / 3600
+    )

@@ -104,7 +104,9 @@ def distribute(
     step.objective.reduce = group.sum
     with warnings.catch_warnings():  # newer versions of torch want another name for it, which older ones do not know
         warnings.simplefilter("ignore", FutureWarning)
-        seldom = any(".beta." in name for name, _ in step.named_parameters())  # beta is moved by L_Gk alone, and has no gradient in other steps
+        seldom = any(
+            ".beta." in name for name, _ in step.named_parameters()
+        )  # beta is moved by L_Gk alone, and has no gradient in other steps
         return DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=seldom)
 
 # %% ../../nbs/reference/31_training.distributed.ipynb #900abe7a
@@ -117,6 +119,8 @@ def split_batch(
     passes = -(-accumulate // group.size)  # of each process
     size, rest = divmod(batch_size, passes * group.size)
     if rest or size == 0:
-        raise ValueError(f"a batch of {batch_size} cannot be cut into {passes * group.size} equal pieces for {group.size} processes; change optim.batch_size or the number of processes")
+        raise ValueError(
+            f"a batch of {batch_size} cannot be cut into {passes * group.size} equal pieces for {group.size} processes; change optim.batch_size or the number of processes"
+        )
     first = group.rank * passes
     return [slice(size * i, size * (i + 1)) for i in range(first, first + passes)]

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from ..data.batches import RECIPES, Clips, modality
 from ..data.benchmarks import Benchmark
-from ..model.convolution import TemporalConvNet
+from ..model.contract import SkeletonNetwork
 from ..model.fast.passes import accelerate
-from ..model.msg3d import MSG3D
+from ..model.networks import NETWORKS
 from ..model.objective import TERMS, FocusReading, Losses, Objective
-from ..model.stf import STF
+from ..model.stf import with_stf
 from ..model.variants import arguments
 from ..skeleton import LAYOUTS
 from .config import InputConfig, OptimConfig, RunConfig
@@ -35,15 +35,13 @@ from .precision import in_precision
 def build_model(
     config: RunConfig,
     benchmark: Benchmark,
-) -> nn.Module:  # MSG3D, its subclass STF, or the baseline: a plain network
-    "The network that a run trains, with random weights from torch's global generator."
-    m, layout, classes = config.model, LAYOUTS[benchmark.layout], len(benchmark.classes)
-    size = dict(width=m.width, num_persons=benchmark.num_persons, in_channels=2 if config.input.planar else benchmark.channels)
-    if m.name == "convolution":
-        return TemporalConvNet(classes, layout, **size)
-    size |= dict(num_gcn_scales=m.num_gcn_scales, num_g3d_scales=m.num_g3d_scales, windows=m.windows)
-    parts = arguments(config.read).get("stf", {})
-    return STF(classes, layout, config.input.length, **size, **parts) if m.name == "stf" else MSG3D(classes, layout, **size)
+) -> SkeletonNetwork:
+    "The network that a run trains, with random weights from torch's global generator. Raises `ValueError` for STF modules that the network has no place for."
+    channels = 2 if config.input.planar else benchmark.channels
+    model = NETWORKS[config.network.name].build(
+        config.network, len(benchmark.classes), LAYOUTS[benchmark.layout], benchmark.num_persons, channels
+    )
+    return with_stf(model, config.input.length, **arguments(config.read).get("stf", {})) if config.stf else model
 
 
 def build_objective(
@@ -52,7 +50,15 @@ def build_objective(
     "The loss that a run trains with: its terms, and how it reads what the paper leaves open."
     o, taken = config.objective, arguments(config.read)
     reading, own = FocusReading(**taken.pop("focus", {})), taken.pop("objective", {})
-    return Objective(dict(o.shares), o.warmup, o.cap, o.teach_every, reading=reading, choices={name: taken[name] for name in TERMS if name in taken}, **own)
+    return Objective(
+        dict(o.shares),
+        o.warmup,
+        o.cap,
+        o.teach_every,
+        reading=reading,
+        choices={name: taken[name] for name in TERMS if name in taken},
+        **own,
+    )
 
 # %% ../../nbs/reference/33_training.epoch.ipynb #991e7991
 def epoch_generator(
@@ -99,8 +105,12 @@ def make_optimiser(
     "The optimiser of a recipe."
     if optim.recipe == "adamw":
         return torch.optim.AdamW(parameters, optim.lr, weight_decay=optim.weight_decay, fused=True)
-    optimiser = torch.optim.SGD(parameters, optim.lr, optim.momentum, nesterov=optim.momentum > 0, weight_decay=optim.weight_decay, fused=True)
-    if optim.momentum:  # from zero: beta gets its first gradient after the warm-up, and fused steps want momenta for all or for none
+    optimiser = torch.optim.SGD(
+        parameters, optim.lr, optim.momentum, nesterov=optim.momentum > 0, weight_decay=optim.weight_decay, fused=True
+    )
+    if (
+        optim.momentum
+    ):  # from zero: beta gets its first gradient after the warm-up, and fused steps want momenta for all or for none
         for p in parameters:
             optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimiser
@@ -115,7 +125,9 @@ def learning_rate(
     if optim.recipe == "sgd":
         return optim.lr * 0.1 ** sum(step // steps >= m for m in optim.milestones)
     last, top = optim.epochs * steps - 1, PEAK * optim.epochs * steps - 1
-    low, high, done = (1 / 25, 1, step / max(top, 1)) if step < top else (1, 1 / 250_000, (step - top) / max(last - top, 1))
+    low, high, done = (
+        (1 / 25, 1, step / max(top, 1)) if step < top else (1, 1 / 250_000, (step - top) / max(last - top, 1))
+    )
     return optim.lr * (low + (high - low) * (1 - math.cos(math.pi * done)) / 2)
 
 # %% ../../nbs/reference/33_training.epoch.ipynb #73527a04
@@ -126,7 +138,11 @@ class TrainingError(RuntimeError):
 def is_short_of_memory(error: BaseException) -> bool:
     "Whether an error says that there is not enough memory, on whatever device; PyTorch says so in a `RuntimeError` on a CPU."
     said = ("DefaultCPUAllocator", "bad_alloc", "out of memory", "could not create a memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or isinstance(error, RuntimeError) and any(text in str(error) for text in said)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or isinstance(error, RuntimeError)
+        and any(text in str(error) for text in said)
+    )
 
 
 class Tally:
@@ -148,7 +164,10 @@ class Tally:
 
     def means(self, group: Group) -> dict[str, float]:
         "The mean of each term that was computed, over all processes, and of its factor."
-        sums = [torch.stack(v).double().sum() if v else torch.zeros((), dtype=torch.float64, device=self.device) for v in self.values.values()]
+        sums = [
+            torch.stack(v).double().sum() if v else torch.zeros((), dtype=torch.float64, device=self.device)
+            for v in self.values.values()
+        ]
         counts = torch.tensor([len(v) for v in self.values.values()], dtype=torch.float64, device=self.device)
         sums, counts = group.sum(torch.stack([torch.stack(sums), counts])).tolist()
         terms = {name: s / c for name, s, c in zip(self.values, sums, counts) if c}
@@ -204,7 +223,9 @@ def train_epoch(
                 losses = optimise(step, optimiser, x, labels, present, names, passes, tally)
         except FloatingPointError as error:
             names = ", ".join(clips.store.names[j] for j in batch.tolist())
-            raise TrainingError(f"epoch {epoch + 1}, step {number}: {error}. Nothing of this epoch was saved. Clips of the batch: {names}") from None
+            raise TrainingError(
+                f"epoch {epoch + 1}, step {number}: {error}. Nothing of this epoch was saved. Clips of the batch: {names}"
+            ) from None
         show(losses)
     check_finite(step, epoch)
     return tally.means(group)
@@ -215,7 +236,9 @@ def check_finite(step, epoch: int) -> None:
     state = step.state_dict()
     finite = torch.stack([torch.isfinite(value).all() for value in state.values()]).tolist()
     if bad := [name for name, fine in zip(state, finite) if not fine]:
-        raise TrainingError(f"epoch {epoch + 1}: weights are NaN or infinite ({bad[0].split('model.')[-1]} and {len(bad) - 1} more). Nothing of this epoch was saved. Lower optim.lr?")
+        raise TrainingError(
+            f"epoch {epoch + 1}: weights are NaN or infinite ({bad[0].split('model.')[-1]} and {len(bad) - 1} more). Nothing of this epoch was saved. Lower optim.lr?"
+        )
 
 # %% ../../nbs/reference/33_training.epoch.ipynb #f5f8bbb3
 @torch.no_grad()
@@ -238,7 +261,9 @@ def predict(
     logits = group.sum(logits).cpu()
     if bad := (~torch.isfinite(logits).all(1)).nonzero().flatten().tolist():
         names = ", ".join(clips.store.names[indices[i]] for i in bad[:5])
-        raise TrainingError(f"scores of {len(bad)} clips are NaN or infinite ({names}, ...). Nothing of this epoch was saved. Lower optim.lr, or look at these clips")
+        raise TrainingError(
+            f"scores of {len(bad)} clips are NaN or infinite ({names}, ...). Nothing of this epoch was saved. Lower optim.lr, or look at these clips"
+        )
     return logits
 
 
@@ -249,4 +274,8 @@ def score_figures(
     "The figures of an evaluation."
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     share = lambda hits: 100 * hits.double().mean().item()
-    return {"test_top1": share(best[:, 0]), "test_top5": share(best.any(1)), "test_loss": F.cross_entropy(logits.double(), labels).item()}
+    return {
+        "test_top1": share(best[:, 0]),
+        "test_top5": share(best.any(1)),
+        "test_loss": F.cross_entropy(logits.double(), labels).item(),
+    }

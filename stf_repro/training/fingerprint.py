@@ -11,34 +11,59 @@ import json
 
 from ..data.batches import RECIPES
 from ..data.benchmarks import BENCHMARKS
+from ..model.fast.passes import PASSES
+from ..model.networks import NETWORKS
 from ..model.objective import TERMS
 from ..model.variants import CHOICES
 from ..skeleton import LAYOUTS
-from .config import RunConfig
+from .config import InputConfig, RunConfig
 from .syntax import TABLES, reached
 
 # %% ../../nbs/reference/30_training.fingerprint.ipynb #53cffc62
 _TRAINER = [("stf_repro.training.trainer", name) for name in ("train", "prepare", "run_epoch", "score")]
-_OWN = {("stf_repro.training.fingerprint", name) for name in ("code_hash", "fingerprint")}  # tell trainings apart, and compute nothing
+_SILENT = {(f"stf_repro.training.{module}", name) for module, names in {  # compute nothing
+    "fingerprint": ("code_hash", "fingerprint"),
+    "config": ("RunConfig", "parse"),  # what they hold is part of the fingerprint
+    "trainer": ("_Progress", "_announce", "_told_of_memory", "_edited"),
+}.items() for name in names}  # fmt: skip
+_STF = ("stf_repro.model.stf", "with_stf")
 
 
 def code_hash(
     config: RunConfig,
 ) -> str:  # SHA-256
     "A hash of all code that decides what a training computes."
-    used = [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
+    network = NETWORKS[config.network.name]
+    used = [network, InputConfig, *(fast for kind, fast in PASSES.items() if issubclass(network, kind))]
+    used += [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
     used += [CHOICES[name].options[option] for name, option in config.read.items()]
-    named = [f if hasattr(f, "__qualname__") else type(f) for f in used]  # of a place its class; a number or a pair is in the configuration
+    named = [
+        f if hasattr(f, "__qualname__") else type(f) for f in used
+    ]  # of a place its class; a number or a pair is in the configuration
     starts = [(f.__module__, f.__qualname__) for f in named if hasattr(f, "__module__")]  # a method of torch names none
-    found = sorted(reached([*_TRAINER, *starts], TABLES | _OWN).items())
+    without = TABLES | _SILENT | {(network.__module__, "PAPER")} | (set() if config.stf else {_STF})
+    found = sorted(reached([*_TRAINER, *starts], without).items())
     b = BENCHMARKS[config.benchmark]
-    facts = [b.source, len(b.classes), b.num_persons, b.channels, _plain(b.rule), repr(LAYOUTS[b.layout])]
+    facts = [
+        sorted(config.read.items()),
+        b.source,
+        len(b.classes),
+        b.num_persons,
+        b.channels,
+        _plain(b.rule),
+        repr(LAYOUTS[b.layout]),
+    ]
     return hashlib.sha256(json.dumps([found, facts]).encode()).hexdigest()
 
 
 def _plain(rule) -> list:
     "A rule as plain values: the order of a set differs from process to process."
-    return [rule.attribute, sorted(rule.train), sorted(rule.test), [rule.within[0], sorted(rule.within[1])] if rule.within else None]
+    return [
+        rule.attribute,
+        sorted(rule.train),
+        sorted(rule.test),
+        [rule.within[0], sorted(rule.within[1])] if rule.within else None,
+    ]
 
 # %% ../../nbs/reference/30_training.fingerprint.ipynb #cdb90104
 def fingerprint(

@@ -24,9 +24,10 @@ from ..data.clips import ClipStore, benchmarks_of
 from ..data.kept import FILE, keep, with_benchmarks
 from ..data.own import check_name
 from ..data.poses import find_layout, read_layout_file
+from ..model.nets.msg3d import MSG3DConfig
 from ..model.objective import Plan
 from ..skeleton import LAYOUTS
-from .config import InputConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig
+from .config import InputConfig, ObjectiveConfig, OptimConfig, RunConfig
 from .distributed import Step, split_batch
 from .epoch import Tally, epoch_generator, make_batch, optimise
 from .params import Training
@@ -74,23 +75,35 @@ def train_kept(
         return metrics
 
 # %% ../../nbs/reference/38_training.own.ipynb #5c8f7e45
-SHARES = {"exploration": 0.1, "divergence": 0.1, "adjacency": 1.0, "coherence": 0.1}  # of the paper's full method: M5 in conf/terms.yaml
+SHARES = {
+    "exploration": 0.1,
+    "divergence": 0.1,
+    "adjacency": 1.0,
+    "coherence": 0.1,
+}  # of the paper's full method: M5 in conf/methods.yaml
 
 
 def recipe(
     clips: int,  # that train
-) -> tuple[ModelConfig, InputConfig, OptimConfig]:
+) -> tuple[MSG3DConfig, InputConfig, OptimConfig]:
     "Size, input and recipe for a number of training clips. Raises `ValueError` for fewer than two."
     if clips < 2:
         raise ValueError(f"{clips} training clips; expected at least two")
     if clips > 20_000:
-        return ModelConfig(), InputConfig(recipe="uniform", frames=100), OptimConfig(score_every=5)
+        return MSG3DConfig(), InputConfig(recipe="uniform", frames=100), OptimConfig(score_every=5)
     size = 16 if clips >= 128 else min(8, clips)
     epochs = min(40, max(20, -(-200 // (clips // size))))
     wide = clips > 2000
-    model = ModelConfig(width=24 if wide else 12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,))
-    optim = OptimConfig(recipe="adamw", epochs=epochs, batch_size=size, lr=0.005 if wide else 0.01, weight_decay=0.01, score_every=max(1, epochs // 5))
-    return model, InputConfig(recipe="uniform", frames=20), optim
+    network = MSG3DConfig(width=24 if wide else 12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,))
+    optim = OptimConfig(
+        recipe="adamw",
+        epochs=epochs,
+        batch_size=size,
+        lr=0.005 if wide else 0.01,
+        weight_decay=0.01,
+        score_every=max(1, epochs // 5),
+    )
+    return network, InputConfig(recipe="uniform", frames=20), optim
 
 
 def suggest(
@@ -104,14 +117,27 @@ def suggest(
     "A configuration for the clips of a store. Raises `ValueError`."
     own = own_benchmarks(store, benchmarks := list(benchmarks))
     if not own or benchmark not in (None, *own):
-        raise ValueError(f"{store.path} carries {'the benchmarks ' + ', '.join(own) if own else 'no benchmark; write the store with `own_data`, or give one'}" + (f", and not {benchmark!r}" if own else ""))
+        raise ValueError(
+            f"{store.path} carries {'the benchmarks ' + ', '.join(own) if own else 'no benchmark; write the store with `own_data`, or give one'}"
+            + (f", and not {benchmark!r}" if own else "")
+        )
     benchmark = own[benchmark] if benchmark else [*benchmarks, *own.values()][0]
-    model, input, optim = recipe(len(benchmark.indices(store, "train")))
+    network, input, optim = recipe(len(benchmark.indices(store, "train")))
     optim = optim if epochs is None else optim.model_copy(update={"epochs": epochs, "score_every": max(1, epochs // 5)})
     objective = ObjectiveConfig(shares=SHARES if stf else {}, warmup=0.3)
-    model = model.model_copy(update={"name": "stf" if stf else "msg3d"})
     with with_own(store, benchmarks):
-        return RunConfig(group="own", label=benchmark.key, source=store.source, benchmark=benchmark.key, model=model, input=input, optim=optim, objective=objective, seed=seed)
+        return RunConfig(
+            group="own",
+            label=benchmark.key,
+            source=store.source,
+            benchmark=benchmark.key,
+            network=network,
+            stf=stf,
+            input=input,
+            optim=optim,
+            objective=objective,
+            seed=seed,
+        )
 
 # %% ../../nbs/reference/38_training.own.ipynb #75845a78
 def _shortest(do: Callable[[], object], repeats: int) -> float:  # seconds
@@ -132,7 +158,16 @@ def _batch_time(job: Job, plan: Plan) -> float:  # seconds
     def do():
         x, present = make_batch(job.clips, batch, config.input, epoch_generator(0, 0))
         for names in plan:
-            losses = optimise(step, job.optimiser, x, job.clips.labels[batch], present, names, split_batch(len(batch), config.optim.accumulate), Tally(job.clips.device))
+            losses = optimise(
+                step,
+                job.optimiser,
+                x,
+                job.clips.labels[batch],
+                present,
+                names,
+                split_batch(len(batch), config.optim.accumulate),
+                Tally(job.clips.device),
+            )
         losses.total.item()
 
     return _shortest(do, 4)
@@ -148,7 +183,9 @@ def training_time(
     with with_own(store, benchmarks), arithmetic(config.optim.precision):
         job = prepare(config, store, find_device(device))
         epochs, steps = config.optim.epochs, len(job.parts["train"]) // config.optim.batch_size
-        plans = Counter(job.objective.plan(number, number // steps, number / (epochs * steps)) for number in range(epochs * steps))
+        plans = Counter(
+            job.objective.plan(number, number // steps, number / (epochs * steps)) for number in range(epochs * steps)
+        )
         trained = sum(count * _batch_time(job, plan) for plan, count in plans.items())
         scored = _shortest(lambda: score(job), 2)
     return trained + -(-epochs // config.optim.score_every) * scored
@@ -168,7 +205,9 @@ def train_own(
     benchmarks = list(benchmarks) or list(benchmarks_of(store).values())
     config, own = config or suggest(store, benchmarks=benchmarks), [b.key for b in benchmarks]
     if config.source != store.source or not own:
-        raise ValueError(f"the configuration is of the clips {config.source!r}, and {store.path} holds {store.source!r} with {', '.join(own) or 'no benchmark'}")
+        raise ValueError(
+            f"the configuration is of the clips {config.source!r}, and {store.path} holds {store.source!r} with {', '.join(own) or 'no benchmark'}"
+        )
     found = {}
     for key in own:
         for seed in seeds:
@@ -184,9 +223,12 @@ def described(
     "What is in a store, and a recipe for it, with the time that one training takes here."
     own, config = benchmarks_of(store), suggest(store)
     first = next(iter(own.values()))
-    counts = ", ".join(f"{name} {n}" for name, n in zip(first.classes, np.bincount(store.labels, minlength=len(first.classes)).tolist()))
+    counts = ", ".join(
+        f"{name} {n}"
+        for name, n in zip(first.classes, np.bincount(store.labels, minlength=len(first.classes)).tolist())
+    )
     trains, o = len(first.indices(store, "train")), config.optim
-    sizes = f"model.width {config.model.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr {o.lr:g}"
+    sizes = f"network.width {config.network.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr {o.lr:g}"
     seconds = max(1, round(training_time(config, store)))
     minutes = max(1, round(len(own) * seconds / 60))
     folds = f" each; {len(own)} folds, about {minutes} minute{'s' if minutes > 1 else ''}" if len(own) > 1 else ""
@@ -224,12 +266,12 @@ base:
   group: own
   source: {name}
   seeds: [0]
-  model: {model}
+  network: {network}
   input: {input}
   optim: {optim}
 runs:
-  stf: {{label: STF, model: {{name: stf}}, objective: {objective}}}
-  msg3d: {{label: MS-G3D, model: {{name: msg3d}}}}
+  stf: {{label: STF, stf: true, objective: {objective}}}
+  msg3d: {{label: MS-G3D}}
 """
 
 # %% ../../nbs/reference/38_training.own.ipynb #63d27316
@@ -244,15 +286,21 @@ def new_project(
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists and is not empty; choose another folder")
     if layout not in LAYOUTS and not Path(layout).is_file() and Path(layout).suffix:
-        raise ValueError(f"the file {layout} is not there; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}")
+        raise ValueError(
+            f"the file {layout} is not there; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}"
+        )
     own = read_layout_file(layout) if layout not in LAYOUTS and Path(layout).is_file() else find_layout(layout)
-    model, input, optim = (json.dumps(part.model_dump(mode="json", exclude_unset=True)).replace('"', "") for part in recipe(clips * 4 // 5))
+    network, input, optim = (
+        json.dumps(part.model_dump(mode="json", exclude_unset=True)).replace('"', "") for part in recipe(clips * 4 // 5)
+    )
     objective = json.dumps({"shares": SHARES, "warmup": 0.3}).replace('"', "")
     (folder / "raw" / name).mkdir(parents=True)
     if layout not in LAYOUTS:
         shutil.copyfile(layout, folder / "layout.yaml")
         layout = "layout.yaml"
-    (folder / "params.yaml").write_text(_PARAMS.format(name=name, layout=layout, model=model, input=input, optim=optim, objective=objective))
+    (folder / "params.yaml").write_text(
+        _PARAMS.format(name=name, layout=layout, network=network, input=input, optim=optim, objective=objective)
+    )
     order = textwrap.fill(", ".join(f"{v} {joint}" for v, joint in enumerate(own.joints)), 100, break_on_hyphens=False)
     (folder / "README.md").write_text(_README.format(name=name, layout=layout, joints=len(own), order=order))
     (folder / "dvc.yaml").write_text("stages: {} # this file marks the folder of a project\n")

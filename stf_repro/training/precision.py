@@ -17,7 +17,7 @@ from torch import Tensor, nn
 def arithmetic(
     precision: str,  # "fp32", "tf32" or "bf16"
 ) -> Iterator[None]:
-    "Within this context, float32 products on a GPU are computed in TF32 for \"tf32\", and in full for the others. A CPU has no TF32."
+    'Within this context, float32 products on a GPU are computed in TF32 for "tf32", and in full for the others. A CPU has no TF32.'
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     try:

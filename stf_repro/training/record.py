@@ -60,7 +60,9 @@ def run_metrics(
 def _git(*args: str) -> str | None:
     "What git says in the project's folder; None where the package is not a tracked part of a repository."
     root = Path(stf_repro.__file__).parents[1]
-    run = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True, cwd=root).stdout.strip()
+    run = lambda *words: subprocess.run(
+        ["git", *words], capture_output=True, text=True, timeout=10, check=True, cwd=root
+    ).stdout.strip()
     try:
         run("ls-files", "--error-unmatch", "stf_repro/skeleton.py")
         return run(*args)
@@ -81,7 +83,11 @@ def hardware(
     device: torch.device,
 ) -> str:
     "What computes: the GPU's name, or the CPU's with the number of threads."
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{_processor()}, {torch.get_num_threads()} threads"
+    )
 
 
 def peak_memory(
@@ -96,7 +102,10 @@ def peak_memory(
 def commit() -> dict:  # part of record.json
     "The commit whose code is loaded, if it is asked for at the start, and whether that code was changed since."
     changes = _git("status", "--porcelain", "--", "stf_repro", "conf")
-    return {"commit": _git("rev-parse", "HEAD") or "unknown", "uncommitted_changes": None if changes is None else changes != ""}
+    return {
+        "commit": _git("rev-parse", "HEAD") or "unknown",
+        "uncommitted_changes": None if changes is None else changes != "",
+    }
 
 
 def origin(
@@ -109,7 +118,11 @@ def origin(
         "peak_memory_bytes": int(peak_memory(device)),
         "date": date.today().isoformat(),
         **commit(),
-        "versions": {"python": platform.python_version(), "stf_repro": version("stf_repro"), **{p: version(p) for p in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            "stf_repro": version("stf_repro"),
+            **{p: version(p) for p in packages},
+        },
     }
 
 # %% ../../nbs/reference/35_training.record.ipynb #10c169e5

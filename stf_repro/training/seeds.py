@@ -21,7 +21,9 @@ from ..data.folders import end_with_parent
 
 # %% ../../nbs/reference/36_training.seeds.ipynb #61187a8e
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["stf_repro.training.trainer", "stf_repro.training.own", "torch._dynamo"])  # the last: every optimiser loads it
+_CONTEXT.set_forkserver_preload(
+    ["stf_repro.training.trainer", "stf_repro.training.own", "torch._dynamo"]
+)  # the last: every optimiser loads it
 
 
 class ChildError(RuntimeError):
@@ -34,7 +36,9 @@ def _do(command: Callable, arguments: list[str], threads: int, pipes: list) -> N
     for pipe, number in zip(pipes, (1, 2)):
         os.dup2(pipe.fileno(), number)
         pipe.close()
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))  # what was there may be a notebook's
+    sys.stdout, sys.stderr = (
+        os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2)
+    )  # what was there may be a notebook's
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -57,7 +61,9 @@ class _Child:
     def __init__(self, name: str, command: Callable, arguments: list[str], slot: int, threads: int):
         self.name, self.slot, self.said = name, slot, []
         ends = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
-        self.process = _CONTEXT.Process(target=_do, args=(command, [*arguments, "--slot", str(slot)], threads, [write for _, write in ends]))
+        self.process = _CONTEXT.Process(
+            target=_do, args=(command, [*arguments, "--slot", str(slot)], threads, [write for _, write in ends])
+        )
         self.process.start()
         self.threads = []
         for (read, write), kept in zip(ends, (None, self.said)):
@@ -74,7 +80,9 @@ class _Child:
             thread.join()
         said, code = "".join(self.said).strip(), self.process.exitcode
         if code:
-            reason = said.split(": ", 1)[-1] if code == 1 and "Traceback" not in said else f"ended with code {code}\n{said}"
+            reason = (
+                said.split(": ", 1)[-1] if code == 1 and "Traceback" not in said else f"ended with code {code}\n{said}"
+            )
             raise ChildError(f"{self.name}: {reason}")
         if said:
             print("\n".join(f"{self.name} | {line}" for line in said.splitlines()), file=sys.stderr, flush=True)
@@ -121,8 +129,14 @@ def summarise(
     folder = Path(folder)
     places = [folder / training for training in trainings]
     metrics = [json.loads((place / "metrics.json").read_text()) for place in places]
-    means = {"trainings": len(places), **{name: fmean(m[name] for m in metrics) for name in metrics[0] if name != "best_epoch"}}
-    for kind, name, content in (("metrics", f"{folder.name}.json", json.dumps(means, indent=1)), ("curves", f"{folder.name}.tsv", _mean_curve(places))):
+    means = {
+        "trainings": len(places),
+        **{name: fmean(m[name] for m in metrics) for name in metrics[0] if name != "best_epoch"},
+    }
+    for kind, name, content in (
+        ("metrics", f"{folder.name}.json", json.dumps(means, indent=1)),
+        ("curves", f"{folder.name}.tsv", _mean_curve(places)),
+    ):
         path = folder.parents[1] / kind / folder.parent.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{name}.part")

@@ -22,7 +22,10 @@ def contents(
 ) -> dict[str, str]:  # name, below the folder -> SHA-256
     "The files there, with their hashes. None if the place does not exist."
     files = [place] if place.is_file() else [p for p in sorted(place.rglob("*")) if p.is_file()]
-    return {p.relative_to(place if p != place else p.parent).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(place if p != place else p.parent).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in files
+    }
 
 
 def is_stamped(
@@ -86,7 +89,12 @@ def training_stamp(
         return None
     try:
         name, section = find_run(params, key)
-        facts = [name, {k: v for k, v in section.items() if k not in ("seeds", "benchmark")}, training.fold or section.get("benchmark"), training.seed]
+        facts = [
+            name,
+            {k: v for k, v in section.items() if k not in ("seeds", "benchmark")},
+            training.fold or section.get("benchmark"),
+            training.seed,
+        ]
         find_trainings(name, section, training.seed, training.fold)
         facts += [code_stamp(), _clips(Path(root) / "clips" / section["source"]), _machine(device)]
         if start := section.get("start"):

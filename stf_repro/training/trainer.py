@@ -25,14 +25,24 @@ from tqdm import tqdm
 from ..data.batches import Clips
 from ..data.benchmarks import check_labels, get_benchmark, held_out, subset
 from ..data.clips import ClipStore
-from ..model.msg3d import MSG3D
+from ..model.contract import SkeletonNetwork
 from ..model.objective import Losses, Objective
 from ..model.weights import load_part
 from ..skeleton import LAYOUTS
 from .checkpoint import clear_checkpoints, load_checkpoint, other_checkpoints, save_checkpoint
 from .config import RunConfig
 from .distributed import Group, Step, distribute, join_group, split_batch
-from .epoch import TrainingError, build_model, build_objective, is_short_of_memory, learning_rate, make_optimiser, predict, score_figures, train_epoch
+from stf_repro.training.epoch import (
+    TrainingError,
+    build_model,
+    build_objective,
+    is_short_of_memory,
+    learning_rate,
+    make_optimiser,
+    predict,
+    score_figures,
+    train_epoch,
+)
 from .fingerprint import code_hash, fingerprint
 from .precision import arithmetic
 from .record import commit, finished, origin, write_results
@@ -47,9 +57,13 @@ def find_device(
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-        torch.zeros(1, dtype=torch.float64, device=device).item()  # in the precision of the figures; and `meta` holds no value
+        torch.zeros(
+            1, dtype=torch.float64, device=device
+        ).item()  # in the precision of the figures; and `meta` holds no value
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        raise TrainingError(f"device {name!r} cannot be used: {str(error).splitlines()[0].partition('. ')[0]}") from None
+        raise TrainingError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0].partition('. ')[0]}"
+        ) from None
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)  # set_device wants a number
         torch.cuda.set_device(device)
@@ -82,13 +96,15 @@ def read_start(
     "The network that a training starts from. Raises `TrainingError` if it is not there."
     folder = Path(folder)
     if not (record := finished(folder)):
-        raise TrainingError(f"{config.label} starts from {config.start!r}, but {folder} holds no finished training: stf train {config.start} --seed {config.seed}")
+        raise TrainingError(
+            f"{config.label} starts from {config.start!r}, but {folder} holds no finished training: stf train {config.start} --seed {config.seed}"
+        )
     weights = load((folder / "model.safetensors").read_bytes())
     return record["files"]["model.safetensors"], {k: v for k, v in weights.items() if not k.startswith("head.")}
 
 
 def take_over(
-    model: MSG3D,  # changed in place
+    model: SkeletonNetwork,  # changed in place
     weights: dict[str, Tensor],  # from `read_start`
     config: RunConfig,
 ) -> None:
@@ -108,7 +124,7 @@ class Job:
     config: RunConfig
     clips: Clips
     parts: dict[str, Tensor]  # "train" and "test": which clips
-    model: MSG3D
+    model: SkeletonNetwork
     optimiser: torch.optim.Optimizer
     objective: Objective
     group: Group
@@ -119,7 +135,12 @@ class Job:
     def tensors(self) -> dict[str, Tensor]:
         "Everything that is a tensor, for a checkpoint."
         names = {id(p): name for name, p in self.model.named_parameters()}
-        moments = {f"{key}.{names[id(p)]}": t for p, s in self.optimiser.state.items() for key, t in s.items() if isinstance(t, Tensor)}
+        moments = {
+            f"{key}.{names[id(p)]}": t
+            for p, s in self.optimiser.state.items()
+            for key, t in s.items()
+            if isinstance(t, Tensor)
+        }
         parts = {"model": self.model.state_dict(), "best": self.best, "optimiser": moments}
         return {f"{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()}
 
@@ -149,9 +170,13 @@ def split_clips(
     if store.source != config.source:
         raise TrainingError(f"{config.label} needs the clips of {config.source!r}; {store.path} holds {store.source!r}")
     if store.layout != LAYOUTS[benchmark.layout]:
-        raise TrainingError(f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and {config.benchmark!r} is of {benchmark.layout!r}: joints or bones differ")
+        raise TrainingError(
+            f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and {config.benchmark!r} is of {benchmark.layout!r}: joints or bones differ"
+        )
     if config.objective.shares.get("divergence") and len(benchmark.classes) < 2:
-        raise TrainingError(f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has {len(benchmark.classes)}: leave the term out")
+        raise TrainingError(
+            f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has {len(benchmark.classes)}: leave the term out"
+        )
     try:
         check_labels(store, benchmark)
         parts = {part: benchmark.indices(store, part) for part in ("train", "test")}
@@ -162,7 +187,9 @@ def split_clips(
     if config.percent is not None:
         parts["train"] = parts["train"][subset(store.labels[parts["train"]], config.percent, config.seed)]
     if len(parts["train"]) < config.optim.batch_size or len(parts["test"]) == 0:
-        raise TrainingError(f"{store.path}: {len(parts['train'])} training and {len(parts['test'])} test clips are too few for batches of {config.optim.batch_size}")
+        raise TrainingError(
+            f"{store.path}: {len(parts['train'])} training and {len(parts['test'])} test clips are too few for batches of {config.optim.batch_size}"
+        )
     return {part: torch.as_tensor(places) for part, places in parts.items()}
 
 
@@ -177,22 +204,43 @@ def prepare(
     benchmark = get_benchmark(config.benchmark)
     parts = split_clips(config, store)
     torch.manual_seed(config.seed)
-    model = build_model(config, benchmark)
+    try:
+        model = build_model(config, benchmark)
+    except ValueError as error:  # STF modules that the network has no place for
+        raise TrainingError(f"{config.label}: {error}") from None
+    if any(config.objective.shares.values()) and not model.feature_maps():
+        raise TrainingError(
+            f"{config.label}: {model.title} hands out no feature maps, so there is no focus that a term could use: leave objective.shares empty"
+        )
     if weights is not None:
         take_over(model, weights, config)
     model.to(device)
     learned = [p for p in model.parameters() if p.requires_grad]
-    return Job(config, Clips(store, device, benchmark.num_persons), parts, model, make_optimiser(learned, config.optim), build_objective(config), group)
+    return Job(
+        config,
+        Clips(store, device, benchmark.num_persons),
+        parts,
+        model,
+        make_optimiser(learned, config.optim),
+        build_objective(config),
+        group,
+    )
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #ab77debe
 class _Progress:
     "A bar on a terminal, one line per epoch elsewhere; silent if not wanted."
 
     def __init__(self, wanted: bool, config: RunConfig, clips: int):
-        self.label, self.total, self.size = f"{config.label} ({config.benchmark}, seed {config.seed})", config.optim.epochs, config.optim.batch_size
+        self.label, self.total, self.size = (
+            f"{config.label} ({config.benchmark}, seed {config.seed})",
+            config.optim.epochs,
+            config.optim.batch_size,
+        )
         self.line = wanted and not sys.stderr.isatty()
         each = clips // self.size * self.size  # of an epoch
-        self.bar = tqdm(total=self.total * each, unit=" clips", unit_scale=True, desc=self.label, disable=not wanted or self.line)
+        self.bar = tqdm(
+            total=self.total * each, unit=" clips", unit_scale=True, desc=self.label, disable=not wanted or self.line
+        )
 
     def start(self, epochs: int) -> None:
         self.bar.n = self.bar.initial = self.bar.total * epochs // self.total if self.bar.total else 0
@@ -203,8 +251,13 @@ class _Progress:
 
     def epoch(self, row: dict, rate: float, seconds: float) -> None:
         if self.line:
-            terms = " ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in ("epoch", "lr") and not k.startswith("factor_"))
-            print(f"{self.label} epoch {row['epoch']}/{self.total} {terms} ({rate:.0f} clips/s, {seconds:.1f} s)", flush=True)
+            terms = " ".join(
+                f"{k} {v:.3g}" for k, v in row.items() if k not in ("epoch", "lr") and not k.startswith("factor_")
+            )
+            print(
+                f"{self.label} epoch {row['epoch']}/{self.total} {terms} ({rate:.0f} clips/s, {seconds:.1f} s)",
+                flush=True,
+            )
 
 # %% ../../nbs/reference/34_training.trainer.ipynb #3c399e47
 def run_epoch(
@@ -216,18 +269,27 @@ def run_epoch(
     config, epoch, began = job.config, len(job.history), time.monotonic()
     steps = len(job.parts["train"]) // config.optim.batch_size
     row = {"epoch": epoch + 1, "lr": learning_rate(config.optim, epoch * steps, steps)}
-    row |= train_epoch(step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch, job.group, progress.step)
+    row |= train_epoch(
+        step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch, job.group, progress.step
+    )
     kept = job.model.state_dict()  # not the skeleton, which is the same everywhere, and must stay so to the last bit
     job.group.average(b for name, b in job.model.named_buffers() if name in kept)
     trained = time.monotonic()
     last = epoch + 1 == config.optim.epochs
-    logits = score(job, "fp32" if last else config.optim.precision) if last or (epoch + 1) % config.optim.score_every == 0 else None
+    logits = (
+        score(job, "fp32" if last else config.optim.precision)
+        if last or (epoch + 1) % config.optim.score_every == 0
+        else None
+    )
     if logits is not None:
         row |= score_figures(logits, job.clips.labels[job.parts["test"]].cpu())
         if row["test_top1"] > max((r.get("test_top1", -1) for r in job.history), default=-1):
             job.best = {k: v.clone() for k, v in job.model.state_dict().items()}
     job.history.append(row)
-    job.seconds = {"train": job.seconds["train"] + trained - began, "test": job.seconds["test"] + time.monotonic() - trained}
+    job.seconds = {
+        "train": job.seconds["train"] + trained - began,
+        "test": job.seconds["test"] + time.monotonic() - trained,
+    }
     clips = len(job.parts["train"]) // config.optim.batch_size * config.optim.batch_size
     progress.epoch(row, clips / (trained - began), time.monotonic() - began)
     return logits
@@ -245,10 +307,14 @@ def identify(
     device: torch.device,
     start=None,  # folder of the finished training that config.start names
     group: Group = Group(),
-) -> tuple[dict, dict[str, Tensor] | None]:  # fingerprint and what it is made of, for record.json; weights to start from
+) -> tuple[
+    dict, dict[str, Tensor] | None
+]:  # fingerprint and what it is made of, for record.json; weights to start from
     "What tells this training from every other. Raises `TrainingError` if there is nothing to start from."
     if (config.start is None) != (start is None):
-        raise TrainingError(f"{config.label}: config.start is {config.start!r}, and the folder to start from {str(start)!r}; both or none are needed")
+        raise TrainingError(
+            f"{config.label}: config.start is {config.start!r}, and the folder to start from {str(start)!r}; both or none are needed"
+        )
     hash_, weights = read_start(config, start) if start else (None, None)
     platform = f"torch {torch.__version__} on {device.type}" + (f", {group.size} processes" if group.size > 1 else "")
     code, data = code_hash(config), _content(store)
@@ -265,7 +331,9 @@ def _told_of_memory(config: RunConfig):
         if not is_short_of_memory(error):
             raise
         o = config.optim
-        raise TrainingError(f"{config.label} (seed {config.seed}): not enough memory for {o.batch_size // o.accumulate} clips at once with model.width {config.model.width}. A larger optim.accumulate cuts each batch of {o.batch_size} into more passes; a smaller optim.batch_size, model.width or input.frames takes less, too. What was saved stays") from None
+        raise TrainingError(
+            f"{config.label} (seed {config.seed}): not enough memory for {o.batch_size // o.accumulate} clips at once with network.width {config.network.width}. A larger optim.accumulate cuts each batch of {o.batch_size} into more passes; a smaller optim.batch_size, network.width or input.frames takes less, too. What was saved stays"
+        ) from None
 
 
 def train(
@@ -277,7 +345,11 @@ def train(
     start=None,  # folder of the finished training that config.start names
 ) -> dict:  # metrics.json
     "Train, or go on training, and score the test set. Raises `TrainingError`."
-    store, out, device = store if isinstance(store, ClipStore) else ClipStore.open(store), Path(out), find_device(device)
+    store, out, device = (
+        store if isinstance(store, ClipStore) else ClipStore.open(store),
+        Path(out),
+        find_device(device),
+    )
     group = join_group(device)
     origins, weights = identify(config, store, device, start, group)
     with _told_of_memory(config), nullcontext() if group.rank else locked(out):
@@ -301,7 +373,16 @@ def _content(store: ClipStore) -> str:
     return hashlib.sha256("".join(file["sha256"] for file in store.meta["files"].values()).encode()).hexdigest()
 
 
-def _train(config: RunConfig, store: ClipStore, out: Path, device: torch.device, group: Group, weights, origins: dict, progress: bool) -> dict:
+def _train(
+    config: RunConfig,
+    store: ClipStore,
+    out: Path,
+    device: torch.device,
+    group: Group,
+    weights,
+    origins: dict,
+    progress: bool,
+) -> dict:
     "`train`, once the folder is ours."
     mark, chief = origins["fingerprint"], group.rank == 0
     done = finished(out, mark)
@@ -344,7 +425,10 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
     if saved:
         print(f"{name}: goes on after epoch {saved[0]}", flush=True)
     elif others := other_checkpoints(out, mark):
-        print(f"{name}: begins anew; {others[0]} is of another configuration, code or data, and stays until this training is finished", flush=True)
+        print(
+            f"{name}: begins anew; {others[0]} is of another configuration, code or data, and stays until this training is finished",
+            flush=True,
+        )
     if (out / "metrics.json").exists():
         print(f"{name}: replaces a finished training of another configuration, code or data", flush=True)
     for file in ("metrics.json", "scores.npz"):
@@ -364,13 +448,23 @@ def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: 
     test, metrics = job.parts["test"], None
     if job.group.rank == 0:
         if _edited(job.config, origins["code"]):
-            print(f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this training began. Its result is kept as one of the code that it began with; if the change concerns it, the next `stf train` trains it again", file=sys.stderr, flush=True)
+            print(
+                f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this training began. Its result is kept as one of the code that it began with; if the change concerns it, the next `stf train` trains it again",
+                file=sys.stderr,
+                flush=True,
+            )
         store, n = job.clips.store, len(job.parts["train"])
-        scores = {"logits": logits.numpy(), "labels": store.labels[test.numpy()], "names": np.array([store.names[i] for i in test.tolist()])}
+        scores = {
+            "logits": logits.numpy(),
+            "labels": store.labels[test.numpy()],
+            "names": np.array([store.names[i] for i in test.tolist()]),
+        }
         per_epoch = n // job.config.optim.batch_size * job.config.optim.batch_size
         rate = per_epoch * len(job.history) / max(job.seconds["train"], 1e-9)
         timing = {"seconds": round(sum(job.seconds.values()), 1), "train_clips_per_second": round(rate, 1)}
-        metrics = write_results(out, job.config, job.model.state_dict(), job.best, scores, job.history, origin(device) | timing | origins, n)
+        metrics = write_results(
+            out, job.config, job.model.state_dict(), job.best, scores, job.history, origin(device) | timing | origins, n
+        )
     job.group.gather(0, device)  # nobody leaves before the files are there
     return metrics or finished(out, origins["fingerprint"])["metrics"]
 

@@ -75,10 +75,10 @@ class SyntheticConfig:
         if not 1 <= self.subjects <= most:
             raise ValueError(f"subjects must be 1 to {most} in part {self.part}, got {self.subjects}")
         if not 20 <= self.shortest <= self.longest:
-            raise ValueError(
-                f"frames: expected 20 <= shortest <= longest, got {self.shortest} and {self.longest}"
-            )
-        if not all(0 <= v < math.inf for v in (self.jitter, self.distraction)) or not all(0 <= p <= 1 for p in (self.dropout, self.spurious)):
+            raise ValueError(f"frames: expected 20 <= shortest <= longest, got {self.shortest} and {self.longest}")
+        if not all(0 <= v < math.inf for v in (self.jitter, self.distraction)) or not all(
+            0 <= p <= 1 for p in (self.dropout, self.spurious)
+        ):
             raise ValueError(f"jitter and distraction must be finite and >= 0, dropout and spurious in [0, 1]: {self}")
 
     @property
@@ -245,9 +245,7 @@ def _point(pose: Pose, clock: Clock) -> Truth:
 def _salute(pose: Pose, clock: Clock) -> Truth:
     t, fifth = np.arange(clock.frames), (clock.stop - clock.start) // 5
     start, stop, ramp = clock.start + fifth, clock.stop - fifth, 5 / clock.tempo
-    pose.move(
-        "hands", RIGHT, _smooth((t - start) / ramp) * _smooth((stop - 1 - t) / ramp), [-0.1, 0.42, 0.22]
-    )
+    pose.move("hands", RIGHT, _smooth((t - start) / ramp) * _smooth((stop - 1 - t) / ramp), [-0.1, 0.42, 0.22])
     return [(start, stop, ARM[RIGHT])]
 
 # %% ../../../nbs/reference/06_data.made.actions.ipynb #fa851dfc
@@ -448,9 +446,7 @@ def perform(
     else:
         intervals = [_ONE[kind](poses[0], clock)]
     turns = [turning(1, np.array([turn]))[0] for turn in _turns(towards, len(people))]  # (3, 3) each
-    bodies = _arrange(
-        [body(p, pose) for p, pose in zip(people, poses)], turns, offset, _DISTANCE.get(kind, 0)
-    )
+    bodies = _arrange([body(p, pose) for p, pose in zip(people, poses)], turns, offset, _DISTANCE.get(kind, 0))
     faces = np.stack([turn @ facing(pose) for turn, pose in zip(turns, poses)])
     if action - 1 in _BACKWARDS:
         T = clock.frames

@@ -63,9 +63,7 @@ def _two_bones(
     a: float,  # length of the upper bone
     b: float,  # length of the lower bone
     bend: np.ndarray,  # (T, 3) side to which the middle joint bends; unlike goal - start
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # (T, 3) each: middle joint, end, unit vector across the lower bone
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (T, 3) each: middle joint, end, unit vector across the lower bone
     "Place two bones of fixed length so that their end is as near to a goal as it can be."
     reach = np.linalg.norm(goal - start, axis=1, keepdims=True)  # (T, 1)
     u = (goal - start) / np.maximum(reach, 1e-9)
@@ -204,9 +202,7 @@ def idle(
     "The pose of a person who stands and waits."
     hands = np.array([person.carry, -0.97, 0.08]) + 0.04 * sway(rng, T, 2, 3)
     feet = np.zeros((T, 2, 3))
-    feet += np.concatenate(
-        [rng.uniform(0, 0.08, (2, 1)), np.zeros((2, 1)), rng.uniform(-0.06, 0.06, (2, 1))], 1
-    )
+    feet += np.concatenate([rng.uniform(0, 0.08, (2, 1)), np.zeros((2, 1)), rng.uniform(-0.06, 0.06, (2, 1))], 1)
     return Pose(
         shift=0.012 * sway(rng, T, 3) * [1.5, 0, 1] + [0, -0.01, 0],
         trunk=np.array([0.03, 0.02, 0.05]) * sway(rng, T, 3) + [person.stoop, 0, 0],

@@ -110,9 +110,7 @@ def make_synthetic(
 ) -> int:  # number of clips
     "Make the data set. An interrupted call leaves nothing under the final name."
     with new_folder(folder) as part:
-        made = run_tasks(
-            partial(_make, folder=str(part), config=config), performances(config), progress, workers
-        )
+        made = run_tasks(partial(_make, folder=str(part), config=config), performances(config), progress, workers)
         lines = sorted(line for lines in made for line in lines)  # a line starts with its name
         (part / "truth.jsonl").write_text("\n".join(lines) + "\n")
         (part / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")

@@ -50,10 +50,11 @@ class KineticsConfig:
 
     def __post_init__(self):
         if self.train < 1 or self.val < 1:
-            raise ValueError(
-                f"train and val are numbers of people, at least 1 each; got {self.train} and {self.val}"
-            )
-        if not all(0 <= p <= 1 for p in (self.missed, self.lost, self.crowd, self.empty)) or not 0 <= self.noise < math.inf:
+            raise ValueError(f"train and val are numbers of people, at least 1 each; got {self.train} and {self.val}")
+        if (
+            not all(0 <= p <= 1 for p in (self.missed, self.lost, self.crowd, self.empty))
+            or not 0 <= self.noise < math.inf
+        ):
             raise ValueError(f"missed, lost, crowd and empty must lie in [0, 1], noise must be >= 0: {self}")
         self.performances  # refuses what no performance can have
 
@@ -212,15 +213,11 @@ def estimate(
     tall = camera.focal * 1.75 / away[:, :, 1]  # (P, T) heights in the picture
     step = np.diff(xy, axis=1, prepend=xy[:, :1]) * [ASPECT, 1] / tall[..., None, None]
     speed = np.linalg.norm(step, axis=-1)  # (P, T, 18) body heights a frame
-    score = (
-        _FOUND * _hidden(xy, away, tall) * np.clip(tall / 0.5, 0.5, 1)[..., None] / (1 + (speed / 0.06) ** 2)
-    )
+    score = _FOUND * _hidden(xy, away, tall) * np.clip(tall / 0.5, 0.5, 1)[..., None] / (1 + (speed / 0.06) ** 2)
     score = np.clip(score + 0.06 * noise(rng, (*score.shape, 1))[..., 0], 0.05, 1)
     amount = config.noise * tall[..., None] * (0.5 + 2 * (1 - score))
     xy = xy + amount[..., None] * noise(rng, xy.shape) / [ASPECT, 1]
-    missed = rng.random(score.shape) < config.missed + (1 - config.missed) * np.clip(
-        (0.45 - score) / 0.45, 0, 1
-    )
+    missed = rng.random(score.shape) < config.missed + (1 - config.missed) * np.clip((0.45 - score) / 0.45, 0, 1)
     found = ~missed & ((xy > 0.001) & (xy < 0.999)).all(-1)
     return np.round(xy, 3) * found[..., None], np.round(score, 3) * found
 
@@ -271,9 +268,7 @@ def film(
         data[: len(who), t, :, :2], data[: len(who), t, :, 2] = xy[who, t], score[who, t]
         found[: len(who), t] = True
     name = f"A{p.action:03d}P{p.subject:03d}R{p.replication:03d}"
-    recording = Recording(
-        name, data[..., :2].copy(), found, OPENPOSE, p.action - 1, confidence=data[..., 2].copy()
-    )
+    recording = Recording(name, data[..., :2].copy(), found, OPENPOSE, p.action - 1, confidence=data[..., 2].copy())
     return recording, listed, int(rng.random() < 0.9)
 
 # %% ../../../nbs/reference/09_data.made.kinetics.ipynb #dc555163
@@ -318,9 +313,7 @@ def make_synthkinetics(
         for name in ("train", "val"):
             (part / f"kinetics_{name}").mkdir()
         work = partial(_film_to, folder=str(part), config=config)
-        made = sorted(
-            run_tasks(work, performances(config.performances), progress, workers), key=lambda video: video[1]
-        )
+        made = sorted(run_tasks(work, performances(config.performances), progress, workers), key=lambda video: video[1])
         for name in ("train", "val"):
             labels = {video: label for where, video, label, _ in made if where == name}
             (part / f"kinetics_{name}_label.json").write_text(json.dumps(labels, indent=1) + "\n")

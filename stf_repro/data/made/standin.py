@@ -125,9 +125,7 @@ def standin_bodies(
     rng = generator(config.seed, 23, at["setup"], at["subject"], at["replication"], at["action"])
     T = draw_length(rng)
     people = _performers(rng, at, T, config.seed)
-    rng = generator(
-        config.seed, 24, at["setup"], at["subject"], at["replication"], at["action"], at["camera"]
-    )
+    rng = generator(config.seed, 24, at["setup"], at["subject"], at["replication"], at["action"], at["camera"])
     R = turning(1, np.array([-_ANGLE[at["camera"]]]))[0]
     away, high = 2.5 + 0.2 * (at["setup"] * 7 % 9), 0.9 + 0.1 * (at["setup"] * 5 % 8)
     bodies = people @ R.T + [0, -high, away] + 0.004 * rng.standard_normal(people.shape)
@@ -202,9 +200,7 @@ def _pixels(bodies: np.ndarray) -> np.ndarray:
 def _orientations(bodies: np.ndarray) -> np.ndarray:
     "Unit quaternions for joints (M, T, 25, 3): they follow how far a joint is from where it began."
     base = np.cos(np.arange(100).reshape(25, 4) * 2.4)  # some direction for each joint
-    q = np.repeat(
-        (base / np.linalg.norm(base, axis=1, keepdims=True))[None, None], bodies.shape[1], 1
-    )  # (1, T, 25, 4)
+    q = np.repeat((base / np.linalg.norm(base, axis=1, keepdims=True))[None, None], bodies.shape[1], 1)  # (1, T, 25, 4)
     q = np.repeat(q, len(bodies), 0)
     q[..., 1:] += 0.6 * (bodies - bodies[:, :1])
     return q / np.sqrt((q * q).sum(-1, keepdims=True))
@@ -244,9 +240,7 @@ def format_standin(
     return out.tobytes().translate(None, b"\0")
 
 # %% ../../../nbs/reference/09_data.made.standin.ipynb #048b34e4
-STAND_IN = (
-    b"STAND-IN, made by stf_repro: this is not NTU RGB+D, and no result on it is a result on NTU RGB+D."
-)
+STAND_IN = b"STAND-IN, made by stf_repro: this is not NTU RGB+D, and no result on it is a result on NTU RGB+D."
 ARCHIVES = (  # name, folder inside, set-ups
     ("nturgbd_skeletons_s001_to_s017.zip", "nturgb+d_skeletons", range(1, 18)),
     ("nturgbd_skeletons_s018_to_s032.zip", "nturgb+d_skeletons120", range(18, 33)),
@@ -258,9 +252,7 @@ def _pack(task: tuple[list[str], StandinConfig]) -> list[tuple[int, int, bytes]]
     names, config = task
     packed = []
     for name in names:
-        text = format_standin(
-            *standin_bodies(name, config), 72057594037931101 + zlib.crc32(name.encode()) % 100_000
-        )
+        text = format_standin(*standin_bodies(name, config), 72057594037931101 + zlib.crc32(name.encode()) % 100_000)
         squeeze = zlib.compressobj(1, zlib.DEFLATED, -15)
         packed.append((zlib.crc32(text), len(text), squeeze.compress(text) + squeeze.flush()))
     return packed
@@ -310,19 +302,13 @@ def _refuse_foreign(folder: Path) -> None:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (path.name == _MARK and path.is_file()) or is_companion(path.name):
             continue
-        ours = (
-            path.name in [name for name, *_ in ARCHIVES]
-            and path.is_file()
-            and path.stat().st_size > len(STAND_IN)
-        )
+        ours = path.name in [name for name, *_ in ARCHIVES] and path.is_file() and path.stat().st_size > len(STAND_IN)
         if ours:
             with open(path, "rb") as file:
                 file.seek(-len(STAND_IN), 2)
                 ours = file.read() == STAND_IN
         if not ours:
-            raise FileExistsError(
-                f"{path} is no stand-in and is left as it is: choose another folder for the stand-in"
-            )
+            raise FileExistsError(f"{path} is no stand-in and is left as it is: choose another folder for the stand-in")
 
 # %% ../../../nbs/reference/09_data.made.standin.ipynb #82223211
 def _plan(names: list[str], config: StandinConfig) -> list[tuple[str, str, list[str]]]:

@@ -219,7 +219,14 @@ class Collapse(torch.autograd.Function):
         gbias = torch.zeros_like(bias)
         if torch.is_grad_enabled():
             arguments = z, gamma, beta, weight
-            return *differentiable_again(lambda *a: collapse_plain(*a, share, eps), arguments, g, asked_for(ctx, arguments)), gbias, None, None
+            return (
+                *differentiable_again(
+                    lambda *a: collapse_plain(*a, share, eps), arguments, g, asked_for(ctx, arguments)
+                ),
+                gbias,
+                None,
+                None,
+            )
         (w, _, _, B, m), g = z.shape, g.reshape(-1, g.shape[-1])
         scale, shift = _wide(gamma * inv, B), _wide(beta - mean * gamma * inv, B)
         flat, gweight = z.view(w, -1, B * m), torch.empty_like(weight)
@@ -263,7 +270,10 @@ def dilated(
     back = lambda t: t.permute(0, 2, 3, 1)
     if c > 4:
         parts = h.split(c, -1)
-        return [back(F.conv2d(image(x), w, b, stride, v.padding, v.dilation)) for x, w, b, v in zip(parts, weights, biases, convs)]
+        return [
+            back(F.conv2d(image(x), w, b, stride, v.padding, v.dilation))
+            for x, w, b, v in zip(parts, weights, biases, convs)
+        ]
     dense = h.new_zeros(4 * c, 4 * c, 9)
     for i, w in enumerate(weights):  # taps at 4 - d, 4, 4 + d
         dense[i * c : (i + 1) * c, i * c : (i + 1) * c, 3 - i : 6 + i : i + 1] = w.squeeze(3)

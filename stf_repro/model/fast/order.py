@@ -113,7 +113,9 @@ def differentiable_again(
 ) -> list[Tensor | None]:
     "Derivatives of plain(*arguments) that can be differentiated again."
     own = [None if t is None else t.view_as(t) for t in arguments]
-    found = iter(torch.autograd.grad(plain(*own), [t for t, wanted in zip(own, asked) if wanted], grad, create_graph=True))
+    found = iter(
+        torch.autograd.grad(plain(*own), [t for t, wanted in zip(own, asked) if wanted], grad, create_graph=True)
+    )
     return [next(found) if wanted else None for wanted in asked]
 
 
@@ -158,7 +160,9 @@ def _graph_forward(x: Tensor, weight: Tensor, A: Tensor, own: Tensor | None, str
     return out
 
 
-def _graph_backward(g: Tensor, x: Tensor, weight: Tensor, A: Tensor, own: Tensor | None, stride: int, asked: Sequence[bool]):
+def _graph_backward(
+    g: Tensor, x: Tensor, weight: Tensor, A: Tensor, own: Tensor | None, stride: int, asked: Sequence[bool]
+):
     "Derivatives for those of x, weight, A and own that are asked for, piece by piece; the mixed tensor is made again where one needs it."
     (V, _, B, C), (w, P, _), (K, _, m) = x.shape, A.shape, weight.shape
     gx, gweight, gA, gown = (torch.zeros_like(t) if wanted else None for t, wanted in zip((x, weight, A, own), asked))

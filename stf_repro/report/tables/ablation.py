@@ -17,8 +17,15 @@ from .runs import Run, arm, focus_benchmark, same_seeds, scores_of
 from ..words import words
 
 # %% ../../../nbs/reference/56_report.tables.ablation.ipynb #c76afbc9
-TERM_COLUMNS = {"l_e": "exploration L_e", "l_d": "divergence L_d", "l_gk": "STF modules and adjacency L_Gk", "l_c": "coherence L_c"}
-OURS = {"M5e": ("M5", "M5 with every focus early, element by element")}  # not in the paper -> the row that it changes, and how
+TERM_COLUMNS = {
+    "l_e": "exploration L_e",
+    "l_d": "divergence L_d",
+    "l_gk": "STF modules and adjacency L_Gk",
+    "l_c": "coherence L_c",
+}
+OURS = {
+    "M5e": ("M5", "M5 with every focus early, element by element")
+}  # not in the paper -> the row that it changes, and how
 FACTS = ("dataset", "protocol", "modality", "top1", "delta", "source")  # what is known of a published row
 
 
@@ -48,7 +55,9 @@ def _outline(
         adds = "+ " + ", ".join(new) if new else words(paper["model"])
         rows.append((paper["model"], adds, terms, rows[-1][0] if rows else None, {name: paper[name] for name in FACTS}))
     terms_of = {model: terms for model, _, terms, *_ in rows}
-    return rows + [(model, adds, terms_of[base], base, dict.fromkeys(FACTS, "")) for model, (base, adds) in OURS.items()]
+    return rows + [
+        (model, adds, terms_of[base], base, dict.fromkeys(FACTS, "")) for model, (base, adds) in OURS.items()
+    ]
 
 
 def ablation(
@@ -64,7 +73,19 @@ def ablation(
         if model in arms:
             step, gain = (effect(scores[other], scores[model]) if base else None for other in (base, outline[0][0]))
             best = [run.metrics["top1_best"] for run in arms[model] if "top1_best" in run.metrics]
-            rows.append(AblationRow(model, adds, terms, base, summary(scores[model]), step, gain, float(np.mean(best)) if best else "", paper))
+            rows.append(
+                AblationRow(
+                    model,
+                    adds,
+                    terms,
+                    base,
+                    summary(scores[model]),
+                    step,
+                    gain,
+                    float(np.mean(best)) if best else "",
+                    paper,
+                )
+            )
     return rows, [run for own in arms.values() for run in own]
 
 # %% ../../../nbs/reference/56_report.tables.ablation.ipynb #379c1a12
@@ -75,7 +96,9 @@ def ablation_long(
     "Table 5 with all digits."
     out = []
     for r in rows:
-        row = {"model": r.model, "measured_on": benchmark or NOT_RUN} | {name.split()[-1]: on for name, on in r.terms.items()}
+        row = {"model": r.model, "measured_on": benchmark or NOT_RUN} | {
+            name.split()[-1]: on for name, on in r.terms.items()
+        }
         row |= columns("ours", r.own, Summary) | columns("step", r.step, Effect) | columns("gain", r.gain, Effect)
         out.append(row | {"top1_best_epoch": r.best} | {f"published_{name}": value for name, value in r.paper.items()})
     return pd.DataFrame(out)

@@ -54,7 +54,11 @@ def step_cells(
     value: Effect | None,
 ) -> dict[str, str]:  # one column
     "A difference, with half its 95 % interval."
-    return {f"{name} (± 95 % over trainings and clips)": NOT_RUN if value is None else with_half(value.mean, value.half, "+.2f")}
+    return {
+        f"{name} (± 95 % over trainings and clips)": NOT_RUN
+        if value is None
+        else with_half(value.mean, value.half, "+.2f")
+    }
 
 
 def columns(
@@ -67,7 +71,9 @@ def columns(
     if kind is Effect:
         own = value.values if value else {}
         facts |= {"half": value.half if value else "", "values": tuple(own.values()), "seeds": tuple(own)}
-    plain = lambda v: " ".join(map(str, v)) if isinstance(v, tuple) else "" if isinstance(v, float) and math.isnan(v) else v
+    plain = lambda v: (
+        " ".join(map(str, v)) if isinstance(v, tuple) else "" if isinstance(v, float) and math.isnan(v) else v
+    )
     return {f"{prefix}_{name}": plain(v) for name, v in facts.items()}
 
 

@@ -20,9 +20,18 @@ def verdict(
 ) -> str:  # Markdown
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
-    named = sorted((row for row, c in known.items() if c.shown), key=lambda row: -round(known[row].mean, 9))  # equal to the last bits: in the given order
+    named = sorted(
+        (row for row, c in known.items() if c.shown), key=lambda row: -round(known[row].mean, 9)
+    )  # equal to the last bits: in the given order
     head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and {len(known) / 20:.2f} would do so by luck alone"
-    return head + "".join(f"{':' if i == 0 else ';'} {row} ({with_half(known[row].mean, known[row].half, '+.2f')})" for i, row in enumerate(named)) + "."
+    return (
+        head
+        + "".join(
+            f"{':' if i == 0 else ';'} {row} ({with_half(known[row].mean, known[row].half, '+.2f')})"
+            for i, row in enumerate(named)
+        )
+        + "."
+    )
 
 
 def moves(
@@ -44,7 +53,9 @@ def by_label(
     "The rows of a table of choices. Raises `ValueError` if two share a label, or a run was scored on other clips."
     rows = {label: arm(runs, label, benchmark) for label in dict.fromkeys(run.config["label"] for run in runs)}
     if other := sorted({run.key for run in runs if run.scores.names.tolist() != names}):
-        raise ValueError(f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists what is to be trained again")
+        raise ValueError(
+            f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists what is to be trained again"
+        )
     return {label: own for label, own in rows.items() if own}
 
 

@@ -46,7 +46,9 @@ def comparison_published(
     rows = []
     for method, of_method in published.groupby("method", sort=False):
         first = of_method.iloc[0]
-        rows.append({"method": method, "venue": f"{first.venue} {first.year}"} | {h: cells.get((method, h), "-") for h in heads})
+        rows.append(
+            {"method": method, "venue": f"{first.venue} {first.year}"} | {h: cells.get((method, h), "-") for h in heads}
+        )
     return pd.DataFrame(rows)
 
 # %% ../../../nbs/reference/54_report.tables.comparison.ipynb #1994b372
@@ -85,7 +87,14 @@ def comparison(
     names, rows = {"M1": "MS-G3D (code)", "M5": "STF"}, []
     known = {(r.method, r.dataset, r.protocol, r.modality): published_cell(r) for r in published.itertuples()}
     benchmarks = {(d, p): counterpart(runs, d, p) for d, p in SETTINGS}
-    arms = same_seeds({(label, b, m): arm(runs, label, b, m) for b in benchmarks.values() for label in names for m in ("joint", "bone")})
+    arms = same_seeds(
+        {
+            (label, b, m): arm(runs, label, b, m)
+            for b in benchmarks.values()
+            for label in names
+            for m in ("joint", "bone")
+        }
+    )
     for (d, p), benchmark in benchmarks.items():
         for m in MODALITIES:
             paper = {label: known.get((name, d, p, m), "-") for label, name in names.items()}
@@ -101,7 +110,11 @@ def comparison_table(rows: list[Row]) -> pd.DataFrame:
         own = {"ours on": words(r.benchmark or NOT_RUN), "ours: MS-G3D": cell(r.msg3d), "ours: STF": cell(r.stf)}
         test = step_cells("STF minus MS-G3D", r.step)
         n = {"test clips": r.stf.clips if r.stf else NOT_RUN}
-        paper = {"published on": words(r.dataset, r.protocol), "published: MS-G3D (code)": r.paper["M1"], "published: STF": r.paper["M5"]}
+        paper = {
+            "published on": words(r.dataset, r.protocol),
+            "published: MS-G3D (code)": r.paper["M1"],
+            "published: STF": r.paper["M5"],
+        }
         out.append({"input": words(r.modality)} | own | test | n | paper)
     return pd.DataFrame(out)
 

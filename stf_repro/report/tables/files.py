@@ -54,11 +54,13 @@ def provenance(
     if not runs:
         return f"Profile `{profile}`: no run is finished. `dvc repro` trains them.\n"
     config = [run.config for run in runs]
-    full = all(c["model"]["width"] >= FULL_SIZE["width"] for c in config)
+    full = all(c["network"]["width"] >= FULL_SIZE["width"] for c in config)
     lines = {
         "profile": f"`{profile}`",
-        "data": _same(words(c["benchmark"]) for c in config) + (" (synthetic: made by this project, no real data)" if all(is_made(c["benchmark"]) for c in config) else ""),
-        "network": _same(_size(c["model"]) for c in config) + ("" if full else f" (reduced; the paper's: {_size(FULL_SIZE)})"),
+        "data": _same(words(c["benchmark"]) for c in config)
+        + (" (synthetic: made by this project, no real data)" if all(is_made(c["benchmark"]) for c in config) else ""),
+        "network": _same(_size(c["network"]) for c in config)
+        + ("" if full else f" (reduced; the paper's: {_size(FULL_SIZE)})"),
         "input": _same(_input(c["input"]) for c in config),
         "epochs": _same(c["optim"]["epochs"] for c in config),
         "seeds": seeds_text(runs),
@@ -106,7 +108,13 @@ def latex(
 ) -> str:  # needs \usepackage{booktabs}
     "The same for a paper; every special character is escaped."
     text = table.astype(str).to_latex(index=False, escape=True, column_format="l" * len(table.columns))
-    return text.replace("±", r"$\pm$").replace("‡", r"\ddag{}").replace("†", r"\dag{}").replace("−", "$-$").replace("×", r"$\times$")
+    return (
+        text.replace("±", r"$\pm$")
+        .replace("‡", r"\ddag{}")
+        .replace("†", r"\dag{}")
+        .replace("−", "$-$")
+        .replace("×", r"$\times$")
+    )
 
 
 def write_table(
@@ -121,6 +129,8 @@ def write_table(
     write_atomic(out / "table.csv", csv.to_csv(index=False, lineterminator="\n").encode())
     text = "\n".join(f"**{caption}**\n\n{markdown(table)}" for caption, table in parts.items()) + f"\n{footer}"
     write_atomic(out / "table.md", text.encode())
-    tex = "\n".join(f"% {caption}\n{latex(table)}" for caption, table in parts.items()) + "".join(f"% {line}\n" for line in footer.splitlines())
+    tex = "\n".join(f"% {caption}\n{latex(table)}" for caption, table in parts.items()) + "".join(
+        f"% {line}\n" for line in footer.splitlines()
+    )
     write_atomic(out / "table.tex", tex.encode())
     return text

@@ -40,7 +40,9 @@ def read_runs(
     for table in tables:
         for path in sorted((Path(root) / "runs" / profile / table).glob("*/**/seed-*/metrics.json")):
             folder = path.parent
-            config, record, metrics = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "record", "metrics"))
+            config, record, metrics = (
+                json.loads((folder / f"{name}.json").read_text()) for name in ("config", "record", "metrics")
+            )
             key = folder.relative_to(Path(root) / "runs" / profile / table).parts[0]
             runs.append(Run(key, config["seed"], folder, config, metrics, record, read_scores(folder / "scores.npz")))
     return sorted(runs, key=lambda r: (tables.index(r.config["group"]), r.key, r.config["benchmark"], r.seed))
@@ -55,11 +57,17 @@ def arm(
 ) -> list[Run]:  # one a seed
     "The repetitions of one setting."
     wanted = (label, benchmark, modality, percent)
-    own = [r for r in runs if (r.config["label"], r.config["benchmark"], r.config["input"]["modality"], r.config.get("percent")) == wanted]
+    own = [
+        r
+        for r in runs
+        if (r.config["label"], r.config["benchmark"], r.config["input"]["modality"], r.config.get("percent")) == wanted
+    ]
     settings = {json.dumps({k: v for k, v in r.config.items() if k != "seed"}, sort_keys=True) for r in own}
     if len(settings) > 1 or len({r.seed for r in own}) < len(own):
         where = ", ".join(str(Path(*r.folder.parts[-2:])) for r in own)
-        raise ValueError(f"{where} share a label but are no repetitions over seeds; remove the folder of the one that is out of date")
+        raise ValueError(
+            f"{where} share a label but are no repetitions over seeds; remove the folder of the one that is out of date"
+        )
     return own
 
 
@@ -84,10 +92,27 @@ def invent(
     rng = np.random.default_rng([len(label), ord(label[-1]), seed, len(benchmark), len(modality)])
     labels = np.arange(n) % classes
     logits = rng.normal(size=(n, classes)) + push * np.eye(classes)[labels]  # (n, classes)
-    config = {"group": "main", "label": label, "seed": seed, "source": benchmark.split("-")[0], "benchmark": benchmark, "percent": None, "start": None}
-    config["model"] = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
-    config |= {"input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality}, "optim": {"epochs": 8}} | extra
-    record = {"seconds": 1.0, "hardware": "none", "versions": {"torch": "-"}, "commit": "invented", "uncommitted_changes": False}
+    config = {
+        "group": "main",
+        "label": label,
+        "seed": seed,
+        "source": benchmark.split("-")[0],
+        "benchmark": benchmark,
+        "percent": None,
+        "start": None,
+    }
+    config["network"] = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
+    config |= {
+        "input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality},
+        "optim": {"epochs": 8},
+    } | extra
+    record = {
+        "seconds": 1.0,
+        "hardware": "none",
+        "versions": {"torch": "-"},
+        "commit": "invented",
+        "uncommitted_changes": False,
+    }
     folder, scores = Path(f"runs/x/main/{label}-invented/seed-{seed}"), Scores(logits, labels, np.arange(n).astype(str))
     return Run(f"{label}-invented", seed, folder, config, {}, record, scores)
 
@@ -100,8 +125,12 @@ def same_seeds(
     shared = set.intersection(*there.values()) if there else set()
     if there and not shared:
         has = "; ".join(f"{arms[key][0].key} has {', '.join(map(str, sorted(seeds)))}" for key, seeds in there.items())
-        raise ValueError(f"these runs have no seed in common, so they cannot stand beside each other: {has}. `stf runs` lists what is still to be trained")
-    return {key: sorted((run for run in own if run.seed in shared), key=lambda run: run.seed) for key, own in arms.items()}
+        raise ValueError(
+            f"these runs have no seed in common, so they cannot stand beside each other: {has}. `stf runs` lists what is still to be trained"
+        )
+    return {
+        key: sorted((run for run in own if run.seed in shared), key=lambda run: run.seed) for key, own in arms.items()
+    }
 
 
 def seeds_text(
@@ -143,7 +172,9 @@ def counterpart(
     "The benchmark of these runs that stands for a column of the paper."
     found = sorted({r.config["benchmark"] for r in runs if setting(r.config["benchmark"]) == (dataset, protocol)})
     if len(found) > 1:
-        raise ValueError(f"these runs hold two data sets for {dataset} {protocol}: {', '.join(found)}; a table shows one")
+        raise ValueError(
+            f"these runs hold two data sets for {dataset} {protocol}: {', '.join(found)}; a table shows one"
+        )
     return found[0] if found else None
 
 
@@ -163,5 +194,7 @@ def needed(
     benchmark = focus_benchmark(runs)
     arms = {label: arm(runs, label, benchmark) for label in dict.fromkeys((*beside, *labels))}
     if lacking := [label for label in labels if not arms[label]]:
-        raise ValueError(f"there is no finished run of {', '.join(lacking)}{f' on {benchmark}' if benchmark else ''}; `stf runs` lists what is still to be trained")
+        raise ValueError(
+            f"there is no finished run of {', '.join(lacking)}{f' on {benchmark}' if benchmark else ''}; `stf runs` lists what is still to be trained"
+        )
     return benchmark, same_seeds(arms)

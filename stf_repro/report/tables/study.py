@@ -30,7 +30,9 @@ class Row(NamedTuple):
 
     def __str__(self):
         share = "" if self.percent == 100 else f", {self.percent:g} % of the clips"
-        return self.label + {"joint": "", "bone": ", bones", "joint and bone": ", joints and bones"}[self.modality] + share
+        return (
+            self.label + {"joint": "", "bone": ", bones", "joint and bone": ", joints and bones"}[self.modality] + share
+        )
 
 
 Trainings = dict[tuple[str, int], Scores]  # by fold (a benchmark) and seed
@@ -42,13 +44,17 @@ def collect(
 ) -> dict[Row, Trainings]:
     "The scores of all runs, by row. Raises `ValueError` if two runs are the same training, or if a needed row was not trained."
     if missing := [label for label in needed if label not in {run.config["label"] for run in runs}]:
-        raise ValueError(f"there is no finished run of {' and '.join(missing)}; `stf runs` lists what is still to be trained")
+        raise ValueError(
+            f"there is no finished run of {' and '.join(missing)}; `stf runs` lists what is still to be trained"
+        )
     rows: dict[Row, Trainings] = {}
     for run in runs:
         row = Row(run.config["label"], run.config["input"]["modality"], run.config.get("percent") or 100.0)
         place = run.config["benchmark"], run.seed
         if place in rows.setdefault(row, {}):
-            raise ValueError(f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; remove the one that is out of date")
+            raise ValueError(
+                f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; remove the one that is out of date"
+            )
         rows[row][place] = run.scores
     return rows
 
@@ -69,10 +75,21 @@ def study_long(
     rows: dict[Row, Trainings],
 ) -> pd.DataFrame:  # one line per training
     "Every training of a study: its row, fold, seed, number of test clips and accuracy in percent."
-    return pd.DataFrame([
-        {"label": row.label, "modality": row.modality, "percent": row.percent, "fold": fold, "seed": seed, "clips": len(scores.labels), "top1": 100 * float(correct(scores).mean())}
-        for row, trainings in rows.items() for (fold, seed), scores in trainings.items()
-    ])
+    return pd.DataFrame(
+        [
+            {
+                "label": row.label,
+                "modality": row.modality,
+                "percent": row.percent,
+                "fold": fold,
+                "seed": seed,
+                "clips": len(scores.labels),
+                "top1": 100 * float(correct(scores).mean()),
+            }
+            for row, trainings in rows.items()
+            for (fold, seed), scores in trainings.items()
+        ]
+    )
 
 
 def against(
@@ -81,7 +98,9 @@ def against(
     base: str = "M1",  # label of the row that the others are compared with
 ) -> dict[Row, Effect]:  # without the rows of `base` and those that have no pair
     "The difference of each row to the base that reads the same."
-    found = {row: measure(rows.get(row._replace(label=base), {}), own) for row, own in rows.items() if row.label != base}
+    found = {
+        row: measure(rows.get(row._replace(label=base), {}), own) for row, own in rows.items() if row.label != base
+    }
     return {row: e for row, e in found.items() if e}
 
 # %% ../../../nbs/reference/56_report.tables.study.ipynb #d5f9a7e4
@@ -118,8 +137,14 @@ def study_table(
         step = steps.get(row)
         line = {"row": str(row._replace(label=names.get(row.label, row.label))), "trainings": len(own)}
         line |= {"top-1 (%)": f"{np.mean(tops):.2f}", "from .. to": f"{min(tops):.1f} .. {max(tops):.1f}"}
-        line |= {"minus MS-G3D (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "", "verdict": e.verdict(step) if e else ""}
-        line |= {"shown four times in five from": f"{e.detectable():.1f}" if e and e.error == e.error else "", "published on NTU 60": f"{step:+.2f}" if e and step else ""}
+        line |= {
+            "minus MS-G3D (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "",
+            "verdict": e.verdict(step) if e else "",
+        }
+        line |= {
+            "shown four times in five from": f"{e.detectable():.1f}" if e and e.error == e.error else "",
+            "published on NTU 60": f"{step:+.2f}" if e and step else "",
+        }
         line |= {"probability of more": probability(e.beyond(step)) if e and step and e.error == e.error else ""}
         table.append(line)
     return pd.DataFrame(table)
@@ -155,13 +180,19 @@ def pooled_table(
 ) -> pd.DataFrame:
     "The pooled rows for people."
     interval = lambda e: f"{math.exp(e.mean):.2f} [{math.exp(e.low):.2f}, {math.exp(e.high):.2f}]"
-    return pd.DataFrame([
-        {"row": str(row._replace(label=names.get(row.label, row.label))), "sets": len(p.sets)}
-        | {"points, fixed effect": f"{p.fixed.mean:+.2f} [{p.fixed.low:+z.2f}, {p.fixed.high:+z.2f}]", "verdict": p.fixed.verdict(), "p": probability(p.fixed.p)}
-        | {"points, sets drawn": f"{p.drawn.mean:+.2f} [{p.drawn.low:+z.2f}, {p.drawn.high:+z.2f}]"}
-        | {"odds ratio, fixed": interval(p.ratio), "odds ratio, sets drawn": interval(p.ratio_drawn)}
-        for row, p in rows.items()
-    ])
+    return pd.DataFrame(
+        [
+            {"row": str(row._replace(label=names.get(row.label, row.label))), "sets": len(p.sets)}
+            | {
+                "points, fixed effect": f"{p.fixed.mean:+.2f} [{p.fixed.low:+z.2f}, {p.fixed.high:+z.2f}]",
+                "verdict": p.fixed.verdict(),
+                "p": probability(p.fixed.p),
+            }
+            | {"points, sets drawn": f"{p.drawn.mean:+.2f} [{p.drawn.low:+z.2f}, {p.drawn.high:+z.2f}]"}
+            | {"odds ratio, fixed": interval(p.ratio), "odds ratio, sets drawn": interval(p.ratio_drawn)}
+            for row, p in rows.items()
+        ]
+    )
 
 # %% ../../../nbs/reference/56_report.tables.study.ipynb #80769a1e
 def said(
@@ -185,9 +216,21 @@ def by_class(
     for label in sorted({int(label) for place in places for label in first[place].labels}):
         own = {place: first[place].labels == label for place in places if (first[place].labels == label).any()}
         hits = [{place: 100.0 * correct(of[place])[mask] for place, mask in own.items()} for of in (first, second)]
-        e = crossed({place: hits[1][place] - hits[0][place] for place in own}, {place[0]: first[place].names[mask] for place, mask in own.items()})
+        e = crossed(
+            {place: hits[1][place] - hits[0][place] for place in own},
+            {place[0]: first[place].names[mask] for place, mask in own.items()},
+        )
         means = [float(np.mean([h.mean() for h in of.values()])) for of in hits]
-        lines.append({"label": label, "clips": np.mean([mask.sum() for mask in own.values()]), "first": means[0], "second": means[1], "change": e.mean, "half": e.half})
+        lines.append(
+            {
+                "label": label,
+                "clips": np.mean([mask.sum() for mask in own.values()]),
+                "first": means[0],
+                "second": means[1],
+                "change": e.mean,
+                "half": e.half,
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -196,8 +239,20 @@ def effects_long(
     ratios: dict[Row, Effect],  # from `against(rows, odds)`
 ) -> pd.DataFrame:  # one line per row
     "The effects with all digits, for effects.csv: what the front page reads."
-    numbers = lambda e, prefix="": {f"{prefix}{name}": getattr(e, name) for name in ("mean", "half", "error", "freedom")}
-    return pd.DataFrame([row._asdict() | {"pairs": len(e.values)} | numbers(e) | {"trainings": e.trainings, "clips": e.clips, "p": e.p, "detectable": e.detectable()} | numbers(ratios[row], "odds_") | {"said": said(e)} for row, e in effects.items()])
+    numbers = lambda e, prefix="": {
+        f"{prefix}{name}": getattr(e, name) for name in ("mean", "half", "error", "freedom")
+    }
+    return pd.DataFrame(
+        [
+            row._asdict()
+            | {"pairs": len(e.values)}
+            | numbers(e)
+            | {"trainings": e.trainings, "clips": e.clips, "p": e.p, "detectable": e.detectable()}
+            | numbers(ratios[row], "odds_")
+            | {"said": said(e)}
+            for row, e in effects.items()
+        ]
+    )
 
 # %% ../../../nbs/reference/56_report.tables.study.ipynb #5eb83bec
 def search_table(
@@ -206,9 +261,14 @@ def search_table(
     "Every setting that was tried: its trainings and its mean on held-out clips in percent. Raises `ValueError` if there is none."
     if trainings.empty:
         raise ValueError("there is no finished run of MS-G3D here; `stf runs` lists what is still to be trained")
-    lines = [{"setting": setting, "what": own.what.iloc[0], "frames": own.frames.iloc[0], "values": own.top1.tolist()} for setting, own in trainings.groupby("setting", sort=False)]
+    lines = [
+        {"setting": setting, "what": own.what.iloc[0], "frames": own.frames.iloc[0], "values": own.top1.tolist()}
+        for setting, own in trainings.groupby("setting", sort=False)
+    ]
     table = pd.DataFrame(lines)
-    return table.assign(trainings=table["values"].map(len), mean=table["values"].map(np.mean)).sort_values("mean", ascending=False, ignore_index=True)
+    return table.assign(trainings=table["values"].map(len), mean=table["values"].map(np.mean)).sort_values(
+        "mean", ascending=False, ignore_index=True
+    )
 
 
 def choose(

@@ -25,18 +25,27 @@ def transfer(
     "Table 3."
     benchmark = counterpart(runs, "NTU120", "xsub") or next((r.config["benchmark"] for r in runs), None)
     tuned = {"last": runs, "all": main}  # which layers
-    arms = same_seeds({(label, layers): arm(of, label, benchmark) for label in ("M1", "M5") for layers, of in tuned.items()})
+    arms = same_seeds(
+        {(label, layers): arm(of, label, benchmark) for label in ("M1", "M5") for layers, of in tuned.items()}
+    )
     scores = {key: scores_of(own) for key, own in arms.items()}
     step, people, machine = effect(scores["M1", "last"], scores["M5", "last"]), [], []
     for r in published.itertuples():
         label = PAIR[r.method]
         own, full = (summary(scores[label, layers]) for layers in tuned)
         gain = step if label == "M5" else None
-        row = {"method": r.method, f"ours on {words(benchmark or NOT_RUN)}: last layer": cell(own), "ours: all layers": cell(full)}
+        row = {
+            "method": r.method,
+            f"ours on {words(benchmark or NOT_RUN)}: last layer": cell(own),
+            "ours: all layers": cell(full),
+        }
         steps = step_cells("gain of STF", gain)
         paper = {f"published on {words(r.test_dataset)}: last layer": r.top1, "published gain": r.delta}
         people.append(row | (steps if label == "M5" else dict.fromkeys(steps, "")) | paper)
-        paper = {f"published_{name}": getattr(r, name) for name in ("train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source")}
+        paper = {
+            f"published_{name}": getattr(r, name)
+            for name in ("train_dataset", "tuned_part", "test_dataset", "top1", "delta", "source")
+        }
         ours = columns("ours", own, Summary) | columns("full", full, Summary) | columns("step", gain, Effect)
         machine.append({"method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
     return pd.DataFrame(people), pd.DataFrame(machine), [run for own in arms.values() for run in own]
@@ -49,15 +58,29 @@ def scarce(
     "Table 4."
     benchmark, people, machine = focus_benchmark(runs), [], []
     shares = {percent: None if percent == "100" else int(percent) for percent in published.percent.unique()}
-    arms = same_seeds({(percent, label): arm(runs, label, benchmark, percent=share) for percent, share in shares.items() for label in ("M1", "M5")})
+    arms = same_seeds(
+        {
+            (percent, label): arm(runs, label, benchmark, percent=share)
+            for percent, share in shares.items()
+            for label in ("M1", "M5")
+        }
+    )
     scores = {key: scores_of(own) for key, own in arms.items()}
     for percent, of_percent in published.groupby("percent", sort=False):
-        epochs = dict.fromkeys(str(run.config["optim"]["epochs"]) for label in ("M1", "M5") for run in arms[percent, label])
-        step, row = effect(scores[percent, "M1"], scores[percent, "M5"]), {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}
+        epochs = dict.fromkeys(
+            str(run.config["optim"]["epochs"]) for label in ("M1", "M5") for run in arms[percent, label]
+        )
+        step, row = (
+            effect(scores[percent, "M1"], scores[percent, "M5"]),
+            {"training clips": f"{percent} %", "epochs": " and ".join(epochs)},
+        )
         for r in of_percent.itertuples():
             own, gain = summary(scores[percent, PAIR[r.method]]), step if PAIR[r.method] == "M5" else None
             row[f"ours on {words(benchmark or NOT_RUN)}: {words(PAIR[r.method])}"] = cell(own)
-            paper = {f"published_{name}": getattr(r, name) for name in ("train_sequences", "dataset", "protocol", "modality", "top1", "gain", "source")}
+            paper = {
+                f"published_{name}": getattr(r, name)
+                for name in ("train_sequences", "dataset", "protocol", "modality", "top1", "gain", "source")
+            }
             ours = columns("ours", own, Summary) | columns("step", gain, Effect)
             machine.append({"percent": percent, "method": r.method, "measured_on": benchmark or NOT_RUN} | ours | paper)
         row |= step_cells("gain of STF", step)
