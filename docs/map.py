@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "book": "Chapters, to be read in order. They export nothing.",
     "reference": "The source of the package, one page a module, from what is at the bottom to the command line.",
-    "networks": "A page for each network, written from its paper.",
+    "networks": "A page for each network: written from its paper, or ours.",
     "appendix": "Cheaper passes, other readings, and the measurements that defaults rest on.",
     "results": "One page a table or figure; `stf render` executes them into `results/`.",
     "benchmarks": "Time and memory, measured by hand on an idle machine.",

@@ -51,7 +51,7 @@ class FeatureMap:
 
     name: str
     channels: int  # C
-    stride: int = 1  # frames of the clip for one of the map
+    stride: int = 1  # frames of the clip for one of the map, which has ceil(T / stride)
     stage: int = 0  # which of the network's stages reads it
 
 
