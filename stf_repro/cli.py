@@ -789,7 +789,7 @@ def _data_commands(commands: _Commands) -> None:
         help="go on without files that cannot be read; they are listed in clips/SOURCE.bad.tsv",
     )
 
-
+# %% ../nbs/reference/60_cli.ipynb #cecc510b
 def _run_commands(commands: _Commands) -> None:
     "From clips to networks and tables."
     p = commands.add(
@@ -843,7 +843,7 @@ def _network_options(p: argparse.ArgumentParser) -> None:
         "--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels"
     )
 
-
+# %% ../nbs/reference/60_cli.ipynb #d0a53576
 def _look_commands(commands: _Commands) -> None:
     "What somebody with a file or a finished run wants to know."
     p = commands.add(
@@ -939,7 +939,7 @@ def _look_commands(commands: _Commands) -> None:
     p.add_argument("run", help="a key of the profile, e.g. stf-xsub60-joint")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
-
+# %% ../nbs/reference/60_cli.ipynb #d4671c39
 def _check_commands(commands: _Commands) -> None:
     "What is there, and what is to be done."
     commands.add(_CHECK, doctor, "what can be run here, and what is missing?", "stf doctor && dvc repro", project=False)

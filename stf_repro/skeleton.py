@@ -158,29 +158,15 @@ _OF_DATA_SETS = (
 )
 
 # %% ../nbs/reference/00_skeleton.ipynb #ebb7f833
+# fmt: off
 _OF_ESTIMATORS = (
     _layout(
         "body25",
         "nose, neck, right shoulder, right elbow, right wrist, left shoulder, left elbow, left wrist, middle of hips, "
         "right hip, right knee, right ankle, left hip, left knee, left ankle, right eye, left eye, right ear, left ear, "
         "left big toe, left small toe, left heel, right big toe, right small toe, right heel",
-        [
-            (0, 1),
-            (2, 1),
-            (3, 2),
-            (4, 3),
-            (5, 1),
-            (6, 5),
-            (7, 6),
-            (8, 1),
-            (9, 8),
-            (10, 9),
-            (11, 10),
-            (12, 8),
-            (13, 12),
-            (14, 13),
-        ]
-        + [(15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
+        [(0, 1), (2, 1), (3, 2), (4, 3), (5, 1), (6, 5), (7, 6), (8, 1), (9, 8), (10, 9), (11, 10)]
+        + [(12, 8), (13, 12), (14, 13), (15, 0), (16, 0), (17, 15), (18, 16), (19, 14), (20, 19), (21, 14), (22, 11), (23, 22), (24, 11)],
         root=1,
     ),
     _layout(
@@ -190,46 +176,23 @@ _OF_ESTIMATORS = (
         "left little finger, right little finger, left index finger, right index finger, left thumb, right thumb, "
         "left hip, right hip, left knee, right knee, left ankle, right ankle, left heel, right heel, left toes, right toes",
         [(1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0)]
-        + [
-            (11, 0),
-            (13, 11),
-            (15, 13),
-            (17, 15),
-            (19, 15),
-            (21, 15),
-            (12, 0),
-            (14, 12),
-            (16, 14),
-            (18, 16),
-            (20, 16),
-            (22, 16),
-        ]
-        + [(23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
+        + [(11, 0), (13, 11), (15, 13), (17, 15), (19, 15), (21, 15), (12, 0), (14, 12), (16, 14), (18, 16)]
+        + [(20, 16), (22, 16), (23, 11), (25, 23), (27, 25), (29, 27), (31, 27), (24, 12), (26, 24), (28, 26), (30, 28), (32, 28)],
         root=0,
     ),
     _layout(
         "halpe26",
-        "nose, left eye, right eye, left ear, right ear, left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist, "
+        "nose, left eye, right eye, left ear, right ear, left shoulder, right shoulder, left elbow, right elbow, "
+        "left wrist, right wrist, "
         "left hip, right hip, left knee, right knee, left ankle, right ankle, head, neck, middle of hips, "
         "left big toe, right big toe, left small toe, right small toe, left heel, right heel",
         [(0, 18), (1, 0), (2, 0), (3, 1), (4, 2), (17, 18), (5, 18), (6, 18), (7, 5), (9, 7), (8, 6), (10, 8), (19, 18)]
-        + [
-            (11, 19),
-            (12, 19),
-            (13, 11),
-            (15, 13),
-            (14, 12),
-            (16, 14),
-            (20, 24),
-            (22, 24),
-            (24, 15),
-            (21, 25),
-            (23, 25),
-            (25, 16),
-        ],
+        + [(11, 19), (12, 19), (13, 11), (15, 13), (14, 12), (16, 14), (20, 24), (22, 24), (24, 15), (21, 25)]
+        + [(23, 25), (25, 16)],
         root=18,
     ),
 )
+# fmt: on
 _IN_IMAGE = tuple(
     replace(layout, name="mediapipe33-image") for layout in _OF_ESTIMATORS if layout.name == "mediapipe33"
 )  # the same joints, as parts of the image

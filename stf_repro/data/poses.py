@@ -570,7 +570,7 @@ def _may_be_scored(bodies: np.ndarray) -> bool:
         and bool(((seen >= 0) & (seen <= 1)).all() and (seen > 0).mean(0).min() > 0.5)
     )
 
-
+# %% ../../nbs/reference/03_data.poses.ipynb #33eea845
 def array_poses(
     name: str,  # of the recording
     array: np.ndarray,  # (T, V, C) or (M, T, V, C)

@@ -129,73 +129,34 @@ def frame_places(
         raise FormatError(path, None, f"frames {first} to {known[-1]}: expected those of one recording, 100000 at most")
     return {number: (number - first) // step for number in known}, T
 
-# %% ../../nbs/reference/02_data.tables.ipynb #a267ca54
+# %% ../../nbs/reference/02_data.tables.ipynb #fd799ee3
 _PLAIN = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())  # SpineBase_X, spine base.x: the same
+# fmt: off
 _FRAME_COLUMNS = tuple(
-    f"{what}{end}"
-    for what in ("frame", "frm", "image", "img", "timestep", "step")
+    f"{what}{end}" for what in ("frame", "frm", "image", "img", "timestep", "step")
     for end in ("", "id", "number", "index", "idx", "no", "nr", "num", "count", "name", "file")
 )
 _TIME_COLUMNS = tuple(
-    f"{what}{unit}"
-    for what in ("timestamp", "time", "t", "elapsed", "elapsedtime")
+    f"{what}{unit}" for what in ("timestamp", "time", "t", "elapsed", "elapsedtime")
     for unit in ("", "s", "sec", "secs", "seconds", "ms", "us", "ns", "stamp")
 ) + ("seconds", "sec", "secs", "ms", "milliseconds", "datetime")
-_COUNT_COLUMNS = (
-    "frames",
-    "idx",
-    "index",
-    "n",
-    "nr",
-    "no",
-    "num",
-    "count",
-    "cnt",
-    "counter",
-    "rowid",
-    "row",
-)  # numbers of frames, if nothing else says more
+_COUNT_COLUMNS = (  # numbers of frames, if nothing else says more
+    "frames", "idx", "index", "n", "nr", "no", "num", "count", "cnt", "counter", "rowid", "row"
+)
 _BODY_COLUMNS = tuple(
     f"{who}{end}"
-    for who in (
-        "body",
-        "person",
-        "track",
-        "tracking",
-        "player",
-        "skeleton",
-        "user",
-        "who",
-        "people",
-        "subject",
-        "actor",
-    )
+    for who in ("body", "person", "track", "tracking", "player", "skeleton", "user", "who", "people", "subject", "actor")
     for end in ("", "id", "index", "idx", "number", "no", "nr", "num", "name")
 )
 _JOINT_COLUMNS = ("joint", "jointid", "jointname", "jointtype", "landmark", "landmarkid", "id", "index", "keypoint")
 _AXES = {
-    "x": 0,
-    "y": 1,
-    "z": 2,
-    "v": 3,
-    "visibility": 3,
-    "score": 3,
-    "c": 3,
-    "conf": 3,
-    "confidence": 3,
-    "likelihood": 3,
-    "scores": 3,
-    "confidences": 3,
-    "prob": 3,
-    "probability": 3,
-    "vis": 3,
-    "certainty": 3,
-    "positionx": 0,
-    "positiony": 1,
-    "positionz": 2,
+    "x": 0, "y": 1, "z": 2, "v": 3, "visibility": 3, "score": 3, "c": 3, "conf": 3, "confidence": 3, "likelihood": 3,
+    "scores": 3, "confidences": 3, "prob": 3, "probability": 3, "vis": 3, "certainty": 3,
+    "positionx": 0, "positiony": 1, "positionz": 2,
 }
+# fmt: on
 
-
+# %% ../../nbs/reference/02_data.tables.ipynb #83d883d3
 def _column(head: list[str], names: tuple[str, ...]) -> int | None:
     "The first of these columns that a table has."
     plain = [_PLAIN(cell) for cell in head]

@@ -251,7 +251,7 @@ def _of_modules(
     found = {(quantity, name): value for quantity, of in by_module.items() for name, value in of.items()}
     return found | {("top1", "without G"): _percent(alone == labels), ("changed", "without G"): _percent(alone != said)}
 
-
+# %% ../../nbs/reference/46_evaluation.mechanism.ipynb #25b585db
 def mechanism(
     model: SkeletonNetwork,  # in evaluation mode; an STF or not
     clips: Clips,

@@ -6,6 +6,7 @@
 __all__ = ['PLACES', 'Output', 'FeatureMap', 'Site', 'Paper', 'add', 'Part', 'check_shape', 'SkeletonNetwork']
 
 # %% ../../nbs/reference/19_model.contract.ipynb #18636dc8
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -102,8 +103,8 @@ def check_shape(
         )
         raise ValueError(f"{expected}; got {tuple(x.shape)}")
 
-
-class SkeletonNetwork(nn.Module):
+# %% ../../nbs/reference/19_model.contract.ipynb #d1ed4bb7
+class SkeletonNetwork(nn.Module, ABC):
     "A network that classifies clips (N, C, T, V, M), and hands out the maps that it reads."
 
     name: ClassVar[str]  # in a configuration
@@ -160,15 +161,13 @@ class SkeletonNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> logits (N, classes)
         return self.run(x).logits
 
+    @abstractmethod
     def run(
         self,
         x: Tensor,  # (N, C, T, V, M)
         present: Tensor | None = None,  # (N, M) bool: which bodies are there, for networks that make use of it
     ) -> Output:
         "Logits and all named feature maps of one forward pass."
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say what a forward pass computes: define run(x, present)"
-        )
 
     def own_adjacency(
         self,

@@ -340,79 +340,44 @@ class Choice:
 def _choice(row: str, who: str, argument: str, **options) -> Choice:
     return Choice(row, tuple((w, argument) for w in who.split()), options)
 
-
+# %% ../../nbs/appendix/29_model.variants.ipynb #76ced8b6
+# fmt: off
 CHOICES: dict[str, Choice] = {
     "focus_score": _choice("C3", "focus", "score", logit=logit, log_probability=log_softmax, probability=softmax),
-    "focus_place": _choice(
-        "C2", "focus", "place", input=read, output=At("output"), graph=At("graph"), block=At("block")
-    ),
+    "focus_place": _choice("C2", "focus", "place", input=read, output=At("output"), graph=At("graph"),
+        block=At("block")),
     "focus_weights": _choice("C14", "focus", "derive", second_order=gradients, first_order=fixed_gradients),
     "focus_form": _choice("C29", "focus", "form", mean_gradient=grad_cam, elementwise=elementwise),
     "focus_scale": _choice("C7", "focus", "scale", maximum=normalise, norm=unit_norm, none=raw),
-    "mask_modules": _choice(
-        "C9",
-        "exploration",
-        "evidence",
-        last=last_focus,
-        last_two=last_two,
-        all=all_modules,
-        first=first,
-        last_map=last_of_network,
-    ),
+    "mask_modules": _choice("C9", "exploration", "evidence", last=last_focus, last_two=last_two,
+        all=all_modules, first=first, last_map=last_of_network),
     "mask_gradient": _choice("C14", "exploration", "keep", attached=attached, detached=Tensor.detach),
     "mask_shape": _choice("C7", "exploration", "mask", as_is=attached, soft_threshold=soft_threshold),
     "divergence_module": _choice("C31", "divergence", "module", last=-1, first=0),
-    "coherence_modules": _choice(
-        "C31",
-        "coherence",
-        "modules",
-        last_two=(-2, -1),
-        first_two=(0, 1),
-        frame_graphs=(0, 2),
-        last_frame_graphs=(2, 4),
-        last_windows=(3, 5),
-    ),
+    "coherence_modules": _choice("C31", "coherence", "modules", last_two=(-2, -1), first_two=(0, 1),
+        frame_graphs=(0, 2), last_frame_graphs=(2, 4), last_windows=(3, 5)),
     "coherence_leader": _choice("C14", "coherence", "later", both=attached, later=Tensor.detach),
-    "exploration_of": _choice(
-        "C15", "exploration", "survival", probability=probability, logit=logit_of, log=log_survival
-    ),
+    "exploration_of": _choice("C15", "exploration", "survival", probability=probability, logit=logit_of,
+        log=log_survival),
     "exploration_clips": _choice("C30", "exploration", "counted", right=right, every=every),
     "distance": _choice("C18", "divergence adjacency coherence", "distance", norm=norm, squared=squared),
     "divergence_bound": _choice("C20", "divergence", "distance", scale=norm, hinge=hinged),
     "target_gradient": _choice("C14", "adjacency", "learned", detached=False, attached=True),
     "stf_beta": _choice("C10", "stf", "beta", two_layers=focus_predictor, linear=linear_predictor, relu=relu_predictor),
-    "stf_alpha": _choice(
-        "C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha, gram=GramAlpha
-    ),
-    "stf_squash": _choice(
-        "C11", "stf", "squash", centred=centred_softmax, softmax=row_softmax, tanh=bounded, loose_tanh=loose
-    ),
+    "stf_alpha": _choice("C11", "stf", "alpha", attention=FocusAttention, time=TimeAlpha, mean=MeanAlpha,
+        gram=GramAlpha),
+    "stf_squash": _choice("C11", "stf", "squash", centred=centred_softmax, softmax=row_softmax, tanh=bounded,
+        loose_tanh=loose),
     "stf_gate": _choice("C12", "stf", "gate", open=1.0, half=0.5, closed=0.0),
     "stf_join": _choice("C12", "stf", "join", add=add, replace_residual=replace_residual, multiply=multiply),
     "stf_heard": _choice("C14", "stf", "hears", detached=heard, attached=heard_with_gradient),
     "stf_taught_on": _choice("C14", "stf", "taught_on", detached=Tensor.detach, attached=attached),
-    "separation": _choice(
-        "C16",
-        "objective",
-        "schedule",
-        batches=alternate,
-        alone=alone,
-        steps=steps,
-        phases=phases,
-        epochs=epochs,
-        none=together,
-    ),
-    "balance": _choice(
-        "C19",
-        "objective",
-        "balance",
-        frozen=FrozenBalance,
-        window=WindowBalance,
-        running=RunningBalance,
-        falling=FallingBalance,
-        fixed=FixedBalance,
-    ),
+    "separation": _choice("C16", "objective", "schedule", batches=alternate, alone=alone, steps=steps,
+        phases=phases, epochs=epochs, none=together),
+    "balance": _choice("C19", "objective", "balance", frozen=FrozenBalance, window=WindowBalance,
+        running=RunningBalance, falling=FallingBalance, fixed=FixedBalance),
 }
+# fmt: on
 
 # %% ../../nbs/appendix/29_model.variants.ipynb #687a421e
 def check_choices(

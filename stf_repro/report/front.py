@@ -510,7 +510,7 @@ def front_page(
     ]
     return "\n".join(lines)
 
-
+# %% ../../nbs/reference/59_report.front.ipynb #185e25ed
 def with_block(
     text: str,  # of README.md
     name: str,  # of `MARKS`

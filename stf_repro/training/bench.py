@@ -410,7 +410,7 @@ def bench(
             )
     return found
 
-
+# %% ../../nbs/reference/37_training.bench.ipynb #a2248c24
 def _jobs(configs: dict, sizes: tuple[int, ...], gpu: bool) -> Iterator[tuple[str, str, str, int, str]]:
     "What to measure, with shape, row, clips a pass and precision: the most important first."
     precisions = ("fp32", "tf32", "bf16") if gpu else ("fp32", "bf16")

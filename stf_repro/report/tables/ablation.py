@@ -59,7 +59,7 @@ def _outline(
         (model, adds, terms_of[base], base, dict.fromkeys(FACTS, "")) for model, (base, adds) in OURS.items()
     ]
 
-
+# %% ../../../nbs/reference/56_report.tables.ablation.ipynb #cdd150c2
 def ablation(
     runs: list[Run],  # of the groups "main" and "ablation", labelled M1 to M5, and those of `OURS`
     published: pd.DataFrame,  # table5_ablation
