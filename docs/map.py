@@ -9,7 +9,7 @@ FOLDERS = {
     "book": "Chapters, to be read in order. They export nothing.",
     "reference": "The source of the package, one page a module, from what is at the bottom to the command line.",
     "networks": "A page for each network: written from its paper, or ours.",
-    "appendix": "Cheaper passes, other readings, and the measurements that defaults rest on.",
+    "experiments": "The measurements that defaults rest on. They export nothing.",
     "results": "One page a table or figure; `stf render` executes them into `results/`.",
     "benchmarks": "Time and memory, measured by hand on an idle machine.",
 }

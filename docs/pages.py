@@ -16,7 +16,7 @@ NOTEBOOKS = (
     "nbs/book",
     "nbs/reference",
     "nbs/networks",
-    "nbs/appendix",
+    "nbs/experiments",
     "nbs/benchmarks",
     "results/synthetic/*",
     "results/choices/*",

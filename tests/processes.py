@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stf_repro.data.clips import Clip, ClipStore, write_store
+from stf_repro.data.clip_store import Clip, ClipStore, write_store
 from stf_repro.model.objective import TERMS, Objective
-from stf_repro.model.variants import FixedBalance, every, together
+from stf_repro.model.options import FixedBalance, every, together
 from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS

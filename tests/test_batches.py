@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import RECIPES, MODALITIES, Clips, modality, replay, resize, uniform
-from stf_repro.data.clips import Clip, write_store
+from stf_repro.data.samplers import RECIPES, MODALITIES, Clips, modality, replay, resize, uniform
+from stf_repro.data.clip_store import Clip, write_store
 from stf_repro.data.preprocess import centre
 from stf_repro.skeleton import LAYOUTS
 

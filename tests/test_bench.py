@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from stf_repro.report.bench import summary
-from stf_repro.training import bench as page
-from stf_repro.training.bench import bench, bound, clip_counts, cost, operations, rates
-from stf_repro.training.params import read_params
+from stf_repro.bench.tables import summary
+from stf_repro.bench import measure as page
+from stf_repro.bench.measure import bench, bound, clip_counts, cost, operations, rates
+from stf_repro.training.runs import read_params
 from stf_repro.training.precision import arithmetic, in_precision
 
 

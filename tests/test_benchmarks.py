@@ -23,8 +23,8 @@ from stf_repro.data.benchmarks import (
     subset,
 )
 from stf_repro.data.formats import NWUCLA_ACTIONS, ntu_attributes
-from stf_repro.data.made.actions import ACTIONS
-from stf_repro.data.names import class_names
+from stf_repro.data.synthetic.actions import ACTIONS
+from stf_repro.data.class_names import class_names
 from stf_repro.skeleton import LAYOUTS
 
 DATA = Path(__file__).parent.parent / "data"

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from stf_repro.cli import main
-from stf_repro.data.clips import ClipStore, benchmarks_of
+from stf_repro.data.clip_store import ClipStore, benchmarks_of
 from stf_repro.data.formats import FormatError, Recording, format_ntu
-from stf_repro.data.own import own_data, preprocess_own, read_own
+from stf_repro.custom.dataset import own_data, preprocess_own, read_own
 from stf_repro.data.pickles import pyskl_annotations, read_array
-from stf_repro.data.plain import as_name, load_yaml, plain_name
-from stf_repro.data.poses import (
+from stf_repro.data.text import as_name, load_yaml, plain_name
+from stf_repro.custom.poses import (
     KINECT_JOINTS,
     array_poses,
     image_poses,
@@ -26,11 +26,11 @@ from stf_repro.data.poses import (
     read_openpose,
     read_poses,
 )
-from stf_repro.data.tables import frame_places
-from stf_repro.evaluation.pretrained import example_clip
+from stf_repro.custom.tables import frame_places
+from stf_repro.evaluation.bundled import example_clip
 from stf_repro.skeleton import LAYOUTS, Layout
-from stf_repro.training.own import new_project
-from stf_repro.training.params import ConfigError, find_run, find_trainings, read_params, trace
+from stf_repro.custom.project import new_project
+from stf_repro.training.runs import ConfigError, find_run, find_trainings, read_params, trace
 
 STICK = Layout(
     "stick",

@@ -20,15 +20,15 @@ import yaml
 from torch.nn.utils import prune
 
 from stf_repro.cli import main
-from stf_repro.evaluation.ask import open_network
-from stf_repro.evaluation.pretrained import example_clip, load_pretrained
+from stf_repro.custom.inference import open_network
+from stf_repro.evaluation.bundled import example_clip, load_pretrained
 from stf_repro.model.nets.convolution import TemporalConvNet
 from stf_repro.model.fast.passes import Fast, accelerate, is_fast
 from stf_repro.model.contract import Output
 from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.objective import Objective
 from stf_repro.model.stf import with_stf
-from stf_repro.model.variants import every
+from stf_repro.model.options import every
 from stf_repro.skeleton import LAYOUTS
 
 SIZE = dict(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))
@@ -299,7 +299,7 @@ def test_shapes_can_be_had_without_computing(kind):
 
 def test_training_and_scoring_ask_for_the_fast_path(monkeypatch, kick):
     "And leave no trace on the network."
-    from stf_repro.evaluation.ask import ask, look
+    from stf_repro.custom.inference import ask, look
     from stf_repro.evaluation.faithfulness import faithfulness
     from stf_repro.model.fast import passes
     from stf_repro.training.distributed import Step
@@ -331,7 +331,7 @@ import sys
 from pathlib import Path
 from stf_repro.training import trainer
 from stf_repro.training.config import run_configs
-from stf_repro.training.params import read_params
+from stf_repro.training.runs import read_params
 
 config = next(iter(run_configs(read_params("params.yaml"), "M1").values()))
 whole, file, more = trainer.save_checkpoint, Path(trainer.__file__).with_name("epoch.py"), sys.argv[1]
@@ -575,7 +575,7 @@ def test_evaluate_says_that_a_run_is_of_another_configuration(project, small_par
 
 
 def test_a_network_on_no_device_is_a_sentence():
-    from stf_repro.evaluation.ask import ask, look
+    from stf_repro.custom.inference import ask, look
 
     net, kick = open_network(device="meta"), example_clip().recording
     for use in (ask, lambda net, clips_: look(net, clips_[0])):
@@ -584,7 +584,7 @@ def test_a_network_on_no_device_is_a_sentence():
 
 
 def test_clips_follow_the_network(monkeypatch):
-    from stf_repro.evaluation import ask as room
+    from stf_repro.custom import inference as room
 
     seen, whole = [], room.clips_of
     monkeypatch.setattr(room, "_device", lambda net: torch.device("cpu", 0))
@@ -601,7 +601,7 @@ def test_clips_follow_the_network(monkeypatch):
 
 
 def test_a_network_in_double_precision_answers(kick):
-    from stf_repro.evaluation.ask import ask, look
+    from stf_repro.custom.inference import ask, look
 
     net, _, _ = kick
     before = ask(net, [example_clip().recording])[0].classes
@@ -612,7 +612,7 @@ def test_a_network_in_double_precision_answers(kick):
 
 
 def test_doctor_asks_for_what_a_project_needs(tmp_path, monkeypatch):
-    from stf_repro.report import doctor
+    from stf_repro import doctor
 
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("dvc", "papermill") else "1.0")
     for text, state in (("stages: {}\n", "ok"), ("stages: {train: {cmd: stf train M1}}\n", "missing")):
@@ -631,8 +631,8 @@ def test_a_command_without_fcntl_is_a_sentence(tmp_path):
 
 def test_a_benchmark_that_is_given_is_the_one_that_is_suggested(made_data):
     from stf_repro.data.benchmarks import BENCHMARKS
-    from stf_repro.data.clips import ClipStore
-    from stf_repro.training.own import suggest
+    from stf_repro.data.clip_store import ClipStore
+    from stf_repro.custom.project import suggest
 
     store = ClipStore.open(made_data / "clips" / "synth60")
     first, second = BENCHMARKS["synth60-xsub"], BENCHMARKS["synth60-xview"]
@@ -643,8 +643,8 @@ def test_a_benchmark_that_is_given_is_the_one_that_is_suggested(made_data):
 def test_an_estimate_counts_what_a_training_does(made_data, monkeypatch):
     "As many batches of each kind as there are, whatever the schedule is; and the shortest of several times."
     from stf_repro.data.benchmarks import BENCHMARKS
-    from stf_repro.data.clips import ClipStore
-    from stf_repro.training import own
+    from stf_repro.data.clip_store import ClipStore
+    from stf_repro.custom import project as own
 
     store, given = ClipStore.open(made_data / "clips" / "synth60"), [BENCHMARKS["synth60-xsub"]]
     monkeypatch.setattr(own, "_batch_time", lambda job, plan: 1.0 + 10 * sum(map(len, plan)))
@@ -658,7 +658,7 @@ def test_an_estimate_counts_what_a_training_does(made_data, monkeypatch):
 
 def test_operations_of_the_fast_path_are_counted_on_it():
     "PyTorch's own counter hooks every module, and a network with hooks takes its own path."
-    from stf_repro.training.bench import operations
+    from stf_repro.bench.measure import operations
 
     quick, seen = accelerate(NETWORKS["msg3d"]()), []
     assert operations(lambda: seen.append(is_fast(quick)) or quick(clips())) > 0 and seen == [True]

@@ -22,16 +22,16 @@ from safetensors.torch import load_file
 from stf_repro.cli import main
 from stf_repro.data.benchmarks import BENCHMARKS
 from stf_repro.model.objective import TERMS, Objective
-from stf_repro.model.variants import FixedBalance, every
+from stf_repro.model.options import FixedBalance, every
 from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from stf_repro.training.config import ConfigError, parse, run_configs
 from stf_repro.training.distributed import Step, split_batch
-from stf_repro.training.epoch import Tally, learning_rate, optimise, score_figures
-from stf_repro.training.params import Training, read_params
-from stf_repro.training.seeds import summarise
+from stf_repro.training.loop import Tally, learning_rate, optimise, score_figures
+from stf_repro.training.runs import Training, read_params
+from stf_repro.training.launcher import summarise
 from stf_repro.training.trainer import TrainingError, prepare, run_epoch, split_clips, take_over, train
 
 SCRIPT = Path(__file__).with_name("processes.py")
@@ -114,7 +114,7 @@ def test_kill_9_and_sigterm_reach_the_seeds_side_by_side_and_harm_nothing(two_se
     assert results(out, (0, 1)) == peaceful
     monkeypatch.chdir(two_seeds)
     monkeypatch.setattr(
-        "stf_repro.training.seeds.side_by_side", None
+        "stf_repro.training.launcher.side_by_side", None
     )  # all is finished: no process is needed to say so
     assert main(["train", "M5", "--jobs", "2"]) == 0 and capsys.readouterr().out.count("nothing to do") == 2
 

@@ -16,11 +16,11 @@ from matplotlib.collections import PathCollection
 from PIL import Image
 from scipy import stats
 
-from stf_repro.data.batches import Clips, replay
-from stf_repro.data.clips import ClipStore
+from stf_repro.data.samplers import Clips, replay
+from stf_repro.data.clip_store import ClipStore
 from stf_repro.data.formats import read_ntu
-from stf_repro.data.made.actions import SyntheticConfig
-from stf_repro.data.made.files import make_synthetic, read_truth
+from stf_repro.data.synthetic.actions import SyntheticConfig
+from stf_repro.data.synthetic.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.adjacency import between_share, class_adjacency
 from stf_repro.evaluation.faithfulness import ORDERS, area, curves, faithfulness, keep_first, ranks
@@ -55,7 +55,7 @@ from stf_repro.evaluation.statistics import (
 from stf_repro.model.contract import Output
 from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.stf import with_stf
-from stf_repro.model.variants import CHOICES
+from stf_repro.model.options import CHOICES
 from stf_repro.report.plots import PALETTE, draw_clip, draw_volume, small_png
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import InputConfig
@@ -740,7 +740,7 @@ def untrained_run(folder: Path, seed: int = 0) -> Path:
 
     from stf_repro.data.benchmarks import get_benchmark
     from stf_repro.training.config import parse
-    from stf_repro.training.epoch import build_model
+    from stf_repro.training.loop import build_model
 
     section = {
         "group": "t",

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import Clips, modality, replay
+from stf_repro.data.samplers import Clips, modality, replay
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule
-from stf_repro.data.clips import write_store
+from stf_repro.data.clip_store import write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
 from stf_repro.data.formats import Recording, ntu_attributes
 from stf_repro.data.pickles import read_pickle, read_pyskl

@@ -71,12 +71,12 @@ STF = {"M5", "gram"}  # with STF modules
             "return losses.exploration(2 * again.logits",
             {"M2", "M3", "M5", "gram", "early"},
         ),
-        ("model/variants.py", "return self.scale * together", "return 2 * self.scale * together", {"gram"}),
-        ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)", set()),
+        ("model/options.py", "return self.scale * together", "return 2 * self.scale * together", {"gram"}),
+        ("model/options.py", "return G.softmax(-1)", "return G.softmax(-2)", set()),
         ("model/readings.py", '"divergence_module": "first"', '"divergence_module": "last"', {"early"}),
-        ("data/batches.py", "indices, t >= 0)", "indices, t >= 1)", EVERY - {"pad"}),
-        ("data/batches.py", "indices, t < clips.lengths", "indices, t <= clips.lengths", {"pad"}),
-        ("data/batches.py", "seen = sum(x) != 0", "seen = sum(x) > 0", EVERY),
+        ("data/samplers.py", "indices, t >= 0)", "indices, t >= 1)", EVERY - {"pad"}),
+        ("data/samplers.py", "indices, t < clips.lengths", "indices, t <= clips.lengths", {"pad"}),
+        ("data/samplers.py", "seen = sum(x) != 0", "seen = sum(x) > 0", EVERY),
         ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
         # a network, its size, its cheaper order; another network
         (
@@ -112,17 +112,17 @@ STF = {"M5", "gram"}  # with STF modules
             set(),
         ),
         ("training/config.py", "the adjacency term teaches", "the adjacency term moves", set()),
-        ("data/made/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", set()),
+        ("data/synthetic/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", set()),
         ("evaluation/scores.py", "import numpy as np", "import numpy as np\n\nX = 1", set()),
         (
-            "training/syntax.py",
+            "training/code_deps.py",
             "without: Collection[tuple[str, str]] = ()",
             "without: Collection[tuple[str, str]] = frozenset()",
             set(),
         ),
         # the trainer itself
         ("training/checkpoint.py", "[:-2]", "[:-3]", EVERY),
-        ("training/epoch.py", "PEAK = 0.3", "PEAK = 0.31", EVERY),
+        ("training/loop.py", "PEAK = 0.3", "PEAK = 0.31", EVERY),
     ],
 )
 def test_an_edit_touches_the_runs_that_use_it(package, file, old, new, touched):
@@ -139,9 +139,9 @@ def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(pa
     "A protocol, a variant, a class name, a function imported inside another: each changes the mark of a result that may read it."
     notebook = tmp_path / "nbs" / "results" / "x.ipynb"
     notebook.parent.mkdir(parents=True)
-    source = "from stf_repro.evaluation.localisation import load_run\nfrom stf_repro.report.notebooks import render"
+    source = "from stf_repro.evaluation.localisation import load_run\nfrom stf_repro.report.render import render"
     notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source, "metadata": {}}]}))
-    probe = "from pathlib import Path; from stf_repro.report.notebooks import made_of; print(made_of(Path('.').absolute(), Path('nbs/results/x.ipynb').absolute(), {'profile': 'p'}))"
+    probe = "from pathlib import Path; from stf_repro.report.render import made_of; print(made_of(Path('.').absolute(), Path('nbs/results/x.ipynb').absolute(), {'profile': 'p'}))"
 
     def mark():
         environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -153,10 +153,10 @@ def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(pa
     assert marks[0] == marks[1]
     edits = [
         ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)"),
-        ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)"),
+        ("model/options.py", "return G.softmax(-1)", "return G.softmax(-2)"),
     ]
     edits += [
-        ("report/front.py", "def write_front_page(", "def write_front_page(more=1, *, "),
+        ("report/index_page.py", "def write_front_page(", "def write_front_page(more=1, *, "),
         ("data/classes/nwucla.txt", "throw", "toss"),
     ]
     for file, old, new in edits:
@@ -171,7 +171,7 @@ def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(pa
 
 def test_every_choice_has_a_hash(root):
     "Whatever kind of thing an option is: a function, a class, a number, a slice, a method of torch."
-    from stf_repro.model.variants import CHOICES
+    from stf_repro.model.options import CHOICES
     from stf_repro.training.config import parse
     from stf_repro.training.fingerprint import code_hash
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stf_repro.data import folders
-from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
-from stf_repro.data.folders import is_companion, new_folder, project_root, real, remove, walk
+from stf_repro.data import io as folders
+from stf_repro.data.clip_store import Clip, ClipStore, StoreError, StoreWriter, write_store
+from stf_repro.data.io import is_companion, new_folder, project_root, real, remove, walk
 from stf_repro.data.formats import Recording, format_ntu, ntu_attributes
-from stf_repro.data.made.actions import SyntheticConfig
-from stf_repro.data.made.files import make_synthetic
-from stf_repro.data.made.standin import StandinConfig, make_standin
+from stf_repro.data.synthetic.actions import SyntheticConfig
+from stf_repro.data.synthetic.files import make_synthetic
+from stf_repro.data.synthetic.mock_ntu import StandinConfig, make_standin
 from stf_repro.data.preprocess import list_recordings, preprocess
 from stf_repro.data.sources import SOURCES, fetch
 from stf_repro.skeleton import LAYOUTS
@@ -278,7 +278,7 @@ def test_project_root(tmp_path, monkeypatch):
 WORKERS = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from stf_repro.data.folders import end_with_parent
+from stf_repro.data.io import end_with_parent
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, multiprocessing.get_context(sys.argv[1]), initializer=end_with_parent) as pool:

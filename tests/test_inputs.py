@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from stf_repro.data.batches import RECIPES, Clips, modality, replay, resize, uniform
+from stf_repro.data.samplers import RECIPES, Clips, modality, replay, resize, uniform
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, check_labels
-from stf_repro.data.clips import Clip, ClipStore, StoreWriter, write_store
+from stf_repro.data.clip_store import Clip, ClipStore, StoreWriter, write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
 from stf_repro.data.formats import (
     FormatError,
@@ -23,9 +23,9 @@ from stf_repro.data.formats import (
     parse_ntu,
     parse_nwucla,
 )
-from stf_repro.data.made.actions import SyntheticConfig
-from stf_repro.data.made.files import read_truth, run_tasks
-from stf_repro.data.made.kinetics import KineticsConfig
+from stf_repro.data.synthetic.actions import SyntheticConfig
+from stf_repro.data.synthetic.files import read_truth, run_tasks
+from stf_repro.data.synthetic.kinetics import KineticsConfig
 from stf_repro.data.pickles import read_array, read_pyskl, write_pyskl
 from stf_repro.data.preprocess import clip_of, list_recordings, preprocess, to_array
 from stf_repro.data.sources import SOURCES

@@ -10,18 +10,18 @@ import pytest
 
 # where a network is scored, or trained, and something is asserted about it
 NUMERIC = [
-    "22_model.focus",
-    "24_model.stf",
-    "26_model.objective",
-    "33_training.epoch",
-    "34_training.trainer",
-    "42_evaluation.localisation",
+    "201_model.focus",
+    "204_model.stf",
+    "203_model.objective",
+    "308_training.loop",
+    "310_training.trainer",
+    "402_evaluation.localisation",
 ]
 NUMERIC += [
-    "43_evaluation.faithfulness",
-    "44_evaluation.similarity",
-    "45_evaluation.adjacency",
-    "46_evaluation.mechanism",
+    "404_evaluation.faithfulness",
+    "405_evaluation.similarity",
+    "406_evaluation.adjacency",
+    "407_evaluation.mechanism",
 ]
 
 
@@ -63,7 +63,7 @@ def test_bits_are_compared_with_a_reason(root):
         [
             *(root / "nbs" / "reference").glob("*.ipynb"),
             *(root / "nbs" / "networks").glob("*.ipynb"),
-            *(root / "nbs" / "appendix").glob("*.ipynb"),
+            *(root / "nbs" / "experiments").glob("*.ipynb"),
         ]
     ):
         for i, cell in enumerate(json.loads(path.read_text())["cells"]):

@@ -14,7 +14,7 @@ from stf_repro.model.contract import Output, add
 from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, WindowGraphConv
 from stf_repro.model.objective import TERMS, FocusReading, Objective, alternate, exploration_mask, mean_sizes
 from stf_repro.model.stf import with_stf
-from stf_repro.model.variants import (
+from stf_repro.model.options import (
     CHOICES,
     FallingBalance,
     FixedBalance,
@@ -370,7 +370,7 @@ def test_a_term_of_ones_own_is_a_function_and_a_row(monkeypatch, root):
     "Written on the fly, with a share in a configuration: a step trains with it, and derivatives reach the weights."
     from stf_repro.data.benchmarks import get_benchmark
     from stf_repro.training.config import parse
-    from stf_repro.training.epoch import build_model, build_objective
+    from stf_repro.training.loop import build_model, build_objective
 
     def concise(scene):
         Q, bodies = scene.focus(scene.modules[-1]), scene.bodies()
@@ -693,8 +693,8 @@ def test_alphas_against_their_formulas():
 def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_not(tmp_path):
     """Walking and running on the spot, a network that tells them apart, and the known truth as focus. (Not waving left and right:
     which hand is masked would tell which one waved.)"""
-    from stf_repro.data.made.actions import SyntheticConfig
-    from stf_repro.data.made.files import make_synthetic, read_truth
+    from stf_repro.data.synthetic.actions import SyntheticConfig
+    from stf_repro.data.synthetic.files import make_synthetic, read_truth
     from stf_repro.data.formats import read_ntu
 
     make_synthetic(tmp_path, SyntheticConfig(seed=0, subjects=12))

@@ -13,7 +13,7 @@ from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.stf import with_stf
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights, msg3d_name
 from stf_repro.skeleton import LAYOUTS
-from stf_repro.training.bench import formula_weight  # the weights that the fixture was computed with
+from stf_repro.bench.measure import formula_weight  # the weights that the fixture was computed with
 
 FIXTURE = Path(__file__).parent / "fixtures" / "msg3d_ntu25.npz"
 

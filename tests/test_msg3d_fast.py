@@ -23,10 +23,10 @@ from stf_repro.model.focus import focus, top_scores
 from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, MultiScaleTemporalConv, WindowGraphConv
 from stf_repro.model.objective import Objective
 from stf_repro.model.stf import with_stf
-from stf_repro.model.variants import every, multiply
+from stf_repro.model.options import every, multiply
 from stf_repro.model.weights import export_msg3d_weights, load_msg3d_weights
 from stf_repro.skeleton import LAYOUTS, Layout
-from stf_repro.training.bench import operations
+from stf_repro.bench.measure import operations
 
 STICK = Layout("stick", ("a", "b", "c"), ((1, 0), (2, 1)), 0)
 # float64 throughout: what is left is rounding, amplified by the batch norms of some sixty layers

@@ -133,7 +133,7 @@ import json, sys
 from pathlib import Path
 from processes import SHARES, toy_store
 import torch
-from stf_repro.data.batches import Clips
+from stf_repro.data.samplers import Clips
 from stf_repro.evaluation.localisation import clip_focus, load_run
 from stf_repro.training.config import parse
 from stf_repro.training.trainer import train

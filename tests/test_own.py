@@ -14,20 +14,20 @@ import yaml
 
 from stf_repro.cli import main
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, get_benchmark
-from stf_repro.data.clips import Clip, ClipStore, StoreError, benchmarks_of, write_store
+from stf_repro.data.clip_store import Clip, ClipStore, StoreError, benchmarks_of, write_store
 from stf_repro.data.formats import FormatError
 from stf_repro.data.kept import benchmark_dict, keep, kept, read_benchmark, with_benchmarks
-from stf_repro.data.made.actions import SyntheticConfig, perform
-from stf_repro.data.made.camera import record
-from stf_repro.data.own import bone_figures, check_joints, folds, own_data, read_own
+from stf_repro.data.synthetic.actions import SyntheticConfig, perform
+from stf_repro.data.synthetic.camera import record
+from stf_repro.custom.dataset import bone_figures, check_joints, folds, own_data, read_own
 from stf_repro.data.pickles import read_array
-from stf_repro.data.poses import IN_IMAGES, array_poses, make_layout, read_poses
-from stf_repro.evaluation.ask import ask, cut, open_network, read_for, track
-from stf_repro.evaluation.overview import find_trained, overview
-from stf_repro.evaluation.pretrained import example_clip, load_pretrained
-from stf_repro.skeleton import LAYOUTS, Layout
-from stf_repro.training.params import find_run
-from stf_repro.training.own import SHARES, new_project, recipe, suggest, train_own, training_time
+from stf_repro.custom.poses import array_poses, make_layout, read_poses
+from stf_repro.custom.inference import ask, cut, open_network, read_for, track
+from stf_repro.evaluation.run_summary import find_trained, overview
+from stf_repro.evaluation.bundled import example_clip, load_pretrained
+from stf_repro.skeleton import IN_IMAGES, LAYOUTS, Layout
+from stf_repro.training.runs import find_run
+from stf_repro.custom.project import SHARES, new_project, recipe, suggest, train_own, training_time
 
 STICK = Layout(
     "stick",
@@ -725,7 +725,7 @@ def test_trainings_of_another_split_are_not_pooled(tmp_path):
 
 
 def test_an_interval_of_a_percentage_is_one():
-    from stf_repro.evaluation.overview import Trained, overview_text
+    from stf_repro.evaluation.run_summary import Trained, overview_text
     from stf_repro.evaluation.scores import Scores
 
     labels, names = np.array([0, 1] * 4), np.array([str(i) for i in range(8)])
@@ -850,7 +850,7 @@ def test_a_track_says_what_a_network_says_of_each_window(tmp_path, capsys):
 
 
 def test_a_clip_of_a_store_is_drawn_as_it_was_given(tmp_path):
-    from stf_repro.report.own import clip_bodies, draw_curves, draw_own
+    from stf_repro.custom.figures import clip_bodies, draw_curves, draw_own
 
     rng = np.random.default_rng(0)
     two = [np.stack([CLIPS[0], CLIPS[1]]), *CLIPS[1:4]]
@@ -870,7 +870,7 @@ def test_a_clip_of_a_store_is_drawn_as_it_was_given(tmp_path):
 
 
 def test_the_confusions_and_curves_of_a_run_are_drawn(trained):
-    from stf_repro.report.own import draw_confusion, draw_curves
+    from stf_repro.custom.figures import draw_confusion, draw_curves
 
     found = find_trained(trained / "run")
     ax = draw_confusion(found).axes[0]
@@ -885,7 +885,7 @@ def test_the_confusions_and_curves_of_a_run_are_drawn(trained):
 def test_long_names_stay_in_the_picture(trained):
     "With matplotlib's own settings, not with those of a notebook."
     import matplotlib
-    from stf_repro.report.own import draw_confusion, draw_curves
+    from stf_repro.custom.figures import draw_confusion, draw_curves
 
     (found,) = find_trained(trained / "run")
     long = replace(
@@ -901,8 +901,8 @@ def test_long_names_stay_in_the_picture(trained):
 
 @pytest.mark.parametrize("T", [1, 7, 8, 9, 20, 50, 300])
 def test_frames_of_a_strip_lie_evenly(T):
-    from stf_repro.evaluation.ask import Look
-    from stf_repro.report.focus_files import draw_look
+    from stf_repro.custom.inference import Look
+    from stf_repro.custom.focus_files import draw_look
 
     net = load_pretrained("stf-synth60")
     x = np.random.default_rng(0).normal(size=(3, T, 25, 1))
@@ -958,7 +958,7 @@ def test_another_benchmark_on_the_same_clips_is_an_object(trained, tmp_path):
 def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_path):
     "And a training on it is that of the trainer."
     from stf_repro.training.config import parse
-    from stf_repro.training.own import train_kept
+    from stf_repro.custom.project import train_kept
     from stf_repro.training.trainer import is_trained
 
     network, optim = (

@@ -28,8 +28,8 @@ def test_the_package_data_are_what_the_package_reads(root, pyproject, monkeypatc
     "Every file that the networks, the clip, the terms and the class names are read from; and nothing in the package is left behind."
     import safetensors.torch
 
-    from stf_repro.data import names
-    from stf_repro.evaluation import pretrained
+    from stf_repro.data import class_names as names
+    from stf_repro.evaluation import bundled as pretrained
 
     files = shipped(root, pyproject)
     beside = [

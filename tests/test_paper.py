@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from stf_repro.cli import main
-from stf_repro.report.notebooks import render
-from stf_repro.training.params import find_run
+from stf_repro.report.render import render
+from stf_repro.training.runs import find_run
 
 STANDIN = {"ntu60": "standin60", "ntu120": "standin120", "kinetics": "synthkinetics"}
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from stf_repro.cli import main, parser
 from stf_repro.data.formats import FormatError
-from stf_repro.data.poses import (
+from stf_repro.custom.poses import (
     KINECT_JOINTS,
     MEDIAPIPE_JOINTS,
     image_poses,
@@ -27,7 +27,7 @@ from stf_repro.data.poses import (
     read_openpose,
     read_poses,
 )
-from stf_repro.evaluation.pretrained import SHIPPED, example_clip, load_pretrained
+from stf_repro.evaluation.bundled import SHIPPED, example_clip, load_pretrained
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.config import run_configs
 
@@ -122,7 +122,7 @@ def test_a_network_of_your_own_is_named_by_its_folder(here, kick, capsys):
 def test_a_network_of_real_recordings_is_not_called_synthetic():
     from dataclasses import replace
 
-    from stf_repro.evaluation.ask import is_synthetic
+    from stf_repro.custom.inference import is_synthetic
 
     net = load_pretrained("stf-synth60")
     assert is_synthetic(net) and not is_synthetic(replace(net, config=net.config.model_copy(update={"source": "sbu"})))
@@ -212,7 +212,7 @@ def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, na
 
 
 def test_a_focus_that_is_empty_is_said_to_be(here, kick, capsys, monkeypatch):
-    from stf_repro.evaluation import ask
+    from stf_repro.custom import inference as ask
 
     monkeypatch.setitem(ask.FORMS, "mean_gradient", lambda gradient, X: 0 * X.sum(1))
     assert (
@@ -267,8 +267,8 @@ def test_each_picture_of_the_animation_has_its_number_and_one_colour_key(here, k
 
 
 def test_seconds_are_shown_where_the_rate_is_known(here, kick, capsys):
-    from stf_repro.evaluation.ask import look, open_network, read_for
-    from stf_repro.report.focus_files import draw_look
+    from stf_repro.custom.inference import look, open_network, read_for
+    from stf_repro.custom.focus_files import draw_look
 
     found = look(net := open_network(), read_for(net, kick.path)[0])
     numbers = lambda fig: [
@@ -297,7 +297,7 @@ def test_the_focus_of_several_clips_asks_for_one(here, kick, capsys):
     ("replay", 60, 5, 12, [0, 5, 10]), ("pad", 8, 2, 100, [0, 2, 4, 6]), ("uniform", 4, 1, 8, [1, 3, 5, 7]), ("resize", 3, 1, 9, [0, 4, 8]), ("resample", 5, 2, 5, [0, 2, 4]),
 ])  # fmt: skip
 def test_frames_are_numbered_as_in_the_recording(recipe, frames, every, length, expected):
-    from stf_repro.evaluation.ask import frames_read
+    from stf_repro.custom.inference import frames_read
     from stf_repro.training.config import InputConfig
 
     assert frames_read(InputConfig(recipe=recipe, frames=frames, every=every), length) == expected
@@ -415,7 +415,7 @@ def test_the_doctor_looks_at_a_project(here, capsys, small_params):
 
 
 def test_the_doctor_names_what_the_machine_lacks(here, capsys, small_params, monkeypatch):
-    from stf_repro.report import doctor as room
+    from stf_repro import doctor as room
 
     (here / "dvc.yaml").write_text("stages: {train: {cmd: stf train M1}}\n")
     (here / "params.yaml").write_text(yaml.safe_dump(small_params))

@@ -16,9 +16,9 @@ from conftest import STF
 
 from stf_repro import cli
 from stf_repro.cli import main
-from stf_repro.report.tables.runs import read_runs
+from stf_repro.report.tables.arms import read_runs
 from stf_repro.training.config import ConfigError, parse, run_configs
-from stf_repro.training.params import Training, find_run, leaves, lookup, read_params, run_folder
+from stf_repro.training.runs import Training, find_run, leaves, lookup, read_params, run_folder
 
 
 def stf(folder: Path, *args: str, **kwargs):
@@ -445,7 +445,7 @@ def lacking(stage: str, entry: set[str], root) -> list[str]:
 @pytest.mark.parametrize(
     "stage,entry",
     [
-        ("download", {"data.sources", "data.made.files", "data.made.kinetics", "data.made.standin"}),
+        ("download", {"data.sources", "data.synthetic.files", "data.synthetic.kinetics", "data.synthetic.mock_ntu"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
         ("transfer", {"training.trainer"}),
@@ -461,7 +461,7 @@ def test_results_depend_on_every_module_their_notebook_imports(root):
     for group, notebooks in groups.items():
         for name in notebooks:
             text = (root / "nbs" / "results" / f"{name}.ipynb").read_text()
-            entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.notebooks"}
+            entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.render"}
             assert lacking(f"results_{group}", entry, root) == [], name
 
 
@@ -476,14 +476,14 @@ def test_the_report_depends_on_everything_it_reads(root):
 def test_training_stages_list_the_modules_that_they_fingerprint(root):
     "DVC calls a training when a module changes that it may depend on; the trainer then looks closer."
     from stf_repro.training.fingerprint import _TRAINER
-    from stf_repro.training.syntax import TABLES, reached
+    from stf_repro.training.code_deps import TABLES, reached
 
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     used = {
         module.replace(".", "/") + ".py"
-        for module, _ in reached([*_TRAINER, ("stf_repro.model.variants", "elementwise")], TABLES)
+        for module, _ in reached([*_TRAINER, ("stf_repro.model.options", "elementwise")], TABLES)
     }
-    assert len(used) > 15 and "stf_repro/data/batches.py" in used
+    assert len(used) > 15 and "stf_repro/data/samplers.py" in used
     for stage in ("train", "transfer"):
         deps = stages[stage]["do"]["deps"]
         assert [path for path in used if not any(path == d or path.startswith(f"{d}/") for d in deps)] == []
@@ -590,7 +590,7 @@ def test_a_full_disk_is_one_sentence_that_says_what_to_do(project, monkeypatch, 
 
 def test_a_record_says_whether_git_could_be_asked(clone, tmp_path, monkeypatch):
     "Clean, changed, and the ways in which git does not answer: not there, refusing, no repository, the package not in it."
-    from stf_repro.training import record
+    from stf_repro.training import artifacts as record
 
     asked = lambda: [record.origin(torch.device("cpu"))[name] for name in ("commit", "uncommitted_changes")]
     monkeypatch.setattr(record.stf_repro, "__file__", str(clone / "stf_repro" / "__init__.py"))
@@ -672,9 +672,9 @@ MADE = {
 def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monkeypatch, source):
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
     from stf_repro.cli import main
-    from stf_repro.data.batches import RECIPES, Clips
+    from stf_repro.data.samplers import RECIPES, Clips
     from stf_repro.data.benchmarks import BENCHMARKS
-    from stf_repro.data.clips import ClipStore
+    from stf_repro.data.clip_store import ClipStore
 
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (tmp_path / "data").symlink_to(root / "data")

@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.batches import Clips, pad, replay, resample
-from stf_repro.data.clips import Clip, ClipStore, StoreError, StoreWriter, write_store
+from stf_repro.data.samplers import Clips, pad, replay, resample
+from stf_repro.data.clip_store import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.formats import Recording, format_ntu, parse_kinetics, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
     BadFilesError,
@@ -286,7 +286,7 @@ def test_resample_for_training(kinect_clips):
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_the_training_rotation_is_the_recipe(seed):
-    from stf_repro.data.batches import _rotate, _view_change
+    from stf_repro.data.samplers import _rotate, _view_change
 
     generator = torch.Generator().manual_seed(seed)
     ours = _view_change(3, generator)

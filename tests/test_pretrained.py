@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from stf_repro.data.batches import Clips
-from stf_repro.data.clips import ClipStore
-from stf_repro.data.made.actions import SyntheticConfig
-from stf_repro.data.made.files import make_synthetic, read_truth
+from stf_repro.data.samplers import Clips
+from stf_repro.data.clip_store import ClipStore
+from stf_repro.data.synthetic.actions import SyntheticConfig
+from stf_repro.data.synthetic.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.localisation import clip_focus
-from stf_repro.evaluation.pretrained import (
+from stf_repro.evaluation.bundled import (
     FOLDER,
     SHIPPED,
     choose_example,
@@ -24,8 +24,8 @@ from stf_repro.evaluation.pretrained import (
     load_pretrained,
     rounded,
 )
-from stf_repro.model.variants import elementwise
-from stf_repro.training.epoch import make_batch
+from stf_repro.model.options import elementwise
+from stf_repro.training.loop import make_batch
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_they_are_small_and_part_of_the_package(root):
 
 
 def test_loading_needs_neither_plots_nor_notebooks():
-    code = "import sys; from stf_repro.evaluation.pretrained import example_clip, load_pretrained; load_pretrained('stf-synth60'); example_clip(); print(*sys.modules)"
+    code = "import sys; from stf_repro.evaluation.bundled import example_clip, load_pretrained; load_pretrained('stf-synth60'); example_clip(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"nbdev", "dvc", "papermill", "matplotlib", "seaborn", "IPython"} & set(loaded)
 

@@ -11,7 +11,7 @@ from stf_repro.model.losses import frozen_statistics
 from stf_repro.model.nets.msg3d import MODULES, MSG3D
 from stf_repro.model.objective import TERMS, FocusReading, Objective, Scene
 from stf_repro.model.readings import READINGS, read_as
-from stf_repro.model.variants import CHOICES, FixedBalance, arguments, fixed_gradients, soft_threshold
+from stf_repro.model.options import CHOICES, FixedBalance, arguments, fixed_gradients, soft_threshold
 
 HERE = torch.ones(3, 1, dtype=torch.bool)
 

@@ -180,7 +180,7 @@ def test_links_of_notebooks_lead_somewhere():
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
     places = [
         (path, path.parent)
-        for folder in ("book", "reference", "networks", "appendix", "benchmarks")
+        for folder in ("book", "reference", "networks", "experiments", "benchmarks")
         for path in (ROOT / "nbs" / folder).glob("*.ipynb")
     ]
     for path, folder in [

@@ -16,7 +16,7 @@ import yaml
 from stf_repro.cli import main
 from stf_repro.report.charts import draw_seeds, seed_limits
 from stf_repro.evaluation.statistics import Effect
-from stf_repro.report.front import (
+from stf_repro.report.index_page import (
     FOUND,
     TITLES,
     counted,
@@ -27,13 +27,13 @@ from stf_repro.report.front import (
     front_page,
     state,
 )
-from stf_repro.report.notebooks import NotebookError, _check, committed_pages, own_parameters, render
-from stf_repro.training.params import ConfigError, profile_params
+from stf_repro.report.render import NotebookError, _check, committed_pages, own_parameters, render
+from stf_repro.training.runs import ConfigError, profile_params
 from stf_repro.report.tables.ablation import ablation, ablation_long, ablation_table
-from stf_repro.report.tables.cells import NOT_RUN, columns, read_published
+from stf_repro.report.tables.formatting import NOT_RUN, columns, read_published
 from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
-from stf_repro.report.tables.files import latex, provenance
-from stf_repro.report.tables.runs import (
+from stf_repro.report.tables.table_io import latex, provenance
+from stf_repro.report.tables.arms import (
     arm,
     counterpart,
     invent,
@@ -44,7 +44,7 @@ from stf_repro.report.tables.runs import (
     setting,
 )
 from stf_repro.report.tables.transfer import scarce, transfer
-from stf_repro.report.words import words
+from stf_repro.report.labels import words
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -440,7 +440,7 @@ def test_every_short_name_has_words(root):
     "Of the modules, forms and protocols that the code knows, and of the published tables."
     from stf_repro.data.benchmarks import BENCHMARKS
     from stf_repro.model.nets.msg3d import MODULES
-    from stf_repro.model.variants import CHOICES
+    from stf_repro.model.options import CHOICES
 
     for name in (*MODULES, *CHOICES["focus_form"].options, *(key for key in BENCHMARKS if "-" in key)):
         assert not re.search(SHORT, words(name)) and words(name) != name, name
@@ -737,7 +737,7 @@ def invented(config):
     import torch
 
     from stf_repro.data.benchmarks import get_benchmark
-    from stf_repro.training.epoch import build_model
+    from stf_repro.training.loop import build_model
 
     torch.manual_seed(0)
     model = build_model(config, get_benchmark(config.benchmark)).eval()
@@ -761,11 +761,11 @@ def choices(root, made_data, tmp_path_factory):
     import torch
     from dvc.utils.hydra import compose_and_dump
 
-    from stf_repro.data.clips import ClipStore
+    from stf_repro.data.clip_store import ClipStore
     from stf_repro.model.nets.msg3d import MSG3DConfig
     from stf_repro.training.config import run_configs
-    from stf_repro.training.params import read_params
-    from stf_repro.training.record import origin, write_results
+    from stf_repro.training.runs import read_params
+    from stf_repro.training.artifacts import origin, write_results
 
     folder = tmp_path_factory.mktemp("choices")
     for name in ("data", "conf", "nbs/results"):

@@ -41,7 +41,7 @@ def test_the_book_the_results_and_the_source_are_pages(root, pages):
     known = set(pages.pages())
     wanted = [
         path
-        for folder in ("book", "reference", "networks", "appendix")
+        for folder in ("book", "reference", "networks", "experiments")
         for path in (root / "nbs" / folder).glob("*.ipynb")
     ]
     wanted += [

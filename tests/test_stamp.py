@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 import stf_repro
-from stf_repro.report.front import front_page
-from stf_repro.report.notebooks import render
-from stf_repro.training import stamp
-from stf_repro.training.params import Training, read_params, run_folder
+from stf_repro.report.index_page import front_page
+from stf_repro.report.render import render
+from stf_repro.training import up_to_date as stamp
+from stf_repro.training.runs import Training, read_params, run_folder
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "matplotlib", "pydantic", "safetensors", "pyarrow")
 DONE = "was trained before, nothing to do"
@@ -37,14 +37,14 @@ def package(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize("file,old,new,same", [
     ("model/losses.py", '"L_c: modules with the same input', '# a remark\n    "Other words: modules with the same input', True),
     ("model/losses.py", "return mean(-distance(Q_1, Q_2), present)", "return mean(-2 * distance(Q_1, Q_2), present)", False),
-    ("model/variants.py", "return G.softmax(-1)", "return G.softmax(-2)", False),
+    ("model/options.py", "return G.softmax(-1)", "return G.softmax(-2)", False),
     ("training/config.py", "lr: float = Field(0.05", "lr: float = Field(0.06", False),
     ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", False),
     ("data/classes/ntu.txt", "drink water", "drink tea", False),
     ("skeleton.py", "import numpy as np", "import numpy as np\n\nX = 1", False),
-    ("data/made/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", True),
+    ("data/synthetic/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", True),
     ("evaluation/scores.py", "import numpy as np", "import numpy as np\n\nX = 1", True),
-    ("report/front.py", "import pandas as pd", "import pandas as pd\n\nX = 1", True),
+    ("report/index_page.py", "import pandas as pd", "import pandas as pd\n\nX = 1", True),
 ])  # fmt: skip
 def test_a_formula_counts_and_a_comment_does_not(package, file, old, new, same):
     before, path = stamp.code_stamp(), package / file
@@ -59,7 +59,7 @@ def test_a_formula_counts_and_a_comment_does_not(package, file, old, new, same):
 def test_the_code_of_a_stamp_holds_all_that_a_fingerprint_follows(package):
     "Each module that a training reaches, changed by one statement, changes the stamp."
     from stf_repro.training.fingerprint import _TRAINER
-    from stf_repro.training.syntax import reached
+    from stf_repro.training.code_deps import reached
 
     before, modules = stamp.code_stamp(), {module for module, _ in reached(_TRAINER)}  # tables and their rows, too
     assert len(modules) > 20

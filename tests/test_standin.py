@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stf_repro.data.benchmarks import ntu_samples
 from stf_repro.data.formats import FormatError, parse_ntu
-from stf_repro.data.made import standin as sta
+from stf_repro.data.synthetic import mock_ntu as sta
 
 SMALL = sta.StandinConfig(share=0.0012)
 

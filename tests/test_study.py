@@ -10,10 +10,10 @@ from scipy import stats
 
 from stf_repro.evaluation.scores import Scores
 from stf_repro.evaluation.statistics import effect, odds, pool
-from stf_repro.report.front import MARKS, answer, caveat, headline
+from stf_repro.report.index_page import MARKS, answer, caveat, headline
 from stf_repro.report.page import open_page, read_trainings, write_trainings
-from stf_repro.report.tables.cells import read_published, with_half
-from stf_repro.report.tables.runs import Run
+from stf_repro.report.tables.formatting import read_published, with_half
+from stf_repro.report.tables.arms import Run
 from stf_repro.report.tables.study import Row, against, by_class, collect, published_steps, said, study_long, with_fused
 
 ROOT = Path(__file__).parents[1]
@@ -205,8 +205,8 @@ def test_the_headline_is_that_of_the_studies(root):
 
 
 def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
-    "The appendix is not executed by the tests, so its stored table is compared with the committed scores."
-    page = json.loads((root / "nbs/appendix/again.ipynb").read_text())
+    "The experiments are not executed by the tests, so their stored table is compared with the committed scores."
+    page = json.loads((root / "nbs/experiments/again.ipynb").read_text())
     shown = "".join(
         text
         for cell in page["cells"]
@@ -214,7 +214,7 @@ def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
         for text in out.get("data", {}).get("text/markdown", [])
     )
     lines = {tuple(word.strip() for word in line.strip("|").split("|")) for line in shown.splitlines()}
-    again = with_fused(collect(read_trainings(root / "nbs/appendix/measured/nwucla-again.npz"), ()))
+    again = with_fused(collect(read_trainings(root / "nbs/experiments/measured/nwucla-again.npz"), ()))
     first = {row: rows_of("nwucla")[row] for row in again}
     for when, rows in (("first", first), ("again", again)):
         for row, e in against(rows).items():

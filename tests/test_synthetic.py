@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
-from stf_repro.data.folders import project_root
-from stf_repro.data.made import actions, body, files
-from stf_repro.data.made import camera as cam
-from stf_repro.data.names import class_names
+from stf_repro.data.io import project_root
+from stf_repro.data.synthetic import actions
+from stf_repro.data.synthetic import body
+from stf_repro.data.synthetic import files
+from stf_repro.data.synthetic import camera as cam
+from stf_repro.data.class_names import class_names
 from stf_repro.skeleton import LAYOUTS
 
 SMALL = actions.SyntheticConfig(subjects=1, shortest=20, longest=26)

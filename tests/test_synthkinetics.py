@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stf_repro.data.formats import parse_kinetics_labels, read_kinetics
-from stf_repro.data.made import kinetics as kin
-from stf_repro.data.made.actions import ACTIONS, TWO_PERSON, perform
-from stf_repro.data.made.files import read_truth
+from stf_repro.data.synthetic import kinetics as kin
+from stf_repro.data.synthetic.actions import ACTIONS, TWO_PERSON, perform
+from stf_repro.data.synthetic.files import read_truth
 from stf_repro.skeleton import LAYOUTS
 
 SMALL = kin.KineticsConfig(train=1, val=1, shortest=20, longest=26)

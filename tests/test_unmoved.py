@@ -11,10 +11,10 @@ from stf_repro.model.nets.msg3d import MSG3D
 from stf_repro.model.objective import FocusReading, Objective
 from stf_repro.model.readings import READINGS, read_as
 from stf_repro.model.stf import with_stf
-from stf_repro.model.variants import arguments
+from stf_repro.model.options import arguments
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import OptimConfig
-from stf_repro.training.epoch import make_optimiser
+from stf_repro.training.loop import make_optimiser
 
 FILE = Path(__file__).parent / "fixtures" / "unmoved.npz"
 SHARES = {  # the rows of Table 5
