@@ -257,7 +257,7 @@ def _ask_trainer(root: Path, params: dict, args, training, only_look: bool):
 
     with _knowing(root, params, args.run):
         config = run_configs(params, args.run, training.seed, training.fold)[training]
-    start = run_folder(root, params, config.start, training) if config.start else None
+    start = run_folder(root, params, config.init_from, training) if config.init_from else None
     return train_kept(
         config,
         root / "clips" / config.source,

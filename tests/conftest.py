@@ -50,7 +50,7 @@ def small_params() -> dict:
         "group": "ablation",
         "source": "synth60",
         "benchmark": "synth60-xsub",
-        "input": {"frames": 60, "every": 10},
+        "input": {"frames": 60, "frame_stride": 10},
         "optim": optim,
     }
     shares = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
@@ -64,7 +64,7 @@ def small_params() -> dict:
                 "label": "M5",
                 "network": network,
                 "stf": True,
-                "objective": {"shares": shares, "warmup": 0.3},
+                "objective": {"relative_weights": shares, "warmup": 0.3},
                 "seeds": [0],
             },
         },

@@ -29,7 +29,7 @@ RUN = {
     "source": "synth60",
     "benchmark": "synth60-xsub",
     "network": {"name": "msg3d", "width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
-    "input": {"frames": 60, "every": 20},
+    "input": {"frames": 60, "frame_stride": 20},
     "percent": 50,
     "optim": {"epochs": 3, "batch_size": 16, "lr": 0.02, "milestones": [2]},
     "seeds": [0, 1],

@@ -20,7 +20,7 @@ from stf_repro.training import trainer
 from stf_repro.training.config import parse
 from stf_repro.training.distributed import Step, distribute, join_group
 
-SHARES = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
+RELATIVE_WEIGHTS = {"exploration": 0.1, "divergence": 0.1, "adjacency": 0.1, "coherence": 0.1}
 TRAINING = {
     "group": "t",
     "label": "M5",
@@ -28,8 +28,8 @@ TRAINING = {
     "benchmark": "synth60-xsub",
     "stf": True,
     "network": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
-    "input": {"frames": 12, "every": 3},
-    "objective": {"shares": SHARES, "warmup": 0.3},
+    "input": {"frames": 12, "frame_stride": 3},
+    "objective": {"relative_weights": RELATIVE_WEIGHTS, "warmup": 0.3},
     "optim": {"epochs": 3, "batch_size": 8, "accumulate": 2, "lr": 0.02, "milestones": [2]},
 }
 RESULTS = ("model.safetensors", "best.safetensors", "scores.npz", "history.tsv", "metrics.json", "config.json")

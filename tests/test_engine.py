@@ -62,7 +62,7 @@ def test_killed_at_random_moments_and_resumed_a_training_ends_with_the_same_byte
 @pytest.fixture
 def two_seeds(project, small_params) -> Path:
     "A project in which M5 has two seeds."
-    small_params["runs"]["M5"] |= {"seeds": [0, 1], "input": {"frames": 60, "every": 20}, "percent": 50}
+    small_params["runs"]["M5"] |= {"seeds": [0, 1], "input": {"frames": 60, "frame_stride": 20}, "percent": 50}
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
     return project
 
@@ -362,7 +362,7 @@ def test_a_share_of_the_training_clips(tmp_path):
 def test_a_new_last_layer_moves_nothing_else_and_fits_its_network(tmp_path):
     config, store = quick(tmp_path)
     train(config, store, tmp_path / "whole", "cpu", progress=False)
-    shift = config.model_copy(update={"group": "transfer", "start": "whole"})
+    shift = config.model_copy(update={"group": "transfer", "init_from": "whole"})
     train(shift, store, tmp_path / "transfer", "cpu", progress=False, start=tmp_path / "whole")
     old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "transfer"))
     assert {name for name in old if not torch.equal(old[name], new[name])} == {"head.weight", "head.bias"}
@@ -439,10 +439,10 @@ def test_scoring_now_and_then_changes_no_weight_and_always_scores_the_end(tmp_pa
 @pytest.mark.parametrize(
     "kind,change,reason",
     [
-        ("runs", {"start": "M1"}, "runs.X cannot have `start`"),
-        ("transfers", {}, "transfers.X needs `start`"),
-        ("transfers", {"start": "M2"}, "transfers.X.start: there is no run 'M2'; did you mean 'M1'?"),
-        ("transfers", {"start": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
+        ("runs", {"init_from": "M1"}, "runs.X cannot have `init_from`"),
+        ("transfers", {}, "transfers.X needs `init_from`"),
+        ("transfers", {"init_from": "M2"}, "transfers.X.init_from: there is no run 'M2'; did you mean 'M1'?"),
+        ("transfers", {"init_from": "M1", "seeds": [0, 5]}, "runs.M1 has no seed 5"),
         ("runs", {"seeds": []}, "runs.X.seeds is []"),
         ("runs", {"seed": 1}, "runs.X.seed is unknown; did you mean 'seeds'?"),
         (
@@ -483,11 +483,11 @@ def test_a_shift_has_the_network_of_its_row_and_no_terms(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
     for key, section in params["transfers"].items():
         for training, config in run_configs(params, key).items():
-            base = run_configs(params, section["start"])[training]
+            base = run_configs(params, section["init_from"])[training]
             assert (
                 (config.network, config.stf) == (base.network, base.stf)
                 and config.input == base.input
-                and not config.objective.shares
+                and not config.objective.relative_weights
             )
             assert len(BENCHMARKS[config.benchmark].classes) > len(BENCHMARKS[base.benchmark].classes)
 
@@ -510,7 +510,7 @@ def test_the_summary_of_a_run_is_the_mean_over_its_seeds(tmp_path):
 
 
 def test_take_over_freezes_all_but_the_last_layer():
-    config = parse(TRAINING | {"objective": {}, "start": "x"})
+    config = parse(TRAINING | {"objective": {}, "init_from": "x"})
     model = small_stf()[0]
     weights = {k: v + 1 for k, v in model.state_dict().items() if not k.startswith("head.")}
     take_over(model, weights, config)
@@ -548,7 +548,7 @@ def test_divergence_with_one_class_ends_before_the_first_epoch(tmp_path, monkeyp
         BENCHMARKS, config.benchmark, dataclasses.replace(BENCHMARKS[config.benchmark], classes=("all",))
     )
     wanted = config.model_copy(
-        update={"objective": config.objective.model_copy(update={"shares": {"divergence": 0.1}})}
+        update={"objective": config.objective.model_copy(update={"relative_weights": {"divergence": 0.1}})}
     )
     with pytest.raises(TrainingError, match="two best classes.*has 1"):
         train(wanted, store, tmp_path / "out", "cpu", progress=False)

@@ -381,7 +381,7 @@ def made(tmp_path_factory):
 def test_truth_follows_each_frame_into_the_input(made):
     "Each frame of a clip is searched in its recording; the truth there must be the truth laid on the input."
     raw, store = made
-    config = InputConfig(frames=90, every=3)
+    config = InputConfig(frames=90, frame_stride=3)
     names, truth = list(store.names), read_truth(raw / "truth.jsonl")
     laid = lay_truth(clip_truth(raw, names), config).numpy()
     places = list(range(0, len(names), 7))
@@ -426,7 +426,7 @@ class Tiny(torch.nn.Module):
 
 @pytest.fixture
 def tiny(made):
-    return Tiny(), Clips(made[1]), torch.arange(len(made[1])), InputConfig(frames=60, every=4)
+    return Tiny(), Clips(made[1]), torch.arange(len(made[1])), InputConfig(frames=60, frame_stride=4)
 
 
 def test_maps_of_a_network_that_can_be_read(tiny):
@@ -487,7 +487,7 @@ def test_one_module_and_form_is_a_row_of_all(made):
     torch.manual_seed(0)
     model, config = (
         MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval(),
-        InputConfig(frames=60, every=4),
+        InputConfig(frames=60, frame_stride=4),
     )
     clips, places = Clips(made[1]), torch.arange(0, len(made[1]), 3)
     truth = lay_truth(clip_truth(made[0], [made[1].names[i] for i in places.tolist()]), config)
@@ -540,7 +540,7 @@ def test_rings_mark_the_truth_and_nothing_else(figure):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_outline_of_a_sheet_parts_truth_from_the_rest(figure, seed):
     truth = np.random.default_rng(seed).random((6, 25)) < 0.4
-    sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], every=4, truth=truth)
+    sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], frame_stride=4, truth=truth)
     drawn = {tuple(map(tuple, line)) for line in sheet.collections[0].get_segments()}
     holds = lambda t, v: 0 <= t < 6 and 0 <= v < 25 and truth[t, v]
     upright = {
@@ -619,7 +619,7 @@ def test_faithfulness_is_the_mean_over_all_clips_whatever_the_batch(made):
     "Clip by clip and all at once; the random order is left out, it depends on what was drawn before."
     torch.manual_seed(0)
     model = MSG3D(14, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,)).eval()
-    clips, config, indices = Clips(made[1]), InputConfig(frames=60, every=10), torch.tensor([0, 5, 9, 40])
+    clips, config, indices = Clips(made[1]), InputConfig(frames=60, frame_stride=10), torch.tensor([0, 5, 9, 40])
     whole = faithfulness(model, clips, indices, config, steps=3)
     single = [faithfulness(model, clips, indices[[i]], config, steps=3) for i in range(4)]
     assert set(whole) == {(test, order) for test in ("deletion", "insertion") for order in ORDERS}

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-SHARES = {"M1": {}, "M2": {"exploration": 0.1}, "M3": {"exploration": 0.1, "divergence": 0.1}}
-SHARES["M5"] = SHARES["M3"] | {"adjacency": 0.1, "coherence": 0.1}
+RELATIVE_WEIGHTS = {"M1": {}, "M2": {"exploration": 0.1}, "M3": {"exploration": 0.1, "divergence": 0.1}}
+RELATIVE_WEIGHTS["M5"] = RELATIVE_WEIGHTS["M3"] | {"adjacency": 0.1, "coherence": 0.1}
 PROBE = """
 import json, sys
 from stf_repro.training.config import parse
 from stf_repro.training.fingerprint import code_hash
 base = {"group": "t", "label": "M", "source": "ntu60", "benchmark": "ntu60-xsub"}
-runs = {m: base | {"stf": m == "M5", "objective": {"shares": s}} for m, s in json.loads(sys.argv[1]).items()}
+runs = {m: base | {"stf": m == "M5", "objective": {"relative_weights": s}} for m, s in json.loads(sys.argv[1]).items()}
 runs["gram"] = runs["M5"] | {"choices": {"stf_alpha": "gram"}}
 runs["sbu"] = runs["M1"] | {"source": "sbu", "benchmark": "sbu-1"}
 runs["pad"] = runs["M1"] | {"input": {"recipe": "pad"}}
@@ -34,7 +34,7 @@ def package(root, tmp_path):
 def hashes(package):
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", PROBE, json.dumps(SHARES)],
+        [sys.executable, "-c", PROBE, json.dumps(RELATIVE_WEIGHTS)],
         capture_output=True,
         text=True,
         cwd=package.parent,
@@ -44,7 +44,7 @@ def hashes(package):
     return json.loads(result.stdout)
 
 
-EVERY = {*SHARES, "gram", "sbu", "pad", "early", "convolution"}
+EVERY = {*RELATIVE_WEIGHTS, "gram", "sbu", "pad", "early", "convolution"}
 STF = {"M5", "gram"}  # with STF modules
 
 

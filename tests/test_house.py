@@ -150,7 +150,9 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] and c.network.width == PROFILES[profile] for c in configs)
     if profile == "search":  # for a recipe, with MS-G3D alone and on training clips alone
-        assert all(c.network.name == "msg3d" and not c.stf and not c.objective.shares and c.hold_out for c in configs)
+        assert all(
+            c.network.name == "msg3d" and not c.stf and not c.objective.relative_weights and c.hold_out for c in configs
+        )
     elif profile == "why":  # one thing at a time, on training clips alone, with the recipe of the study
         assert {"M1", "M5"} < {c.label for c in configs} and all(
             c.hold_out and (c.optim.lr, c.optim.epochs) == (0.02, 20) for c in configs
@@ -159,7 +161,7 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
         assert {"M1", "M2", "M3", "M4", "M5"} <= {c.label for c in configs}
     if profile in ("synthetic", "paper"):  # the runs that all tables of the paper need, and a row of ours
         assert len(runs) == {"paper": 31, "synthetic": 32}[profile] and (profile == "synthetic") == ("M5e" in runs)
-    assert all(c.start in runs for c in configs if c.start)
+    assert all(c.init_from in runs for c in configs if c.init_from)
     named = {name for group in params["results"].values() for name in group}
     assert all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)
 
@@ -227,7 +229,9 @@ def test_terms_are_added_as_in_table_5(root):
     for row in rows:
         terms = known["plain" if row["model"] == "M1" else row["model"]]
         assert terms["label"] == row["model"]
-        assert set(terms["objective"]["shares"]) == {name for column, name in columns.items() if row[column] == "1"}
+        assert set(terms["objective"]["relative_weights"]) == {
+            name for column, name in columns.items() if row[column] == "1"
+        }
         assert terms.get("stf", False) == (row["l_gk"] == "1")
     for label, (base, _) in OURS.items():
         reading = known[label].pop("reading")

@@ -162,7 +162,7 @@ def objective_of(choices: dict[str, str], **more) -> Objective:
     taken = arguments(choices)
     taken.pop("stf", None)
     reading, own = FocusReading(**taken.pop("focus", {})), taken.pop("objective", {})
-    return Objective(**{"shares": ALL, "reading": reading, "choices": taken, **own, **more})
+    return Objective(**{"relative_weights": ALL, "reading": reading, "choices": taken, **own, **more})
 
 
 CUT = {
@@ -372,14 +372,14 @@ def test_a_term_of_ones_own_is_a_function_and_a_row(monkeypatch, root):
     from stf_repro.training.config import parse
     from stf_repro.training.loop import build_model, build_objective
 
-    def concise(scene):
-        Q, bodies = scene.focus(scene.modules[-1]), scene.bodies()
+    def concise(forward):
+        Q, bodies = forward.focus(forward.modules[-1]), forward.bodies()
         return mean(Q.mean((1, 2)), bodies), bodies.sum()
 
     section = {"group": "t", "label": "own", "source": "synth60", "benchmark": "synth60-xsub", "input": {"frames": 16}}
     section |= {
         "network": {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
-        "objective": {"shares": {"concise": 0.5}, "warmup": 0.0},
+        "objective": {"relative_weights": {"concise": 0.5}, "warmup": 0.0},
     }
     with pytest.raises(ValueError, match="concise"):
         parse(section)

@@ -16,7 +16,7 @@ from stf_repro.evaluation.mechanism import (
 )
 from stf_repro.model.focus import stretch
 from stf_repro.model.nets.msg3d import MSG3D
-from stf_repro.model.objective import TERMS, Objective, Scene
+from stf_repro.model.objective import TERMS, Objective, ForwardPass
 
 HERE = torch.ones(3, 1, dtype=torch.bool)
 
@@ -29,13 +29,13 @@ def test_a_shuffled_mask_has_the_same_values_body_by_body():
 
 def test_the_effect_of_a_mask_is_that_of_masking_by_hand():
     model, x, generator = network(MSG3D, persons=1).eval(), batch(persons=1), torch.Generator().manual_seed(0)
-    scene = Scene(model, x, torch.arange(3), HERE)
-    found = mask_effect(scene, Objective(), generator)
-    Q = stretch(scene.focus("g3d3").detach(), x.shape[2])
-    left = model(x - (Q * 1.0)[:, None, ..., None] * x).softmax(1).gather(1, scene.classes[:, :1])[:, 0]
+    forward = ForwardPass(model, x, torch.arange(3), HERE)
+    found = mask_effect(forward, Objective(), generator)
+    Q = stretch(forward.focus("g3d3").detach(), x.shape[2])
+    left = model(x - (Q * 1.0)[:, None, ..., None] * x).softmax(1).gather(1, forward.classes[:, :1])[:, 0]
     torch.testing.assert_close(found["masked"], left.detach())
     torch.testing.assert_close(found["covered"], Q.mean((1, 2)))
-    torch.testing.assert_close(found["whole"], scene.out.logits.softmax(1).amax(1).detach())
+    torch.testing.assert_close(found["whole"], forward.out.logits.softmax(1).amax(1).detach())
 
 
 def test_a_tenth_is_hidden_where_the_mask_is_largest():
@@ -48,9 +48,9 @@ def test_a_tenth_is_hidden_where_the_mask_is_largest():
 def test_absent_bodies_do_not_count_in_what_a_mask_covers():
     model, present = network(MSG3D, persons=2).eval(), torch.tensor([[True, True], [True, False], [True, True]])
     x = batch() * present[:, None, None, None, :]
-    scene = Scene(model, x, torch.arange(3), present)
-    Q = scene.out.by_clip(stretch(scene.focus("g3d3").detach(), x.shape[2]))
-    torch.testing.assert_close(mask_effect(scene, Objective(), torch.Generator())["covered"][1], Q[1, 0].mean())
+    forward = ForwardPass(model, x, torch.arange(3), present)
+    Q = forward.out.by_clip(stretch(forward.focus("g3d3").detach(), x.shape[2]))
+    torch.testing.assert_close(mask_effect(forward, Objective(), torch.Generator())["covered"][1], Q[1, 0].mean())
 
 
 @pytest.mark.slow

@@ -77,7 +77,10 @@ def test_a_network_without_a_place_for_a_graph_says_so(name):
 
 @pytest.mark.parametrize(
     "change,reason",
-    [({"stf": True}, "no graph convolution"), ({"objective": {"shares": {"coherence": 0.1}}}, "no feature maps")],
+    [
+        ({"stf": True}, "no graph convolution"),
+        ({"objective": {"relative_weights": {"coherence": 0.1}}}, "no feature maps"),
+    ],
 )
 def test_a_training_that_a_network_cannot_do_ends_before_its_first_step(tmp_path, change, reason):
     config = parse({**TRAINING, "stf": False, "objective": {}, "network": "convolution", **change})
@@ -131,7 +134,7 @@ class OneGraph(SkeletonNetwork):
 USE = """
 import json, sys
 from pathlib import Path
-from processes import SHARES, toy_store
+from processes import RELATIVE_WEIGHTS, toy_store
 import torch
 from stf_repro.data.samplers import Clips
 from stf_repro.evaluation.localisation import clip_focus, load_run
@@ -139,9 +142,9 @@ from stf_repro.training.config import parse
 from stf_repro.training.trainer import train
 
 store = toy_store(Path("clips"))
-base = {"group": "t", "label": "new", "source": "synth60", "benchmark": "synth60-xsub", "network": "one_graph", "input": {"frames": 12, "every": 3}}
+base = {"group": "t", "label": "new", "source": "synth60", "benchmark": "synth60-xsub", "network": "one_graph", "input": {"frames": 12, "frame_stride": 3}}
 optim = {"epochs": 3, "batch_size": 8, "lr": 0.02, "milestones": [2]}
-for name, more in {"plain": {}, "M5": {"stf": True, "objective": {"shares": SHARES, "warmup": 0.3}}}.items():
+for name, more in {"plain": {}, "M5": {"stf": True, "objective": {"relative_weights": RELATIVE_WEIGHTS, "warmup": 0.3}}}.items():
     part = parse(base | more | {"optim": optim})
     one = train(part, store, Path(name), "cpu", progress=False)
     assert train(part, store, Path(name), "cpu", progress=False) == one
@@ -156,7 +159,7 @@ import json
 from stf_repro.training.config import parse
 from stf_repro.training.fingerprint import code_hash
 base = {"group": "t", "label": "M", "source": "ntu60", "benchmark": "ntu60-xsub"}
-print(json.dumps([code_hash(parse(base | more)) for more in ({}, {"stf": True, "objective": {"shares": {"adjacency": 1.0}}}, {"network": "convolution"})]))
+print(json.dumps([code_hash(parse(base | more)) for more in ({}, {"stf": True, "objective": {"relative_weights": {"adjacency": 1.0}}}, {"network": "convolution"})]))
 """
 
 

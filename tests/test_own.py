@@ -27,7 +27,7 @@ from stf_repro.evaluation.run_summary import find_trained, overview
 from stf_repro.evaluation.bundled import example_clip, load_pretrained
 from stf_repro.skeleton import IN_IMAGES, LAYOUTS, Layout
 from stf_repro.training.runs import find_run
-from stf_repro.custom.project import SHARES, new_project, recipe, suggest, train_own, training_time
+from stf_repro.custom.project import RELATIVE_WEIGHTS, new_project, recipe, suggest, train_own, training_time
 
 STICK = Layout(
     "stick",
@@ -538,7 +538,8 @@ def test_recipes_fit_the_number_of_clips(clips):
 
 def test_shares_are_those_of_the_paper_s_method(root):
     assert (
-        yaml.safe_load((root / "conf" / "methods.yaml").read_text())["methods"]["M5"]["objective"]["shares"] == SHARES
+        yaml.safe_load((root / "conf" / "methods.yaml").read_text())["methods"]["M5"]["objective"]["relative_weights"]
+        == RELATIVE_WEIGHTS
     )
 
 
@@ -972,7 +973,7 @@ def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_
             "source": "synth60",
             "benchmark": "synth60-xsub",
             "network": network,
-            "input": {"frames": 60, "every": 10},
+            "input": {"frames": 60, "frame_stride": 10},
             "optim": optim,
         }
     )

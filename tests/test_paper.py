@@ -33,8 +33,8 @@ def test_every_stage_of_the_paper_resolves(clone):
             (clone / folder / source).mkdir(parents=True)
     for section in (*params["runs"].values(), *params["transfers"].values()):  # a dry run, too, looks at dependencies
         (clone / "runs" / "paper" / section["group"]).mkdir(parents=True, exist_ok=True)
-        if "start" in section:
-            (clone / "runs" / "paper" / "main" / section["start"]).mkdir(parents=True, exist_ok=True)
+        if "init_from" in section:
+            (clone / "runs" / "paper" / "main" / section["init_from"]).mkdir(parents=True, exist_ok=True)
     dvc = Path(sys.executable).parent / "dvc"
     result = subprocess.run([str(dvc), "repro", "--dry"], cwd=clone, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

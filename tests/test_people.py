@@ -33,7 +33,7 @@ from stf_repro.training.config import run_configs
 
 NOTE = "was trained on synthetic data"
 
-EVERY = load_pretrained("stf-synth60").config.input.every  # of the default network: which frames it reads
+EVERY = load_pretrained("stf-synth60").config.input.frame_stride  # of the default network: which frames it reads
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def test_frames_are_numbered_as_in_the_recording(recipe, frames, every, length, 
     from stf_repro.custom.inference import frames_read
     from stf_repro.training.config import InputConfig
 
-    assert frames_read(InputConfig(recipe=recipe, frames=frames, every=every), length) == expected
+    assert frames_read(InputConfig(recipe=recipe, frames=frames, frame_stride=every), length) == expected
 
 
 # evaluate

@@ -62,7 +62,7 @@ def test_a_run_depends_on_its_own_parameters_only(root):
 @pytest.mark.parametrize(
     "override,stages",
     [
-        ("methods.M3.objective.shares.divergence=0.2", {"train@M3"}),
+        ("methods.M3.objective.relative_weights.divergence=0.2", {"train@M3"}),
         (
             "++protocols.kinetics.optim.epochs=11",
             {f"train@{n}-kinetics-{m}" for n in ("msg3d", "stf") for m in ("joint", "bone")},
@@ -96,18 +96,18 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
 @pytest.mark.parametrize(
     "profile,key,expected",
     [
-        ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "group": "main", "stf": True, "network.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.shares.coherence": 0.1}),
+        ("paper", "stf-xset120-bone", {"seeds": [0], "label": "M5", "source": "ntu120", "benchmark": "ntu120-xset", "group": "main", "stf": True, "network.width": 96, "input.modality": "bone", "input.frames": 300, "input.recipe": "replay", "optim.epochs": 60, "optim.milestones": [30, 50], "optim.batch_size": 32, "optim.accumulate": 2, "optim.lr": 0.05, "optim.weight_decay": 5e-4, "objective.relative_weights.coherence": 0.1}),
         ("paper", "msg3d-kinetics-joint", {"label": "M1", "source": "kinetics", "benchmark": "kinetics400", "network.num_gcn_scales": 8, "network.num_g3d_scales": 8, "network.windows": [3, 5], "input.recipe": "pad", "optim.epochs": 65, "optim.milestones": [45, 55], "optim.batch_size": 128, "optim.lr": 0.1, "optim.weight_decay": 3e-4}),
         ("paper", "stf-p20", {"group": "scarce", "percent": 20, "benchmark": "ntu60-xsub", "optim.epochs": 50}),
         ("synthetic", "msg3d-p10", {"seeds": [0, 1, 2], "group": "scarce", "percent": 10, "source": "synth60", "optim.epochs": 30, "optim.recipe": "adamw", "objective.warmup": 0.3}),
-        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 9, "optim.batch_size": 32, "input.every": 6, "input.frames": 60}),
-        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "stf": True, "start": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 10}),
-        ("synthetic", "M5e", {"group": "ablation", "seeds": [0, 1, 2, 3, 4], "label": "M5e", "stf": True, "objective.shares": {"exploration": 0.1, "divergence": 0.1, "adjacency": 1.0, "coherence": 0.1}, "reading": "early"}),
+        ("synthetic", "stf-xsub60-joint", {"seeds": [0, 1, 2, 3, 4], "label": "M5", "optim.epochs": 9, "optim.batch_size": 32, "input.frame_stride": 6, "input.frames": 60}),
+        ("synthetic", "stf-transfer", {"group": "transfer", "label": "M5", "stf": True, "init_from": "stf-xsub60-joint", "source": "synth120", "optim.epochs": 10}),
+        ("synthetic", "M5e", {"group": "ablation", "seeds": [0, 1, 2, 3, 4], "label": "M5e", "stf": True, "objective.relative_weights": {"exploration": 0.1, "divergence": 0.1, "adjacency": 1.0, "coherence": 0.1}, "reading": "early"}),
         ("choices", "focus-scale-norm", {"seeds": [0, 1, 2], "group": "choices", "label": "focus scaled to norm 1", "choices.focus_scale": "norm", "stf": True, "hold_out": "subject", "benchmark": "synth60-xsub"}),
-        ("choices", "adjacency", {"seeds": [0, 1, 2, 3, 4], "label": "L_Gk alone", "stf": True, "objective.shares": {"adjacency": 3.0}, "hold_out": "subject"}),
+        ("choices", "adjacency", {"seeds": [0, 1, 2, 3, 4], "label": "L_Gk alone", "stf": True, "objective.relative_weights": {"adjacency": 3.0}, "hold_out": "subject"}),
         ("search", "jhmdb-lr-high", {"group": "search", "hold_out": "clip", "optim.lr": 0.02, "network.name": "msg3d", "benchmark": ["jhmdb-1", "jhmdb-2"]}),
-        ("why", "triple", {"group": "search", "hold_out": "pair", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "optim.lr": 0.02, "objective.shares.adjacency": 9.0, "objective.warmup": 0.3}),
-        ("sbu", "M4", {"group": "study", "label": "M4", "source": "sbu", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "seeds": [*range(5)], "input.recipe": "uniform", "optim.recipe": "adamw", "objective.shares.adjacency": 3.0}),
+        ("why", "triple", {"group": "search", "hold_out": "pair", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "optim.lr": 0.02, "objective.relative_weights.adjacency": 9.0, "objective.warmup": 0.3}),
+        ("sbu", "M4", {"group": "study", "label": "M4", "source": "sbu", "benchmark": [f"sbu-{k}" for k in range(1, 6)], "seeds": [*range(5)], "input.recipe": "uniform", "optim.recipe": "adamw", "objective.relative_weights.adjacency": 3.0}),
         ("nwucla", "M5-p10", {"group": "study", "source": "nwucla", "benchmark": "nwucla", "percent": 10, "seeds": [*range(5)]}),
         ("jhmdb", "M1-bone", {"benchmark": ["jhmdb-1", "jhmdb-2", "jhmdb-3"], "seeds": [*range(10)], "input.modality": "bone", "network.width": 12}),
         ("jhmdb-full", "M5", {"benchmark": ["jhmdb-1", "jhmdb-2", "jhmdb-3"], "network.width": 96, "network.num_gcn_scales": 13, "input.frames": 100}),
@@ -152,7 +152,13 @@ def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_ar
     before = json.dumps(params)
     assert find_run(params, "a") == (
         "runs.a",
-        {"optim": {"lr": 3, "epochs": 1, "milestones": [3]}, "seeds": [0, 1], "label": "own", "group": "t"},
+        {
+            "optim": {"lr": 3, "epochs": 1, "milestones": [3]},
+            "seeds": [0, 1],
+            "label": "own",
+            "group": "t",
+            "method": "M1",
+        },
     )
     assert find_run(params, "b")[1]["optim"] == {"lr": 2, "epochs": 1, "milestones": [3]}
     assert json.dumps(params) == before
@@ -282,14 +288,14 @@ def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys,
 def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monkeypatch, capsys):
     for name in ("conf", "dvc.yaml"):
         (tmp_path / name).symlink_to(root / name)
-    params = compose(root, tmp_path / "params.yaml", "methods.M2.objective.shares.exploration=0.7")
+    params = compose(root, tmp_path / "params.yaml", "methods.M2.objective.relative_weights.exploration=0.7")
     params["runs"]["M2"]["optim"] = {"momentum": 0.5}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     assert main(["show", "M2"]) == 0
     text = re.sub(" +", " ", capsys.readouterr().out)
     assert (
-        "objective.shares.exploration 0.7 methods.M2 in params.yaml\n" in text
+        "objective.relative_weights.exploration 0.7 methods.M2 in params.yaml\n" in text
         and "optim.momentum 0.5 runs.M2 in params.yaml\n" in text
     )
     assert "optim.lr 0.015 base in conf/small.yaml\n" in text and "optim.accumulate 1 default\n" in text
@@ -335,7 +341,7 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
         if line not in ("M2 --seed 1", "stf-xsub60-joint --seed 0", "stf-p10 --seed 0", "stf-transfer --seed 0")
     ]
     assert listed() == left and listed("--ready") == left[:-2] and listed("--all") == everything
-    params["methods"]["M2"]["objective"]["shares"]["exploration"] = (
+    params["methods"]["M2"]["objective"]["relative_weights"]["exploration"] = (
         0.2  # then what was trained with another number is not what is wanted
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -353,7 +359,7 @@ def test_every_fold_is_trained_with_every_seed(project, small_params, monkeypatc
             "benchmark": ["synth60-xsub", "synth60-xview"],
             "seeds": [0, 1],
             "percent": 50,
-            "input": {"frames": 60, "every": 20},
+            "input": {"frames": 60, "frame_stride": 20},
         }
     }
     small_params["transfers"] = {}
@@ -396,7 +402,7 @@ def test_a_transfer_waits_for_the_run_it_starts_from(root):
     with Repo(str(root)) as repo:
         for key, section in params["transfers"].items():
             stage = next(s for s in repo.index.stages if s.addressing == f"transfer@{key}")
-            assert f"runs/{params['profile']}/main/{section['start']}" in {str(d.def_path) for d in stage.deps}
+            assert f"runs/{params['profile']}/main/{section['init_from']}" in {str(d.def_path) for d in stage.deps}
 
 
 def test_dvc_shows_the_figures_and_the_curve_of_every_run(root):

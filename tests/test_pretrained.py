@@ -111,7 +111,7 @@ def test_the_example_is_the_recording_that_its_rule_chooses(made):
         assert int(view.said) == 3 and bool(example.truth(own.input).flatten()[view.Q.argmax()])
     config = networks["stf-synth60"][1].input
     laid = example.truth(config)[0, 0].numpy()  # some of 60 frames; a shorter clip is repeated
-    assert (laid == truth[0][np.arange(0, 60, config.every) % truth.shape[1]]).all() and set(
+    assert (laid == truth[0][np.arange(0, 60, config.frame_stride) % truth.shape[1]]).all() and set(
         np.flatnonzero(laid.any(0))
     ) == {17, 18, 19}
 

@@ -9,7 +9,7 @@ from stf_repro.model.fast.passes import accelerate
 from stf_repro.model.focus import focus, gradients, normalise
 from stf_repro.model.losses import frozen_statistics
 from stf_repro.model.nets.msg3d import MODULES, MSG3D
-from stf_repro.model.objective import TERMS, FocusReading, Objective, Scene
+from stf_repro.model.objective import TERMS, FocusReading, Objective, ForwardPass
 from stf_repro.model.readings import READINGS, read_as
 from stf_repro.model.options import CHOICES, FixedBalance, arguments, fixed_gradients, soft_threshold
 
@@ -161,14 +161,14 @@ def test_a_reading_is_a_word_of_a_configuration_and_single_choices_overrule_it()
     with pytest.raises(ValueError, match="unknown reading 'lineaged'; did you mean 'lineage'?"):
         read_as("lineaged")
     with pytest.raises(ValueError, match="hands out no maps there"):
-        scene = Scene(
+        forward = ForwardPass(
             Bare(),
             torch.zeros(2, 3, 4, 5, 1),
             torch.zeros(2).long(),
             torch.ones(2, 1, dtype=torch.bool),
             FocusReading(**arguments(read_as("lineage"))["focus"]),
         )
-        scene.focus("only")
+        forward.focus("only")
 
 
 class Bare(torch.nn.Module):

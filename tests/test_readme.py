@@ -89,7 +89,7 @@ def loop(project, small_params, tmp_path):
     }
     small_params |= {
         "runs": {"M1": base | {"group": "main"}},
-        "transfers": {"S": base | {"group": "transfer", "start": "M1"}},
+        "transfers": {"S": base | {"group": "transfer", "init_from": "M1"}},
     }
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
 

@@ -73,9 +73,12 @@ def write_run(root, table, key, seed, label, benchmark, modality="joint", percen
         "stf": label in ("M4", "M5"),
         "seed": seed,
         "percent": percent,
-        "start": start,
+        "init_from": start,
     }
-    config |= {"input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality}, "optim": {"epochs": 8}}
+    config |= {
+        "input": {"recipe": "replay", "frames": 60, "frame_stride": 4, "modality": modality},
+        "optim": {"epochs": 8},
+    }
     record = {
         "hardware": "a made-up machine",
         "seconds": 2.5,

@@ -72,7 +72,7 @@ def test_the_code_of_a_stamp_holds_all_that_a_fingerprint_follows(package):
 
 
 def test_everything_else_that_a_training_depends_on_counts(project, small_params, monkeypatch):
-    small_params["transfers"] = {"T": small_params["runs"]["M1"] | {"start": "M1", "group": "transfer"}}
+    small_params["transfers"] = {"T": small_params["runs"]["M1"] | {"init_from": "M1", "group": "transfer"}}
     made = lambda key="M1", device=None: stamp.training_stamp(project, small_params, key, Training(0), device)
     start = run_folder(project, small_params, "M1", Training(0))
     start.mkdir(parents=True)

@@ -214,7 +214,7 @@ def test_walking_and_running_differ_in_tempo_and_somewhat_in_posture_of_the_same
 
 
 def test_no_legs_are_too_fast_for_the_frames_of_the_default_profile():
-    every = yaml.safe_load((project_root() / "params.yaml").read_text())["base"]["input"]["every"]
+    every = yaml.safe_load((project_root() / "params.yaml").read_text())["base"]["input"]["frame_stride"]
     config = dataclasses.replace(SMALL, subjects=40)
     clocks = [actions._clock(body.generator(n), config, actions.subject(1 + n % 40, config)) for n in range(400)]
     fastest = max(clock.tempo for clock in clocks)

@@ -17,7 +17,7 @@ from stf_repro.training.config import OptimConfig
 from stf_repro.training.loop import make_optimiser
 
 FILE = Path(__file__).parent / "fixtures" / "unmoved.npz"
-SHARES = {  # the rows of Table 5
+RELATIVE_WEIGHTS = {  # the rows of Table 5
     "plain": {},
     "M2": {"exploration": 0.1},
     "M3": {"exploration": 0.1, "divergence": 0.1},
@@ -53,7 +53,7 @@ def story(network: str, method: str, reading: str) -> dict[str, np.ndarray]:
     parts, focus, own = (taken.pop(name, {}) for name in ("stf", "focus", "objective"))
     torch.manual_seed(3)
     model = build(network, parts).double()
-    objective = Objective(SHARES[method], warmup=0.0, reading=FocusReading(**focus), choices=taken, **own)
+    objective = Objective(RELATIVE_WEIGHTS[method], warmup=0.0, reading=FocusReading(**focus), choices=taken, **own)
     optimiser = make_optimiser(list(model.parameters()), OptimConfig(recipe="adamw", lr=0.003))
     (x, labels, present), steps = batch(), []
     before = model.train().run(x, present).logits

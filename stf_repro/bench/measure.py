@@ -508,7 +508,7 @@ def _hours(config: RunConfig, clips: dict[str, int], rate: dict) -> float:
     shape = "Kinetics" if get_benchmark(config.benchmark).layout == "openpose18" else "NTU"
     row = "M5" if config.stf else "M1"
     of = {kind: rate.get((shape, row, kind)) for kind in ("cross-entropy", "exploration", "other terms", "scoring")}
-    terms = {name for name, share in config.objective.shares.items() if share}
+    terms = {name for name, share in config.objective.relative_weights.items() if share}
     kinds = [
         kind
         for kind, used in (("exploration", "exploration" in terms), ("other terms", terms - {"exploration"}))
@@ -524,7 +524,7 @@ def _hours(config: RunConfig, clips: dict[str, int], rate: dict) -> float:
         else of["cross-entropy"]
     )
     warm = config.objective.warmup if kinds else 1.0
-    each = of["scoring"] if config.start else warm * of["cross-entropy"] + (1 - warm) * after
+    each = of["scoring"] if config.init_from else warm * of["cross-entropy"] + (1 - warm) * after
     return (
         config.optim.epochs
         * (

@@ -231,11 +231,11 @@ def frames_read(
     "Which frames of a recording a network sees."
     T = config.frames
     if config.recipe in ("replay", "pad"):
-        return list(range(0, min(T, length), config.every))
+        return list(range(0, min(T, length), config.frame_stride))
     share = (
         (np.arange(T) + 0.5) / T * length if config.recipe == "uniform" else np.arange(T) * (length - 1) / max(T - 1, 1)
     )
-    return share.astype(int)[:: config.every].tolist()
+    return share.astype(int)[:: config.frame_stride].tolist()
 
 # %% ../../nbs/reference/607_custom.inference.ipynb #1ee9d6f8
 @dataclass(frozen=True)

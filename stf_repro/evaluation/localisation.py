@@ -178,7 +178,7 @@ def lay_truth(
     "The truth on the frames of the network's input."
     if config.recipe != "replay":
         raise ValueError(f"the truth is laid on clips of the recipe 'replay', not {config.recipe!r}")
-    t = np.arange(0, config.frames, config.every)
+    t = np.arange(0, config.frames, config.frame_stride)
     full = np.zeros((len(truth), bodies, len(t), truth[0][0].shape[1]), bool)
     for clip, of_clip in zip(full, truth):
         for body, mask in zip(clip, of_clip[:bodies]):

@@ -24,7 +24,7 @@ from ..model import losses
 from ..model.contract import SkeletonNetwork
 from ..model.fast.passes import accelerate
 from ..model.focus import gradients, stretch
-from ..model.objective import TERMS, Objective, Scene, cross_entropy, exploration_mask
+from ..model.objective import TERMS, Objective, ForwardPass, cross_entropy, exploration_mask
 from ..model.options import At, fixed_gradients
 from ..training.config import InputConfig
 from ..training.loop import build_objective, make_batch
@@ -53,13 +53,13 @@ def term_values(
     found: dict[str, list[Tensor]] = {}
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        scene = Scene(model, x, clips.labels[part], present, objective.reading)
+        forward = ForwardPass(model, x, clips.labels[part], present, objective.reading)
         for name in names:
-            value, count = TERMS[name](scene, **objective.choices.get(name, {}))
+            value, count = TERMS[name](forward, **objective.choices.get(name, {}))
             found.setdefault(name, []).append(torch.stack([value.detach() * count, count.float()]).cpu())
-        if scene.out.beta:
-            Q, there = scene.all_foci(), scene.bodies()
-            agree = torch.stack([correlation(Q[name], beta)[there] for name, beta in scene.out.beta.items()]).mean(0)
+        if forward.out.beta:
+            Q, there = forward.all_foci(), forward.bodies()
+            agree = torch.stack([correlation(Q[name], beta)[there] for name, beta in forward.out.beta.items()]).mean(0)
             found.setdefault("correlation", []).append(torch.stack([agree.sum(), there.sum()]).detach().cpu())
     sums = {name: torch.stack(parts).sum(0) for name, parts in found.items()}  # (2,) total and count
     return {name: (total / count).item() for name, (total, count) in sums.items()}
@@ -87,12 +87,12 @@ def largest_tenth(
 
 
 @torch.no_grad()
-def _probability(scene: Scene, x: Tensor) -> Tensor:  # (N,) of the class that was predicted on the whole clip
-    return losses.probability(scene.model(x), scene.classes[:, 0])
+def _probability(forward: ForwardPass, x: Tensor) -> Tensor:  # (N,) of the class that was predicted on the whole clip
+    return losses.probability(forward.model(x), forward.classes[:, 0])
 
 
 def mask_effect(
-    scene: Scene,  # of a network in evaluation mode
+    forward: ForwardPass,  # of a network in evaluation mode
     objective: Objective,  # its choices of the exploration term
     generator: torch.Generator,
 ) -> dict[str, Tensor]:  # (N,) each
@@ -102,8 +102,8 @@ def mask_effect(
         for name, choice in objective.choices.get("exploration", {}).items()
         if name in ("evidence", "mask", "keep")
     }
-    Q = exploration_mask(scene, **how).detach()  # (N, M, T, V)
-    there = scene.present.float() if Q.shape[1] > 1 else torch.ones_like(scene.present[:, :1], dtype=Q.dtype)
+    Q = exploration_mask(forward, **how).detach()  # (N, M, T, V)
+    there = forward.present.float() if Q.shape[1] > 1 else torch.ones_like(forward.present[:, :1], dtype=Q.dtype)
     covered = (Q.mean((2, 3)) * there).sum(1) / there.sum(1)
     elsewhere, present = shuffled(Q, generator), there[..., None, None]
     masks = {
@@ -112,8 +112,8 @@ def mask_effect(
         "most": largest_tenth(Q, present),
         "any": largest_tenth(elsewhere, present),
     }
-    clips = {"whole": scene.x} | {name: losses.masked(scene.x, mask) for name, mask in masks.items()}
-    return {"covered": covered} | {name: _probability(scene, x) for name, x in clips.items()}
+    clips = {"whole": forward.x} | {name: losses.masked(forward.x, mask) for name, mask in masks.items()}
+    return {"covered": covered} | {name: _probability(forward, x) for name, x in clips.items()}
 
 # %% ../../nbs/reference/407_evaluation.mechanism.ipynb #02fa6186
 Taught = dict[
@@ -133,10 +133,10 @@ def taught_by(
     found: dict[str, list] = {}
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        scene = Scene(accelerate(model), x, clips.labels[part], present, objective.reading)
-        Q, there = scene.all_foci(), scene.bodies()
-        for name in scene.out.beta:
-            found.setdefault(name, []).append((scene.out.maps[name].detach()[there], Q[name][there]))
+        forward = ForwardPass(accelerate(model), x, clips.labels[part], present, objective.reading)
+        Q, there = forward.all_foci(), forward.bodies()
+        for name in forward.out.beta:
+            found.setdefault(name, []).append((forward.out.maps[name].detach()[there], Q[name][there]))
     return {name: tuple(map(torch.cat, zip(*pairs))) for name, pairs in found.items()}
 
 
@@ -178,7 +178,7 @@ def fitted_afterwards(
 
 # %% ../../nbs/reference/407_evaluation.mechanism.ipynb #e26da52a
 def _batch(clips: Clips, part: Tensor, config: InputConfig) -> tuple[Tensor, Tensor, Tensor]:
-    "What a `Scene` is made of: x, labels, present."
+    "What a `ForwardPass` is made of: x, labels, present."
     x, present = make_batch(clips, part, config)
     return x, clips.labels[part], present
 
@@ -204,11 +204,11 @@ def gradient_sizes(
     "The size of the gradient of each term with respect to all weights, with and without the second derivative."
     weights, found = list(model.parameters()), {}
     for order, derive in (("first", fixed_gradients), ("second", gradients)):
-        scene = Scene(model, x, labels, present, replace(objective.reading, derive=derive))
-        unit = _flat(cross_entropy(scene.out.logits, labels)[0], weights).norm()
+        forward = ForwardPass(model, x, labels, present, replace(objective.reading, derive=derive))
+        unit = _flat(cross_entropy(forward.out.logits, labels)[0], weights).norm()
         for name in names:
             found.setdefault(name, {})[order] = (
-                _flat(TERMS[name](scene, **objective.choices.get(name, {}))[0], weights) / unit
+                _flat(TERMS[name](forward, **objective.choices.get(name, {}))[0], weights) / unit
             )
     cosine = lambda a, b: (a @ b / (a.norm() * b.norm()).clamp(min=1e-30)).item()
     return {
@@ -265,13 +265,13 @@ def mechanism(
     names, generator = [name for name in TERMS if model.stf or name != "adjacency"], torch.Generator().manual_seed(seed)
     masks, classes, fast = [], [], accelerate(model)
     for part in test.split(64):
-        scene = Scene(fast, *_batch(clips, part, config), objective.reading)
-        if not scene.modules:
+        forward = ForwardPass(fast, *_batch(clips, part, config), objective.reading)
+        if not forward.modules:
             raise ValueError(
                 f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured"
             )
-        masks.append(mask_effect(scene, objective, generator))
-        classes.append(scene.classes[:, 0])
+        masks.append(mask_effect(forward, objective, generator))
+        classes.append(forward.classes[:, 0])
     found, said = (
         {("mask", name): torch.cat([m[name] for m in masks]).mean().item() for name in masks[0]},
         torch.cat(classes),
@@ -283,7 +283,10 @@ def mechanism(
     }
     found["top1", "whole"] = _percent(said == clips.labels[test])
     at_the_end = replace(objective, reading=replace(objective.reading, place=At("output")))
-    for place, read in {"": objective, **({" at the end": at_the_end} if "output" in scene.out.places else {})}.items():
+    for place, read in {
+        "": objective,
+        **({" at the end": at_the_end} if "output" in forward.out.places else {}),
+    }.items():
         sizes = gradient_sizes(
             fast, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"]
         )

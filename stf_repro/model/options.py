@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .focus import class_score, grad_cam, gradients, normalise
 from .losses import norm, probability
 from .contract import Output, add
-from .objective import CE, FrozenBalance, Plan, Scene, alternate, apart, last_focus
+from .objective import CE, FrozenBalance, Plan, ForwardPass, alternate, split_exploration, last_focus
 from .stf import FocusAttention, centred_softmax, focus_predictor, heard
 
 # %% ../../nbs/reference/207_model.options.ipynb #99f4ed16
@@ -88,24 +88,26 @@ def unit_norm(Q: Tensor) -> Tensor:
     return Q / torch.where(size > 0, size, 1.0).sqrt()
 
 # %% ../../nbs/reference/207_model.options.ipynb #d11fc4e2
-def last_two(scene: Scene) -> Tensor:  # (B, T, V), all four: the evidence that masks; the default is `last_focus`
+def last_two(
+    forward: ForwardPass,
+) -> Tensor:  # (B, T, V), all four: the evidence that masks; the default is `last_focus`
     "The mean focus of the last two modules."
-    return scene.mean_focus(scene.modules[-2:])
+    return forward.mean_focus(forward.modules[-2:])
 
 
-def all_modules(scene: Scene) -> Tensor:
+def all_modules(forward: ForwardPass) -> Tensor:
     "The mean focus of all modules."
-    return scene.mean_focus(scene.modules)
+    return forward.mean_focus(forward.modules)
 
 
-def first(scene: Scene) -> Tensor:
+def first(forward: ForwardPass) -> Tensor:
     "The focus of the first module."
-    return scene.mean_focus(scene.modules[:1])
+    return forward.mean_focus(forward.modules[:1])
 
 
-def last_of_network(scene: Scene) -> Tensor:
+def last_of_network(forward: ForwardPass) -> Tensor:
     "The focus of the last map of the network, what the mean is taken of: GAIN's choice."
-    return scene.mean_focus(["last"], At("last"))
+    return forward.mean_focus(["last"], At("last"))
 
 
 def soft_threshold(
@@ -118,14 +120,14 @@ def soft_threshold(
     return (omega * ((Q - low) / (high - low).clamp(min=1e-12) - sigma)).sigmoid()
 
 
-def right(scene: Scene) -> Tensor:  # (N,) bool
+def right(forward: ForwardPass) -> Tensor:  # (N,) bool
     "The default: clips that are predicted right."
-    return scene.right
+    return forward.right
 
 
-def every(scene: Scene) -> Tensor:  # (N,) bool
+def every(forward: ForwardPass) -> Tensor:  # (N,) bool
     "All clips, also where the prediction is wrong."
-    return torch.ones_like(scene.right)
+    return torch.ones_like(forward.right)
 
 
 def attached(x: Tensor) -> Tensor:
@@ -243,7 +245,7 @@ def multiply(A: Tensor, residual: Tensor, G: Tensor) -> Tensor:
 # %% ../../nbs/reference/207_model.options.ipynb #6c91b020
 def steps(names: tuple[str, ...], step: int, epoch: int, progress: float) -> Plan:
     "Two optimiser steps on each batch: exploration, then the rest."
-    return apart(names)
+    return split_exploration(names)
 
 
 def phases(names: tuple[str, ...], step: int, epoch: int, progress: float) -> Plan:
@@ -285,8 +287,8 @@ class WindowBalance(FrozenBalance):
 
     window = 20
 
-    def __init__(self, shares: dict[str, float], cap: float = 10.0):
-        super().__init__(shares, cap)
+    def __init__(self, relative_weights: dict[str, float], cap: float = 10.0):
+        super().__init__(relative_weights, cap)
         self.steps: dict[str, int] = {}
 
     def update(self, sizes: dict[str, float]) -> None:
@@ -325,7 +327,7 @@ class FixedBalance(FrozenBalance):
 
     def factor(self, name: str) -> float:
         "lambda of one term."
-        return self.shares.get(name, 0.0)
+        return self.relative_weights.get(name, 0.0)
 
 # %% ../../nbs/reference/207_model.options.ipynb #af236750
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def draw_strips(
     frames: Sequence[int],  # which to show
     up: str = "y",  # "y": camera coordinates, "z": preprocessed
     truth: np.ndarray | None = None,  # (M, T, V) bool: rings, the same in each strip
-    every: int = 1,  # recorded frames from one frame to the next, for the numbers below
+    frame_stride: int = 1,  # recorded frames from one frame to the next, for the numbers below
     label: str = "focus (1: largest of the clip)",  # of the colours
 ) -> Figure:
     "Film strips, one below the other, each with its caption on the left."
@@ -242,7 +242,7 @@ def draw_strips(
     for of_row, (caption, (bodies, focus)) in zip(axes, rows.items()):
         draw_clip(of_row, bodies, layout, frames, focus, up, truth=truth)
         for ax, t in zip(of_row, frames):
-            ax.texts[-1].set_text(str(t * every))
+            ax.texts[-1].set_text(str(t * frame_stride))
             plt.setp(ax.collections, clip_on=False)
         of_row[0].text(-0.1, 0.5, caption, transform=of_row[0].transAxes, ha="right", va="center", fontsize=8)
     for along in ("x", "y"):  # one scale for all strips
@@ -279,13 +279,13 @@ def save_figure(
     return Picture(small.getvalue())
 
 # %% ../../nbs/reference/501_report.plots.ipynb #23981962
-def _outline(ax: Axes, truth: np.ndarray, every: int) -> None:
+def _outline(ax: Axes, truth: np.ndarray, frame_stride: int) -> None:
     "Lines around the places (T, V) of a sheet that hold the truth."
     grown = np.pad(truth.astype(int), 1)
     early, low = np.nonzero(np.diff(grown, axis=0)[:, 1:-1])  # an edge before frame t, at joint v
     late, high = np.nonzero(np.diff(grown, axis=1)[1:-1])  # an edge before joint v, in frame t
-    upright = [((t * every, v - 0.5), (t * every, v + 0.5)) for t, v in zip(early, low)]
-    level = [((t * every, v - 0.5), ((t + 1) * every, v - 0.5)) for t, v in zip(late, high)]
+    upright = [((t * frame_stride, v - 0.5), (t * frame_stride, v + 0.5)) for t, v in zip(early, low)]
+    level = [((t * frame_stride, v - 0.5), ((t + 1) * frame_stride, v - 0.5)) for t, v in zip(late, high)]
     ax.add_collection(LineCollection(upright + level, colors=PALETTE["blue"], linewidths=1.0))
 
 
@@ -293,7 +293,7 @@ def draw_volume(
     part: Figure | SubFigure,
     Q: np.ndarray,  # (T, V) in [0, 1]
     layout: Layout,
-    every: int = 1,  # input frames between two frames of Q, for the axis
+    frame_stride: int = 1,  # input frames between two frames of Q, for the axis
     names: bool = True,  # write the names of joints
     truth: np.ndarray | None = None,  # (T, V) bool: to outline
 ) -> Axes:  # of the sheet
@@ -309,13 +309,13 @@ def draw_volume(
         vmin=0,
         vmax=1,
         interpolation="nearest",
-        extent=(0, T * every, V - 0.5, -0.5),
+        extent=(0, T * frame_stride, V - 0.5, -0.5),
     )
     if truth is not None:
-        _outline(sheet, truth, every)
+        _outline(sheet, truth, frame_stride)
     shown = [v for v in range(0, V, 4)]
     sheet.set(xlabel="frame", yticks=shown, yticklabels=[layout.joints[v] if names else "" for v in shown])
-    when.fill_between((np.arange(T) + 0.5) * every, Q.sum(1), color=PALETTE["grey"], alpha=0.5, linewidth=0)
+    when.fill_between((np.arange(T) + 0.5) * frame_stride, Q.sum(1), color=PALETTE["grey"], alpha=0.5, linewidth=0)
     where.barh(range(V), Q.sum(0), color=PALETTE["grey"], alpha=0.5)
     for ax in (when, where):
         ax.tick_params(labelbottom=False, labelleft=False, left=False, bottom=False)

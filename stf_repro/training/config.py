@@ -26,33 +26,33 @@ class InputConfig(Part):
         "replay"  # see data.samplers; the paper's are replay (NTU) and pad (Kinetics)
     )
     frames: int = Field(300, ge=1)
-    every: int = Field(1, ge=1)  # keep every n-th frame; 1 is the original
+    frame_stride: int = Field(1, ge=1)  # keep every n-th frame; 1 is the original
     modality: Literal["joint", "bone", "joint-motion", "bone-motion"] = "joint"
     planar: bool = False  # the first two channels only
 
     @property
     def length(self) -> int:
         "Frames that the network sees."
-        return -(-self.frames // self.every)
+        return -(-self.frames // self.frame_stride)
 
 # %% ../../nbs/reference/301_training.config.ipynb #deb13279
 class ObjectiveConfig(Part):
     "The STF terms: see `model.objective.Objective`."
 
-    shares: dict[str, float] = {}  # term -> wanted size beside the cross-entropy; M1 of Table 5 has none
+    relative_weights: dict[str, float] = {}  # term -> wanted size beside the cross-entropy; M1 of Table 5 has none
     warmup: float = Field(0.4, ge=0, le=1)
     cap: float = Field(10.0, gt=0)
     teach_every: int = Field(1, ge=1)  # steps from one in which beta is taught (L_Gk) to the next
 
     @model_validator(mode="after")
     def _known_terms(self):
-        for term, share in self.shares.items():
+        for term, weight in self.relative_weights.items():
             if term not in TERMS:
                 raise ValueError(
                     f"unknown loss term {term!r}; did you mean {difflib.get_close_matches(term, TERMS, 1, 0)[0]!r}?"
                 )
-            if not 0 <= share < float("inf"):
-                raise ValueError(f"the share of {term!r} must be a number from 0 up, got {share}")
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"the relative weight of {term!r} must be a number from 0 up, got {weight}")
         return self
 
 
@@ -100,6 +100,7 @@ class RunConfig(Part):
     label: str  # what tables call it, e.g. "M1"
     source: str  # whose clips, e.g. "ntu60": DVC must know it too
     benchmark: str  # key of `BENCHMARKS`
+    method: str | None = None  # its row among the methods of params.yaml; None: the run writes out its own
     network: AnyNetwork = NETWORKS["msg3d"].Config()  # which network, how large
     stf: bool = False  # whether it has STF modules: beta, alpha and G
     input: InputConfig = InputConfig()
@@ -110,7 +111,7 @@ class RunConfig(Part):
     seed: int = Field(0, ge=0)
     percent: float | None = Field(None, gt=0, le=100)  # of the training clips; None: all
     hold_out: str | None = None  # attribute by which a third of the training clips is scored in place of the test part
-    start: str | None = None  # key of the main run whose frozen network gets a new last layer
+    init_from: str | None = None  # key of the main run whose frozen network gets a new last layer
 
     @field_validator("network", mode="before")
     @classmethod
@@ -121,9 +122,9 @@ class RunConfig(Part):
 
     @model_validator(mode="after")
     def _fits_together(self):
-        if self.start and any(self.objective.shares.values()):
+        if self.init_from and any(self.objective.relative_weights.values()):
             raise ValueError(
-                "with `start` only the last layer is trained, on cross-entropy: objective.shares must be empty"
+                "with `init_from` only the last layer is trained, on cross-entropy: objective.relative_weights must be empty"
             )
         if self.benchmark not in BENCHMARKS:
             near = difflib.get_close_matches(self.benchmark, BENCHMARKS, 1, 0)[0]
@@ -137,7 +138,7 @@ class RunConfig(Part):
             raise ValueError(
                 f"input.recipe: resample takes the main body only, and {self.benchmark!r} has two; take uniform"
             )
-        if self.objective.shares.get("adjacency") and not self.stf:
+        if self.objective.relative_weights.get("adjacency") and not self.stf:
             raise ValueError("the adjacency term teaches the beta of STF modules: it needs stf: true")
         read_as(self.reading, self.choices)
         return self
@@ -197,15 +198,15 @@ def run_configs(
     own = find_trainings(name, section, seed, fold)
     if "seed" in section:
         raise ConfigError(f"{name}.seed is unknown; did you mean 'seeds'?")
-    shift, start = name.startswith("transfers."), section.get("start")
+    shift, start = name.startswith("transfers."), section.get("init_from")
     if shift != (start is not None):
         raise ConfigError(
-            f"{name} {'needs' if shift else 'cannot have'} `start`: what starts from another network stands in `transfers`, all else in `runs`"
+            f"{name} {'needs' if shift else 'cannot have'} `init_from`: what starts from another network stands in `transfers`, all else in `runs`"
         )
     if shift:
         if start not in params["runs"]:
             near = difflib.get_close_matches(str(start), params["runs"], 1, 0)[0]
-            raise ConfigError(f"{name}.start: there is no run {start!r}; did you mean {near!r}?")
+            raise ConfigError(f"{name}.init_from: there is no run {start!r}; did you mean {near!r}?")
         for training in own:
             find_trainings(*find_run(params, start), training.seed, training.fold)
         section = section | {"objective": {}}

@@ -77,7 +77,7 @@ class Step(nn.Module):
     ):
         super().__init__()
         synced = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-        if terms := [t for t in SECOND_ORDER if synced and objective.shares.get(t)]:
+        if terms := [t for t in SECOND_ORDER if synced and objective.relative_weights.get(t)]:
             raise ValueError(
                 f"SyncBatchNorm has no second derivative, which {', '.join(terms)} needs; "
                 "use BatchNorm: each process then normalises with the statistics of its own clips"

@@ -35,7 +35,10 @@ def code_hash(
     "A hash of all code that decides what a training computes."
     network = NETWORKS[config.network.name]
     used = [network, InputConfig, *(fast for kind, fast in PASSES.items() if issubclass(network, kind))]
-    used += [RECIPES[config.input.recipe], *(TERMS[name] for name, share in config.objective.shares.items() if share)]
+    used += [
+        RECIPES[config.input.recipe],
+        *(TERMS[name] for name, share in config.objective.relative_weights.items() if share),
+    ]
     used += [CHOICES[name].options[option] for name, option in config.read.items()]
     named = [
         f if hasattr(f, "__qualname__") else type(f) for f in used

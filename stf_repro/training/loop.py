@@ -51,7 +51,7 @@ def build_objective(
     o, taken = config.objective, arguments(config.read)
     reading, own = FocusReading(**taken.pop("focus", {})), taken.pop("objective", {})
     return Objective(
-        dict(o.shares),
+        dict(o.relative_weights),
         o.warmup,
         o.cap,
         o.teach_every,
@@ -81,7 +81,7 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M), present (N, M)
     "The input of the network for some clips."
     x, present = RECIPES[config.recipe](clips, indices, config.frames, generator)
-    x = modality(x[:, :, :: config.every], clips.layout, config.modality)
+    x = modality(x[:, :, :: config.frame_stride], clips.layout, config.modality)
     return x[:, : 2 if config.planar else None], present
 
 
@@ -208,7 +208,7 @@ def train_epoch(
     show=lambda losses: None,  # called after each batch
 ) -> dict[str, float]:  # mean of each loss term and its factor, and training accuracy in percent
     "One pass over the training clips. Raises `TrainingError` naming the clips of the batch."
-    step.train(not config.start)
+    step.train(not config.init_from)
     generator, size = epoch_generator(config.seed, epoch), config.optim.batch_size
     steps, passes = len(indices) // size, split_batch(size, config.optim.accumulate, group)
     tally = Tally(clips.device)

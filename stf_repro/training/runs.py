@@ -146,7 +146,7 @@ def run_parts(
                     f"{own}.{word} is {name!r}, which params.yaml does not have under `{kind}`{_nearest(name, there)}"
                 )
             parts.append((f"{kind}.{name}", there[name]))
-    parts.append((own, {k: v for k, v in section.items() if k not in ("protocol", "method")}))
+    parts.append((own, {k: v for k, v in section.items() if k != "protocol"}))
     named = [part["network"] for _, part in parts if part.get("network") is not None]
     names = [n.get("name") if isinstance(n, dict) else n for n in named]
     chosen = next((n for n in reversed(names) if n is not None), None)
@@ -335,7 +335,7 @@ def _is_finished(root, params: dict, key: str, training: Training) -> bool:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return False
-    unused = ("seeds", "objective") if "start" in section else ("seeds",)  # a transfer has cross-entropy only
+    unused = ("seeds", "objective") if "init_from" in section else ("seeds",)  # a transfer has cross-entropy only
     own = {"benchmark": training.fold} if training.fold else {}
     wanted = leaves({k: v for k, v in section.items() if k not in unused} | own)
     return (folder / "metrics.json").exists() and all(
@@ -354,6 +354,8 @@ def trainings(
         for key in params.get(kind) or {}:
             name, section = find_run(params, key)
             for training in find_trainings(name, section):
-                waits = ready and "start" in section and not _is_finished(root, params, section["start"], training)
+                waits = (
+                    ready and "init_from" in section and not _is_finished(root, params, section["init_from"], training)
+                )
                 if not waits and (everything or not _is_finished(root, params, key, training)):
                     yield key, training

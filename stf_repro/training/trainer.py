@@ -97,7 +97,7 @@ def read_start(
     folder = Path(folder)
     if not (record := finished(folder)):
         raise TrainingError(
-            f"{config.label} starts from {config.start!r}, but {folder} holds no finished training: stf train {config.start} --seed {config.seed}"
+            f"{config.label} starts from {config.init_from!r}, but {folder} holds no finished training: stf train {config.init_from} --seed {config.seed}"
         )
     weights = load((folder / "model.safetensors").read_bytes())
     return record["files"]["model.safetensors"], {k: v for k, v in weights.items() if not k.startswith("head.")}
@@ -112,7 +112,7 @@ def take_over(
     try:
         load_part(model, weights, without=("head.",))
     except (KeyError, ValueError) as error:
-        raise TrainingError(f"the network of {config.start!r} does not fit: {error.args[0]}") from None
+        raise TrainingError(f"the network of {config.init_from!r} does not fit: {error.args[0]}") from None
     for name, p in model.named_parameters():
         p.requires_grad_(name.startswith("head."))
 
@@ -173,7 +173,7 @@ def split_clips(
         raise TrainingError(
             f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and {config.benchmark!r} is of {benchmark.layout!r}: joints or bones differ"
         )
-    if config.objective.shares.get("divergence") and len(benchmark.classes) < 2:
+    if config.objective.relative_weights.get("divergence") and len(benchmark.classes) < 2:
         raise TrainingError(
             f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has {len(benchmark.classes)}: leave the term out"
         )
@@ -208,9 +208,9 @@ def prepare(
         model = build_model(config, benchmark)
     except ValueError as error:  # STF modules that the network has no place for
         raise TrainingError(f"{config.label}: {error}") from None
-    if any(config.objective.shares.values()) and not model.feature_maps():
+    if any(config.objective.relative_weights.values()) and not model.feature_maps():
         raise TrainingError(
-            f"{config.label}: {model.title} hands out no feature maps, so there is no focus that a term could use: leave objective.shares empty"
+            f"{config.label}: {model.title} hands out no feature maps, so there is no focus that a term could use: leave objective.relative_weights empty"
         )
     if weights is not None:
         take_over(model, weights, config)
@@ -305,15 +305,15 @@ def identify(
     config: RunConfig,
     store: ClipStore,
     device: torch.device,
-    start=None,  # folder of the finished training that config.start names
+    start=None,  # folder of the finished training that config.init_from names
     group: Group = Group(),
 ) -> tuple[
     dict, dict[str, Tensor] | None
 ]:  # fingerprint and what it is made of, for record.json; weights to start from
     "What tells this training from every other. Raises `TrainingError` if there is nothing to start from."
-    if (config.start is None) != (start is None):
+    if (config.init_from is None) != (start is None):
         raise TrainingError(
-            f"{config.label}: config.start is {config.start!r}, and the folder to start from {str(start)!r}; both or none are needed"
+            f"{config.label}: config.init_from is {config.init_from!r}, and the folder to start from {str(start)!r}; both or none are needed"
         )
     hash_, weights = read_start(config, start) if start else (None, None)
     platform = f"torch {torch.__version__} on {device.type}" + (f", {group.size} processes" if group.size > 1 else "")
@@ -342,7 +342,7 @@ def train(
     out,  # folder of the training: runs/<profile>/<group>/<key>/seed-<n>
     device: str | None = None,  # default: the GPU if there is one
     progress: bool = True,
-    start=None,  # folder of the finished training that config.start names
+    start=None,  # folder of the finished training that config.init_from names
 ) -> dict:  # metrics.json
     "Train, or go on training, and score the test set. Raises `TrainingError`."
     store, out, device = (
@@ -361,7 +361,7 @@ def is_trained(
     store,  # a clip store, or its folder
     out,  # folder of the training
     device: str | None = None,
-    start=None,  # folder of the finished training that config.start names
+    start=None,  # folder of the finished training that config.init_from names
 ) -> bool:
     "Whether `train` would find nothing to do."
     store = store if isinstance(store, ClipStore) else ClipStore.open(store)

@@ -97,7 +97,7 @@ def training_stamp(
         ]
         find_trainings(name, section, training.seed, training.fold)
         facts += [code_stamp(), _clips(Path(root) / "clips" / section["source"]), _machine(device)]
-        if start := section.get("start"):
+        if start := section.get("init_from"):
             base = find_run(params, start)
             find_trainings(*base, training.seed, training.fold)
             facts += [base[0], contents(run_folder(root, params, start, training))]

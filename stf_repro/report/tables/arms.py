@@ -99,11 +99,11 @@ def invent(
         "source": benchmark.split("-")[0],
         "benchmark": benchmark,
         "percent": None,
-        "start": None,
+        "init_from": None,
     }
     config["network"] = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
     config |= {
-        "input": {"recipe": "replay", "frames": 60, "every": 4, "modality": modality},
+        "input": {"recipe": "replay", "frames": 60, "frame_stride": 4, "modality": modality},
         "optim": {"epochs": 8},
     } | extra
     record = {

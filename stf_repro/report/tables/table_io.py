@@ -42,7 +42,7 @@ def _size(model: dict) -> str:
 
 def _input(part: dict) -> str:
     "What a clip looks like to the network, in words."
-    every = f", one in {part['every']} kept" if part["every"] > 1 else ""
+    every = f", one in {part['frame_stride']} kept" if part["frame_stride"] > 1 else ""
     return f"{part['frames']} frames, {words(part['recipe'])}{every}"
 
 
