@@ -22,7 +22,7 @@ import yaml
 
 from .data.io import project_root, walk
 from .data.sources import SOURCES, Source
-from .training.runs import read_params, run_folder, trainings
+from .training.runs import read_params, trainings
 
 # %% ../nbs/reference/800_doctor.ipynb #72eb548a
 @dataclass(frozen=True)
@@ -211,22 +211,17 @@ def runs(
     params: dict,  # from `read_params`
 ) -> Iterator[Finding]:
     "How many trainings are finished, run by run where some are not, and what can start now."
-    everything = Counter(key for key, _ in trainings(root, params, everything=True))
-    to_do = list(trainings(root, params))
-    left, other = (
-        Counter(key for key, _ in to_do),
-        sum((run_folder(root, params, *training) / "metrics.json").exists() for training in to_do),
-    )
-    done = sum(everything.values()) - sum(left.values())
-    whole = [key for key in everything if key not in left]
+    every, to_do = list(trainings(root, params, everything=True)), list(trainings(root, params))
+    left = Counter(run.key for run, _ in to_do)
+    whole = {run.key for run, _ in every} - set(left)
+    other = sum((run.place(training) / "metrics.json").exists() for run, training in to_do)
     outdated = f"; {other} more are there, trained with other parameters" if other else ""
+    done = f"{len(every) - len(to_do)} of {len(every)} trainings"
     yield Finding(
-        "runs",
-        f"{len(whole)} of {len(everything)} finished ({done} of {sum(everything.values())} trainings){outdated}",
-        "open" if left else "ok",
+        "runs", f"{len(whole)} of {len(whole) + len(left)} finished ({done}){outdated}", "open" if left else "ok"
     )
     if left:
-        ready = list(dict.fromkeys(key for key, _ in trainings(root, params, ready=True)))
+        ready = list(dict.fromkeys(run.key for run, _ in trainings(root, params, ready=True)))
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         yield Finding(
             "to train",

@@ -30,7 +30,7 @@ from stf_repro.custom.tables import frame_places
 from stf_repro.evaluation.bundled import example_clip
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.custom.project import new_project
-from stf_repro.training.runs import ConfigError, find_run, find_trainings, read_params, trace
+from stf_repro.training.runs import ConfigError, read_params, resolve, trace
 
 STICK = Layout(
     "stick",
@@ -1038,7 +1038,7 @@ def test_a_header_that_counts_joints_is_no_frame(tmp_path, kick, first, part, in
 def test_runs_follow_the_split_of_their_clips(tmp_path):
     folder = new_project(tmp_path / "gym", "coco17")
     params = read_params(folder / "params.yaml")
-    folds = lambda: [training.fold for training in find_trainings(*find_run(params, "stf"))]
+    folds = lambda: [training.fold for training in resolve("", params, "stf").trainings]
     assert folds() == [f"gym-{k}" for k in range(1, 6)]
     params["sources"]["gym"]["split"] = 3
     assert folds() == ["gym-1", "gym-2", "gym-3"]
@@ -1046,11 +1046,11 @@ def test_runs_follow_the_split_of_their_clips(tmp_path):
         params["sources"]["gym"]["split"] = split
         assert folds() == [None]
     params["sources"]["gym"]["split"] = {"subject": ["anna"]}
-    assert folds() == [None] and find_run(params, "stf")[1]["benchmark"] == "gym"
+    assert folds() == [None] and resolve("", params, "stf").section["benchmark"] == "gym"
     assert trace(folder, params, "stf")[("benchmark",)] == ("gym", "sources", "params.yaml")
     params["base"]["benchmark"] = ["gym-1", "gym-2"]  # as older projects have it
     with pytest.raises(ConfigError, match="runs.stf.benchmark names 'gym-1'.* leave `benchmark` out"):
-        find_run(params, "stf")
+        resolve("", params, "stf")
 
 
 @pytest.mark.slow

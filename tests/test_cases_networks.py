@@ -331,9 +331,9 @@ import sys
 from pathlib import Path
 from stf_repro.training import trainer
 from stf_repro.training.config import run_configs
-from stf_repro.training.runs import read_params
+from stf_repro.training.runs import read_params, resolve
 
-config = next(iter(run_configs(read_params("params.yaml"), "M1").values()))
+config = next(iter(run_configs(resolve("", read_params("params.yaml"), "M1")).values()))
 whole, file, more = trainer.save_checkpoint, Path(trainer.__file__).with_name("epoch.py"), sys.argv[1]
 print(trainer.identify(config, trainer.ClipStore.open("clips/synth60"), trainer.find_device("cpu"))[0]["fingerprint"])
 trainer.save_checkpoint = lambda *args: (whole(*args), file.write_text(file.read_text() + more))
@@ -652,7 +652,7 @@ def test_an_estimate_counts_what_a_training_does(made_data, monkeypatch):
     config = own.suggest(store, benchmarks=given, epochs=10)
     steps = 10 * (len(given[0].indices(store, "train")) // config.optim.batch_size)
     plain = round(0.3 * steps)
-    estimate = own.training_time(config, store, "cpu", given)
+    estimate = own.training_time(config, store, "cpu", given[0])
     assert abs(estimate - (plain * 11 + (steps - plain) * (31 + 41) / 2)) < 45  # a step more or less
 
 

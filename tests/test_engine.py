@@ -30,7 +30,7 @@ from stf_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from stf_repro.training.config import ConfigError, parse, run_configs
 from stf_repro.training.distributed import Step, split_batch
 from stf_repro.training.loop import Tally, learning_rate, optimise, score_figures
-from stf_repro.training.runs import Training, read_params
+from stf_repro.training.runs import read_params, resolve, Training
 from stf_repro.training.launcher import summarise
 from stf_repro.training.trainer import TrainingError, prepare, run_epoch, split_clips, take_over, train
 
@@ -71,7 +71,7 @@ def in_peace(project: Path, key: str, into: Path, seeds=(0,)) -> dict[str, bytes
     "The results of a run that nobody disturbs, trained in this process."
     params, threads = read_params(project / "params.yaml"), torch.get_num_threads()
     torch.set_num_threads(1)
-    for training, config in run_configs(params, key).items():
+    for training, config in run_configs(resolve("", params, key)).items():
         train(config, project / "clips" / "synth60", into / training.folder, "cpu", progress=False)
     torch.set_num_threads(threads)
     return results(into, seeds)
@@ -315,7 +315,7 @@ def test_the_schedules_are_those_of_the_released_configurations(root, tmp_path):
         "kinetics": (65, [45, 55], 128, 2, 0.1, 3e-4),
     }
     for protocol, (epochs, milestones, batch, passes, lr, decay) in expected.items():
-        config = run_configs(params, f"msg3d-{protocol}-joint")[Training(0)]
+        config = run_configs(resolve("", params, f"msg3d-{protocol}-joint"))[Training(0)]
         o = config.optim
         assert (o.epochs, list(o.milestones), o.batch_size, o.accumulate, o.lr, o.weight_decay, o.momentum) == (
             epochs,
@@ -363,19 +363,22 @@ def test_a_new_last_layer_moves_nothing_else_and_fits_its_network(tmp_path):
     config, store = quick(tmp_path)
     train(config, store, tmp_path / "whole", "cpu", progress=False)
     shift = config.model_copy(update={"group": "transfer", "init_from": "whole"})
-    train(shift, store, tmp_path / "transfer", "cpu", progress=False, start=tmp_path / "whole")
+    train(shift, store, tmp_path / "transfer", "cpu", progress=False, init_from=tmp_path / "whole")
     old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "transfer"))
     assert {name for name in old if not torch.equal(old[name], new[name])} == {"head.weight", "head.bias"}
     record = json.loads((tmp_path / "transfer" / "record.json").read_text())
-    assert record["start"] == json.loads((tmp_path / "whole" / "record.json").read_text())["files"]["model.safetensors"]
+    assert (
+        record["init_from"]
+        == json.loads((tmp_path / "whole" / "record.json").read_text())["files"]["model.safetensors"]
+    )
     wide = parse(shift.model_dump() | {"network": shift.network.model_dump() | {"width": 12}})
     with pytest.raises(
         TrainingError, match=r"the network of 'whole' does not fit: blocks\.\S+ has shape \(\d.*in these weights"
     ):
-        train(wide, store, tmp_path / "wide", "cpu", progress=False, start=tmp_path / "whole")
+        train(wide, store, tmp_path / "wide", "cpu", progress=False, init_from=tmp_path / "whole")
     (tmp_path / "whole" / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(TrainingError, match="holds no finished training: stf train whole --seed 0"):
-        train(shift, store, tmp_path / "transfer", "cpu", progress=False, start=tmp_path / "whole")
+        train(shift, store, tmp_path / "transfer", "cpu", progress=False, init_from=tmp_path / "whole")
 
 
 def test_best_and_last_weights_are_those_of_their_epochs(tmp_path):
@@ -475,15 +478,15 @@ def test_runs_and_transfers_are_checked(kind, change, reason):
     params = {"profile": "p", "runs": {"M1": base}, "transfers": {}}
     params[kind]["X"] = base | change
     with pytest.raises(ConfigError) as error:
-        run_configs(params, "X")
+        run_configs(resolve("", params, "X"))
     assert reason in str(error.value)
 
 
 def test_a_shift_has_the_network_of_its_row_and_no_terms(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
     for key, section in params["transfers"].items():
-        for training, config in run_configs(params, key).items():
-            base = run_configs(params, section["init_from"])[training]
+        for training, config in run_configs(resolve("", params, key)).items():
+            base = run_configs(resolve("", params, section["init_from"]))[training]
             assert (
                 (config.network, config.stf) == (base.network, base.stf)
                 and config.input == base.input

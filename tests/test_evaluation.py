@@ -771,7 +771,7 @@ def test_networks_looked_at_side_by_side_say_what_each_says_alone(tmp_path):
         return config.seed, model(x).detach()
 
     for (seed, said), run in zip(of_each(runs, look), runs, strict=True):
-        torch.testing.assert_close(said, load_run(run)[0](x).detach())
+        torch.testing.assert_close(said, load_run(run).network(x).detach())
         assert run.name == f"seed-{seed}"
     assert set(looks) == {1} and torch.get_num_threads() == threads
     with pytest.raises(ZeroDivisionError):
@@ -793,7 +793,8 @@ def test_a_damaged_run_is_one_sentence(tmp_path, file, content, said):
 
     run = untrained_run(tmp_path)
     config = parse(json.loads((run / "config.json").read_text()))
-    model, again = load_run(run)
+    net = load_run(run)
+    model, again = net.network, net.config
     assert again == config
     model.run(torch.randn(2, 3, 16, 25, 2)).logits.sum().backward()  # every weight can be differentiated
     (run / file).unlink() if content is None else (run / file).write_bytes(content)

@@ -72,7 +72,9 @@ def test_every_layout_comes_back(tmp_path):
 def test_msg3d_export_is_what_training_reads(tmp_path):
     rng = np.random.default_rng(0)
     store = write_store(tmp_path / "store", [clip_of(ntu(rng, i)) for i in range(5)], "made", LAYOUTS["ntu25"])
-    mine = Benchmark("mine", "made", "ntu25", ("a", "b"), 2, Rule("subject", frozenset({1, 3}), frozenset({2, 4, 5})))
+    mine = Benchmark(
+        "mine", "made", LAYOUTS["ntu25"], ("a", "b"), 2, Rule("subject", frozenset({1, 3}), frozenset({2, 4, 5}))
+    )
     assert export_msg3d(store, mine, tmp_path / "out", 40, progress=False) == {"train": 2, "val": 3}
     for part, name in (("train", "train"), ("test", "val")):
         indices = torch.as_tensor(mine.indices(store, part))

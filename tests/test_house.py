@@ -141,12 +141,13 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     from dvc.utils.hydra import compose_and_dump
 
     from stf_repro.training.config import run_configs
+    from stf_repro.training.runs import resolve
     from stf_repro.training.runs import read_params
 
     compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", "", [f"profile={profile}"])
     params = read_params(tmp_path / "params.yaml")
     assert params["profile"] == profile
-    runs = {key: run_configs(params, key) for key in (*params["runs"], *params["transfers"])}
+    runs = {key: run_configs(resolve("", params, key)) for key in (*params["runs"], *params["transfers"])}
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] and c.network.width == PROFILES[profile] for c in configs)
     if profile == "search":  # for a recipe, with MS-G3D alone and on training clips alone

@@ -480,7 +480,7 @@ def labelled(folder, labels: list[int]):
 
 
 def two_classes(train, test) -> Benchmark:
-    return Benchmark("mine", "mine", "stick", ("wave", "kick"), 1, Rule("subject", frozenset(train), frozenset(test)))
+    return Benchmark("mine", "mine", STICK, ("wave", "kick"), 1, Rule("subject", frozenset(train), frozenset(test)))
 
 
 def test_labels_against_the_classes_of_a_benchmark(tmp_path):
@@ -560,7 +560,7 @@ def test_one_joint_one_frame_one_class(tmp_path):
             )
     assert disentangled_adjacency(point, 3).shape == (3, 1, 1) and window_adjacency(point, 3, 2).shape == (2, 3, 3)
     everyone = Benchmark(
-        "mine", "mine", "point", ("bounce",), 1, Rule("subject", frozenset({0}), frozenset({1}))
+        "mine", "mine", point, ("bounce",), 1, Rule("subject", frozenset({0}), frozenset({1}))
     )  # one class
     check_labels(store, everyone)
 

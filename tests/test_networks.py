@@ -148,7 +148,8 @@ for name, more in {"plain": {}, "M5": {"stf": True, "objective": {"relative_weig
     part = parse(base | more | {"optim": optim})
     one = train(part, store, Path(name), "cpu", progress=False)
     assert train(part, store, Path(name), "cpu", progress=False) == one
-    model, config = load_run(name)
+    net = load_run(name)
+    model, config = net.network, net.config
     for module in ("early", "late"):
         view = clip_focus(model, Clips(store), torch.arange(4), config.input, module=module)
         assert view.Q.shape[1:] == (2, 4, 25) and view.Q.max() == 1

@@ -13,10 +13,19 @@ import pytest
 import yaml
 
 from stf_repro.cli import main
-from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, get_benchmark
+from stf_repro.training.artifacts import trained_on, write_benchmark
+from stf_repro.training.runs import resolve
+from stf_repro.data.benchmarks import (
+    BENCHMARKS,
+    Benchmark,
+    Rule,
+    benchmark_dict,
+    check_own,
+    get_benchmark,
+    read_benchmark,
+)
 from stf_repro.data.clip_store import Clip, ClipStore, StoreError, benchmarks_of, write_store
 from stf_repro.data.formats import FormatError
-from stf_repro.data.kept import benchmark_dict, keep, kept, read_benchmark, with_benchmarks
 from stf_repro.data.synthetic.actions import SyntheticConfig, perform
 from stf_repro.data.synthetic.camera import record
 from stf_repro.custom.dataset import bone_figures, check_joints, folds, own_data, read_own
@@ -26,7 +35,6 @@ from stf_repro.custom.inference import ask, cut, open_network, read_for, track
 from stf_repro.evaluation.run_summary import find_trained, overview
 from stf_repro.evaluation.bundled import example_clip, load_pretrained
 from stf_repro.skeleton import IN_IMAGES, LAYOUTS, Layout
-from stf_repro.training.runs import find_run
 from stf_repro.custom.project import RELATIVE_WEIGHTS, new_project, recipe, suggest, train_own, training_time
 
 STICK = Layout(
@@ -39,7 +47,7 @@ BODY = np.array([[0, 0, 0], [0, 0.5, 0], [0, 0.8, 0], [0.4, 0.4, 0], [-0.4, 0.4,
 MINE = Benchmark(
     "mine",
     "mine",
-    "stick",
+    STICK,
     ("wave", "bow"),
     1,
     Rule("subject", frozenset({0}), frozenset({1}), ("camera", frozenset({1, 2}))),
@@ -71,35 +79,24 @@ def trained(tmp_path_factory):
 
 def test_a_benchmark_comes_back_from_json():
     for benchmark in (*BENCHMARKS.values(), MINE):
-        assert read_benchmark(json.loads(json.dumps(benchmark_dict(benchmark)))) == benchmark
+        assert read_benchmark(json.loads(json.dumps(benchmark_dict(benchmark))), benchmark.layout) == benchmark
     with pytest.raises(ValueError, match="no benchmark"):
-        read_benchmark({"key": "mine"})
+        read_benchmark({"key": "mine"}, STICK)
 
 
-def test_a_benchmark_is_known_for_as_long_as_wanted_and_no_longer():
-    before = dict(BENCHMARKS), dict(LAYOUTS)
-    with pytest.raises(RuntimeError), with_benchmarks([MINE], STICK):
-        with with_benchmarks([MINE], STICK):
-            pass
-        assert get_benchmark("mine") == MINE and LAYOUTS["stick"] == STICK
-        raise RuntimeError
-    assert (BENCHMARKS, LAYOUTS) == before
+def test_a_name_that_is_taken_is_refused():
+    check_own([MINE], STICK)
     for wrong, layout, reason in (
         (replace(MINE, key="nwucla"), STICK, "'nwucla' is that of another benchmark"),
-        (replace(MINE, layout="ntu25"), replace(STICK, name="ntu25"), "'ntu25' is that of another layout"),
+        (
+            replace(MINE, layout=replace(STICK, name="ntu25")),
+            replace(STICK, name="ntu25"),
+            "'ntu25' is that of another layout",
+        ),
         (MINE, LAYOUTS["ntu25"], "is of the layout 'stick'"),
     ):
-        with pytest.raises(ValueError, match=reason), with_benchmarks([wrong], layout):
-            pass
-        assert (BENCHMARKS, LAYOUTS) == before
-
-
-def test_what_was_registered_by_hand_stays_registered(monkeypatch):
-    monkeypatch.setitem(BENCHMARKS, "mine", MINE)
-    monkeypatch.setitem(LAYOUTS, "stick", STICK)
-    with with_benchmarks([MINE], STICK):
-        pass
-    assert get_benchmark("mine") == MINE and LAYOUTS["stick"] == STICK
+        with pytest.raises(ValueError, match=reason):
+            check_own([wrong], layout)
 
 
 def test_a_store_carries_benchmarks_and_others_carry_none(tmp_path):
@@ -109,7 +106,7 @@ def test_a_store_carries_benchmarks_and_others_carry_none(tmp_path):
     plain = write_store(tmp_path / "plain", [clip], "plain", STICK)
     assert benchmarks_of(plain) == {} and "benchmarks" not in plain.meta
     with pytest.raises(ValueError, match="is of the layout 'ntu25'"):
-        write_store(tmp_path / "wrong", [clip], "mine", STICK, [replace(MINE, layout="ntu25")])
+        write_store(tmp_path / "wrong", [clip], "mine", STICK, [replace(MINE, layout=LAYOUTS["ntu25"])])
     store = json.loads((tmp_path / "mine" / "store.json").read_text())
     store["benchmarks"][0].pop("classes")
     (tmp_path / "mine" / "store.json").write_text(json.dumps(store))
@@ -118,11 +115,11 @@ def test_a_store_carries_benchmarks_and_others_carry_none(tmp_path):
 
 
 def test_a_damaged_file_beside_a_training_is_named(tmp_path):
-    keep(tmp_path, MINE, STICK)
-    assert kept(tmp_path) == (MINE, STICK)
+    write_benchmark(tmp_path, MINE)
+    assert trained_on(tmp_path) == MINE
     (tmp_path / "benchmark.json").write_text("{}")
     with pytest.raises(ValueError, match="benchmark.json is damaged"):
-        kept(tmp_path)
+        trained_on(tmp_path)
 
 
 # from arrays to a store
@@ -144,7 +141,7 @@ def test_text_becomes_numbers_and_the_split_a_benchmark(tmp_path):
     assert (b.key, b.source, b.layout, b.classes, b.num_persons, b.channels) == (
         "sticks",
         "sticks",
-        "stick",
+        STICK,
         ("bow", "wave"),
         1,
         3,
@@ -551,7 +548,9 @@ def test_what_was_trained_is_found_without_the_store(trained):
     assert net.classes == ("bow", "wave") and net.layout == STICK and not net.config.hold_out
     found = overview(find_trained(trained / "run"))
     assert found.clips == 8 and [name for name, *_ in found.classes] == ["bow", "wave"]
-    assert kept(folder)[1] == STICK and json.loads((folder / "config.json").read_text())["benchmark"] == "sticks"
+    assert (
+        trained_on(folder).layout == STICK and json.loads((folder / "config.json").read_text())["benchmark"] == "sticks"
+    )
 
 
 @pytest.mark.slow
@@ -762,7 +761,7 @@ def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
     assert (
         len(readme.splitlines()) <= 30
         and set(params["runs"]) == {"stf", "msg3d"}
-        and find_run(params, "stf")[1]["benchmark"][4] == "gym-5"
+        and resolve("", params, "stf").section["benchmark"][4] == "gym-5"
     )
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert {
@@ -959,8 +958,7 @@ def test_another_benchmark_on_the_same_clips_is_an_object(trained, tmp_path):
 def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_path):
     "And a training on it is that of the trainer."
     from stf_repro.training.config import parse
-    from stf_repro.custom.project import train_kept
-    from stf_repro.training.trainer import is_trained
+    from stf_repro.training.trainer import is_trained, train
 
     network, optim = (
         {"width": 6, "num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]},
@@ -977,8 +975,10 @@ def test_a_registered_benchmark_leaves_no_file_of_an_earlier_one(made_data, tmp_
             "optim": optim,
         }
     )
-    keep(tmp_path, MINE, STICK)
-    assert not train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", only_look=True)
-    train_kept(config, made_data / "clips" / "synth60", tmp_path, "cpu", progress=False)
-    assert kept(tmp_path) is None and is_trained(config, made_data / "clips" / "synth60", tmp_path, "cpu")
+    write_benchmark(tmp_path, MINE)
+    assert not is_trained(config, made_data / "clips" / "synth60", tmp_path, "cpu")
+    train(config, made_data / "clips" / "synth60", tmp_path, "cpu", progress=False)
+    assert not (tmp_path / "benchmark.json").exists() and is_trained(
+        config, made_data / "clips" / "synth60", tmp_path, "cpu"
+    )
     assert open_network(str(tmp_path)).classes == get_benchmark("synth60-xsub").classes

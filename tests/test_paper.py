@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from stf_repro.cli import main
+from stf_repro.training.runs import resolve
 from stf_repro.report.render import render
-from stf_repro.training.runs import find_run
 
 STANDIN = {"ntu60": "standin60", "ntu120": "standin120", "kinetics": "synthkinetics"}
 
@@ -20,7 +20,7 @@ def compose(root, path: Path) -> dict:
     compose_and_dump(path, str(root / "conf"), None, "config", "", ["profile=paper"])
     params = yaml.safe_load(path.read_text())
     for kind in ("runs", "transfers"):  # written out, as a whole
-        params[kind] = {key: find_run(params, key)[1] for key in params[kind]}
+        params[kind] = {key: resolve("", params, key).section for key in params[kind]}
     return params
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
 from stf_repro.cli import main, parser
+from stf_repro.training.runs import resolve
 from stf_repro.data.formats import FormatError
 from stf_repro.custom.poses import (
     KINECT_JOINTS,
@@ -449,7 +450,7 @@ def test_help_is_grouped_and_every_command_has_an_example(capsys):
     }
     assert groups == {
         "own": ["new"],
-        "pipeline": ["download", "preprocess", "train", "render", "export", "pack"],
+        "pipeline": ["download", "preprocess", "train", "render", "export"],
         "look": ["predict", "focus", "draw", "evaluate", "mechanism"],
         "check": ["doctor", "bench", "runs", "show"],
     }
@@ -474,7 +475,7 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     small_params["runs"]["M5"]["seeds"] = [0, 4]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params))
-    folder, config = tmp_path / "runs/synthetic/ablation/M5/seed-4", run_configs(small_params, "M5", 4)
+    folder, config = tmp_path / "runs/synthetic/ablation/M5/seed-4", run_configs(resolve("", small_params, "M5"), 4)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(next(iter(config.values())).model_dump(mode="json")))
     (folder / "metrics.json").write_text("{}")

@@ -18,7 +18,7 @@ from stf_repro import cli
 from stf_repro.cli import main
 from stf_repro.report.tables.arms import read_runs
 from stf_repro.training.config import ConfigError, parse, run_configs
-from stf_repro.training.runs import Training, find_run, leaves, lookup, read_params, run_folder
+from stf_repro.training.runs import leaves, lookup, read_params, resolve, Training
 
 
 def stf(folder: Path, *args: str, **kwargs):
@@ -84,7 +84,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
     }
     assert changed == stages
     configs = [
-        {key: run_configs(params, key) for kind in ("runs", "transfers") for key in params[kind]}
+        {key: run_configs(resolve("", params, key)) for kind in ("runs", "transfers") for key in params[kind]}
         for params in (before, after)
     ]
     assert {f"train@{key}" for key in configs[0] if configs[0][key] != configs[1][key]} == stages
@@ -116,7 +116,7 @@ def test_a_changed_number_concerns_the_runs_that_use_it_only(root, tmp_path, ove
 def test_runs_are_what_they_were_meant_to_be(root, tmp_path, profile, key, expected):
     "A few of each profile, written out: the schedules of MS-G3D's released configurations, and what is special about a run."
     params = compose(root, tmp_path / "params.yaml", f"profile={profile}")
-    section = find_run(params, key)[1]
+    section = resolve("", params, key).section
     assert {path: lookup(section, path.split(".")) for path in expected} == expected
     assert (
         len(params["runs"]) + len(params["transfers"])
@@ -150,17 +150,11 @@ def test_the_later_part_overrules_the_earlier_and_the_given_ones_stay_as_they_ar
         "b": {"group": "t", "protocol": "x"},
     }
     before = json.dumps(params)
-    assert find_run(params, "a") == (
-        "runs.a",
-        {
-            "optim": {"lr": 3, "epochs": 1, "milestones": [3]},
-            "seeds": [0, 1],
-            "label": "own",
-            "group": "t",
-            "method": "M1",
-        },
-    )
-    assert find_run(params, "b")[1]["optim"] == {"lr": 2, "epochs": 1, "milestones": [3]}
+    run = resolve("", params, "a")
+    optim = {"lr": 3, "epochs": 1, "milestones": [3]}
+    assert run.name == "runs.a"
+    assert run.section == {"optim": optim, "seeds": [0, 1], "label": "own", "group": "t", "method": "M1"}
+    assert resolve("", params, "b").section["optim"] == {"lr": 2, "epochs": 1, "milestones": [3]}
     assert json.dumps(params) == before
 
 
@@ -191,13 +185,13 @@ def test_a_run_has_the_sizes_of_its_own_network_and_of_no_other():
         "c": {"group": "t", "networks": {"msg3d": {"width": 6}}},
         "d": {"group": "t", "network": {"name": "convolution", "width": 6}},
     }
-    assert find_run(params, "a")[1] == {"group": "t", "network": {"name": "msg3d", "width": 12, "windows": [5]}}
-    assert find_run(params, "b")[1] == {"group": "t", "network": {"name": "convolution", "width": 24}}
-    assert find_run(params, "c")[1] == {"group": "t", "network": {"name": "msg3d", "width": 6, "windows": [3]}}
-    assert find_run(params, "d")[1] == {"group": "t", "network": {"name": "convolution", "width": 6}}
+    assert resolve("", params, "a").section == {"group": "t", "network": {"name": "msg3d", "width": 12, "windows": [5]}}
+    assert resolve("", params, "b").section == {"group": "t", "network": {"name": "convolution", "width": 24}}
+    assert resolve("", params, "c").section == {"group": "t", "network": {"name": "msg3d", "width": 6, "windows": [3]}}
+    assert resolve("", params, "d").section == {"group": "t", "network": {"name": "convolution", "width": 6}}
     for wrong in ("msg3d", {"msg3d": 12}):
         with pytest.raises(ConfigError, match="`networks` is"):
-            find_run(params | {"base": base | {"networks": wrong}}, "a")
+            resolve("", params | {"base": base | {"networks": wrong}}, "a")
 
 
 @pytest.mark.parametrize("change,reason", [
@@ -215,7 +209,7 @@ def test_parts_that_are_not_there_are_named(change, reason):
         "runs": {"M1": {"group": "t", "protocol": "xsub", "method": "M1"} | change},
     }
     with pytest.raises(ConfigError, match=re.escape(reason)):
-        find_run(params, "M1")
+        resolve("", params, "M1")
 
 
 @pytest.mark.parametrize("content,reason", [
@@ -257,9 +251,9 @@ def test_show_names_the_file_of_every_value(root, tmp_path, monkeypatch, capsys,
     for key in (*list(params["runs"])[:5], *params["transfers"]):
         assert main(["show", key]) == 0
         head, *lines = capsys.readouterr().out.splitlines()
-        assert head == f"runs/{profile}/{find_run(params, key)[1]['group']}/{key}"
+        assert head == resolve("", params, key).folder.as_posix()
         shown = {line.split()[0]: line for line in lines}
-        config = next(iter(run_configs(params, key).values())).model_dump(mode="json")
+        config = next(iter(run_configs(resolve("", params, key)).values())).model_dump(mode="json")
         assert len(shown) == len(lines) == sum(1 for _ in leaves(config))  # seeds for seed
         for path, line in shown.items():
             if not line.endswith(" default"):
@@ -307,10 +301,10 @@ def test_show_says_when_a_value_was_put_into_params_by_hand(root, tmp_path, monk
 def finish(project, key: str, seed: int) -> None:
     "What a training leaves, as far as it is looked at."
     params = yaml.safe_load((project / "params.yaml").read_text())
-    folder = run_folder(project, params, key, Training(seed))
+    folder = resolve(project, params, key).place(Training(seed))
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
-        json.dumps(run_configs(params, key, seed)[Training(seed)].model_dump(mode="json"))
+        json.dumps(run_configs(resolve("", params, key), seed)[Training(seed)].model_dump(mode="json"))
     )
     (folder / "metrics.json").write_text("{}")
 
@@ -346,7 +340,7 @@ def test_runs_lists_what_is_still_to_be_trained(root, tmp_path, monkeypatch, cap
     )
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     assert listed() == [*(f"M2 --seed {s}" for s in range(5)), *left[4:]]
-    (run_folder(tmp_path, params, "stf-p10", Training(0)) / "metrics.json").unlink()
+    (resolve(tmp_path, params, "stf-p10").place(Training(0)) / "metrics.json").unlink()
     assert "stf-p10 --seed 0" in listed()
 
 
@@ -375,7 +369,7 @@ def test_every_fold_is_trained_with_every_seed(project, small_params, monkeypatc
     )
     assert main(["runs"]) == 0 and capsys.readouterr().out.splitlines() == [lines[0], lines[1], lines[3]]
     assert main(["train", "M1", "--jobs", "2"]) == 0 and "mean of 4 trainings" in capsys.readouterr().out
-    group = find_run(read_params(project / "params.yaml"), "M1")[1]["group"]
+    group = resolve("", read_params(project / "params.yaml"), "M1").section["group"]
     runs = read_runs(project, small_params["profile"], group)
     assert [(r.key, r.config["benchmark"], r.seed) for r in runs] == [
         ("M1", f"synth60-{fold}", seed) for fold in ("xsub", "xview") for seed in (0, 1)
@@ -412,7 +406,7 @@ def test_dvc_shows_the_figures_and_the_curve_of_every_run(root):
     params = yaml.safe_load((root / "params.yaml").read_text())
     folder = f"runs/{params['profile']}"
     sections = [
-        (key, find_run(params, key)[1]["group"])
+        (key, resolve("", params, key).section["group"])
         for kind in ("runs", "transfers")
         for key, section in params[kind].items()
     ]
@@ -696,7 +690,7 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
     for benchmark in benchmarks:
         parts = [benchmark.indices(store, part) for part in ("train", "test")]
         assert all(len(part) for part in parts) and not set(parts[0]) & set(parts[1])
-        assert store.layout.name == benchmark.layout and store.labels.max() < len(benchmark.classes)
+        assert store.layout == benchmark.layout and store.labels.max() < len(benchmark.classes)
         if source.startswith("synth"):
             assert sum(map(len, parts)) == len(store) and all(
                 set(store.labels[part]) == set(range(len(benchmark.classes))) for part in parts

@@ -767,6 +767,7 @@ def choices(root, made_data, tmp_path_factory):
     from stf_repro.data.clip_store import ClipStore
     from stf_repro.model.nets.msg3d import MSG3DConfig
     from stf_repro.training.config import run_configs
+    from stf_repro.training.runs import resolve
     from stf_repro.training.runs import read_params
     from stf_repro.training.artifacts import origin, write_results
 
@@ -784,7 +785,7 @@ def choices(root, made_data, tmp_path_factory):
     labels, names = store.labels[scored].astype(np.int64), np.array([store.names[i] for i in scored])
     rng = np.random.default_rng(0)
     for key, seeds in INVENTED.items():
-        any_seed = next(iter(run_configs(params, key).values()))
+        any_seed = next(iter(run_configs(resolve("", params, key)).values()))
         for seed in seeds:
             config = any_seed.model_copy(
                 update={"seed": seed, "network": MSG3DConfig(width=6, num_gcn_scales=2, num_g3d_scales=2, windows=(3,))}

@@ -26,15 +26,16 @@ from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from ..data.samplers import Clips
-from ..data.benchmarks import BENCHMARKS, get_benchmark, ntu_samples
+from ..data.benchmarks import BENCHMARKS, ntu_samples
 from ..data.clip_store import Clip, ClipStore, write_store
 from ..data.formats import ntu_attributes
 from ..model.fast.passes import accelerate
 from ..model.nets.msg3d import MSG3D
 from ..model.objective import CE
 from ..model.weights import load_msg3d_weights, msg3d_name
-from ..skeleton import LAYOUTS
-from ..training.config import RunConfig, parse, run_configs
+from ..skeleton import LAYOUTS, Layout
+from ..training.config import RunConfig, find_benchmark, parse, run_configs
+from ..training.runs import resolve
 from ..training.distributed import Step
 from ..training.loop import Tally, build_model, build_objective, make_batch, make_optimiser, optimise
 from ..training.precision import arithmetic, in_precision
@@ -174,19 +175,19 @@ def reduced(
 
 
 def walks(
-    layout: str,
+    layout: Layout,
     clips: int,
     frames: int,
     folder,  # to write the store to
 ) -> ClipStore:
     "Random walks; every fourth clip has two bodies."
-    rng, V = np.random.default_rng(0), len(LAYOUTS[layout])
+    rng, V = np.random.default_rng(0), len(layout)
     walk = lambda: rng.normal(size=(frames, V, 3)).cumsum(0).astype(np.float32) / 10
     made = [
         Clip(f"{i:04d}", 0, {"part": 0}, [walk() for _ in range(1 + (i % 4 == 0))], frames, np.eye(3))
         for i in range(clips)
     ]
-    return write_store(folder, made, "made", LAYOUTS[layout])
+    return write_store(folder, made, "made", layout)
 
 # %% ../../nbs/reference/700_bench.measure.ipynb #53a4e9f9
 @dataclass
@@ -201,7 +202,7 @@ class Rig:
 
     def __post_init__(self):
         torch.manual_seed(0)
-        model = build_model(self.config, get_benchmark(self.config.benchmark)).to(self.clips.device)
+        model = build_model(self.config, find_benchmark(self.config)).to(self.clips.device)
         self.step = Step(model, build_objective(self.config), self.precision).train()
         self.optimiser = make_optimiser(list(model.parameters()), self.config.optim)
 
@@ -354,7 +355,7 @@ def bench(
     "Everything that can be measured in that time, the most important first."
     end, gpu = time.monotonic() + 60 * minutes, device.type == "cuda"
     configs = {
-        shape: {row: next(iter(run_configs(params, key).values())) for row, key in zip(("M1", "M5"), keys)}
+        shape: {row: next(iter(run_configs(resolve("", params, key)).values())) for row, key in zip(("M1", "M5"), keys)}
         for shape, keys in SHAPES.items()
     }
     if not gpu:
@@ -384,7 +385,7 @@ def bench(
         frames = configs["NTU"]["M1"].input.frames
         clips = {
             shape: Clips(
-                walks(BENCHMARKS[rows["M1"].benchmark].layout, 64 if gpu else 8, frames, Path(folder) / shape), device
+                walks(find_benchmark(rows["M1"]).layout, 64 if gpu else 8, frames, Path(folder) / shape), device
             )
             for shape, rows in configs.items()
         }
@@ -461,7 +462,7 @@ def rates(
     own = {}
     for shape, keys in SHAPES.items():
         for row, key in zip(("M1", "M5"), keys):
-            config = next(iter(run_configs(params, key).values()))
+            config = next(iter(run_configs(resolve("", params, key)).values()))
             config = reduced(config) if found["reduced"] else config
             own[shape, row] = config.optim.batch_size // config.optim.accumulate
     return {
@@ -491,7 +492,7 @@ def cost(
     "Hours of each run of the profile."
     rows = []
     for key in [*params["runs"], *params["transfers"]]:
-        configs = list(run_configs(params, key).values())
+        configs = list(run_configs(resolve("", params, key)).values())
         rows.append(
             {
                 "run": key,
@@ -505,7 +506,7 @@ def cost(
 
 def _hours(config: RunConfig, clips: dict[str, int], rate: dict) -> float:
     "Of one training."
-    shape = "Kinetics" if get_benchmark(config.benchmark).layout == "openpose18" else "NTU"
+    shape = "Kinetics" if find_benchmark(config).layout.name == "openpose18" else "NTU"
     row = "M5" if config.stf else "M1"
     of = {kind: rate.get((shape, row, kind)) for kind in ("cross-entropy", "exploration", "other terms", "scoring")}
     terms = {name for name, share in config.objective.relative_weights.items() if share}

@@ -503,7 +503,7 @@ def own_data(
     known = lambda i: {key: column.numbers[i] for key, column in columns.items()}
     made = [clip_of(replace(r, label=numbers[i], attributes=known(i))) for i, r in enumerate(recordings)]
     persons, channels = max(len(clip.bodies) for clip in made), made[0].bodies[0].shape[2]
-    benchmarks = [Benchmark(key, name, layout.name, classes, persons, rule, channels) for key, rule in zip(keys, rules)]
+    benchmarks = [Benchmark(key, name, layout, classes, persons, rule, channels) for key, rule in zip(keys, rules)]
     return write_store(folder, made, name, layout, benchmarks)
 
 

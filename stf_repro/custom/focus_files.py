@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .inference import Look, focus_rows
-from ..evaluation.bundled import Pretrained
+from ..evaluation.localisation import TrainedNetwork
 from ..report.plots import draw_strips, drawable, save_gif, small_png
 from ..data.io import write_atomic
 
@@ -54,7 +54,7 @@ def _evenly(n: int, count: int) -> np.ndarray:
 
 
 def draw_look(
-    net: Pretrained,
+    net: TrainedNetwork,
     found: Look,  # from `look`
     count: int = 8,  # frames at most
     rate: float | None = None,  # frames per second of the recording, to show seconds
@@ -69,7 +69,7 @@ def draw_look(
     return fig
 
 
-def _strip(net: Pretrained, found: Look, rate: float | None) -> bytes:  # a PNG
+def _strip(net: TrainedNetwork, found: Look, rate: float | None) -> bytes:  # a PNG
     "A film strip as a file."
     fig = draw_look(net, found, rate=rate)
     png = small_png(fig, 200)  # colours: fewer would leave steps in the colour key
@@ -77,7 +77,7 @@ def _strip(net: Pretrained, found: Look, rate: float | None) -> bytes:  # a PNG
     return png
 
 
-def _csv(net: Pretrained, found: Look, rate: float | None) -> bytes:
+def _csv(net: TrainedNetwork, found: Look, rate: float | None) -> bytes:
     "A table with a head; where the rate is known, the last column is the time."
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
@@ -89,7 +89,7 @@ def _csv(net: Pretrained, found: Look, rate: float | None) -> bytes:
 # %% ../../nbs/reference/610_custom.focus_files.ipynb #db5d7c34
 def write_focus(
     path,  # .gif, .png or .csv
-    net: Pretrained,
+    net: TrainedNetwork,
     found: Look,  # from `look`
     rate: float | None = None,  # frames per second of the recording, to show seconds
 ) -> None:

@@ -18,13 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.benchmarks import get_benchmark
 from ..data.formats import Recording
-from ..data.kept import kept
 from .poses import read_poses
 from ..data.sources import SOURCES
-from ..evaluation.localisation import FORMS, clip_focus, load_run
-from ..evaluation.bundled import SHIPPED, Pretrained, clips_of, example_clip, load_pretrained
+from ..evaluation.localisation import FORMS, TrainedNetwork, clip_focus, load_run
+from ..evaluation.bundled import SHIPPED, clips_of, example_clip, load_pretrained
 from ..model.nets.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.loop import make_batch, predict
@@ -37,7 +35,7 @@ DEFAULT = "stf-synth60"  # the network that is asked if none is named
 def open_network(
     name: str = DEFAULT,  # a key of `SHIPPED`, or the folder of a finished training
     device="cpu",
-) -> Pretrained:  # without a card, if it is a training of yours
+) -> TrainedNetwork:  # without a card, if it is a training of yours
     "A trained network. Raises `ValueError`, `FileNotFoundError`, or `TrainingError` for a device that cannot be used."
     device = device if str(device) == "meta" else find_device(str(device))
     if name in SHIPPED:
@@ -47,10 +45,7 @@ def open_network(
         raise ValueError(
             f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did you mean {near!r}?"
         )
-    folder = _training(Path(name))
-    network, config = load_run(folder, device)
-    own = kept(folder)
-    return Pretrained(network, config, own[0] if own else get_benchmark(config.benchmark), {})
+    return load_run(_training(Path(name)), device)
 
 
 def _training(folder: Path) -> Path:
@@ -64,7 +59,7 @@ def _training(folder: Path) -> Path:
 
 
 def is_synthetic(
-    net: Pretrained,
+    net: TrainedNetwork,
 ) -> bool:
     "Whether it was trained on data that this package made, not on recordings."
     return net.config.source in SOURCES and not SOURCES[net.config.source].files
@@ -74,7 +69,7 @@ EXAMPLE = "example"  # the clip that ships with the package, as a file name
 
 
 def read_for(
-    net: Pretrained,
+    net: TrainedNetwork,
     path,  # a file, or a folder of OpenPose; "example": the clip that ships with the package
     image_shape: tuple[int, int] | None = None,  # height and width, where the file holds pixels
 ) -> list[Recording]:
@@ -115,7 +110,7 @@ def _span(
     return min(config.frames, length) if config.recipe in ("replay", "pad") else length
 
 
-def _device(net: Pretrained) -> torch.device:
+def _device(net: TrainedNetwork) -> torch.device:
     "Where the network is, and its clips have to be. Raises `ValueError` for a device that holds no numbers."
     device = next(net.network.parameters()).device
     if device.type == "meta":
@@ -126,7 +121,7 @@ def _device(net: Pretrained) -> torch.device:
 
 
 def ask(
-    net: Pretrained,
+    net: TrainedNetwork,
     recordings: list[Recording],  # from `read_for`
     top: int = 3,  # how many classes
 ) -> list[Answer]:
@@ -142,7 +137,7 @@ def ask(
 
 # %% ../../nbs/reference/607_custom.inference.ipynb #5fa48f38
 def left_out(
-    net: Pretrained,
+    net: TrainedNetwork,
     frames: int,  # of a recording, or of a window of it
 ) -> str | None:  # None: it reads all of it
     "What a network does not read of a recording, in a sentence."
@@ -154,7 +149,7 @@ def left_out(
 FARTHEST = 6.0  # times as far from its usual place as in training, a joint: of 336 synthetic clips the farthest are 4.4
 
 
-def _farness(net: Pretrained, recordings: list[Recording]) -> list[float]:
+def _farness(net: TrainedNetwork, recordings: list[Recording]) -> list[float]:
     "How far the joints of the main body are from their usual places, beside the spread of these in training; root mean squares over clips."
     norm, V = net.network.data_norm, len(net.layout)
     clips = clips_of(recordings, _device(net), net.benchmark.num_persons)
@@ -165,7 +160,7 @@ def _farness(net: Pretrained, recordings: list[Recording]) -> list[float]:
 
 
 def unlike(
-    net: Pretrained,
+    net: TrainedNetwork,
     recordings: list[Recording],  # from `read_for`
 ) -> list[str]:  # sentences; none if nothing looks wrong
     "Recordings that no training clip is like: nothing moves, or the joints are far from where those of training clips were."
@@ -213,7 +208,7 @@ def cut(
 
 
 def track(
-    net: Pretrained,
+    net: TrainedNetwork,
     recording: Recording,  # from `read_for`
     size: int,  # frames of a window
     top: int = 3,  # how many classes
@@ -253,7 +248,7 @@ class Look:
 
 
 def look(
-    net: Pretrained,
+    net: TrainedNetwork,
     recording: Recording,  # from `read_for`
     module: str | None = None,  # None: the first
     form: str = "elementwise",  # a key of `FORMS`

@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['NTU_CLASSES', 'KINETICS_CLASSES', 'NWUCLA_CLASSES', 'SBU_CLASSES', 'JHMDB_CLASSES', 'SYNTHETIC_CLASSES', 'XSUB_60',
            'XVIEW_60', 'XSUB_120', 'XSET_120', 'XVIEW_NWUCLA', 'PARTS', 'BENCHMARKS', 'Rule', 'Benchmark',
-           'get_benchmark', 'missing_ntu', 'ntu_samples', 'subset', 'held_out', 'check_labels', 'count_parts']
+           'get_benchmark', 'benchmark_dict', 'read_benchmark', 'check_own', 'missing_ntu', 'ntu_samples', 'subset',
+           'held_out', 'check_labels', 'count_parts']
 
 # %% ../../nbs/reference/105_data.benchmarks.ipynb #4bcafac2
 import difflib
 import gzip
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .class_names import class_names
+from ..skeleton import LAYOUTS, Layout
 
 # %% ../../nbs/reference/105_data.benchmarks.ipynb #846b0ba3
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Benchmark:
 
     key: str  # e.g. "ntu60-xsub"
     source: str  # whose clips, e.g. "ntu60"
-    layout: str  # of the skeletons
+    layout: Layout  # of the skeletons
     classes: tuple[str, ...]  # names, in the order of the labels
     num_persons: int  # body slots that the network reads
     rule: Rule
@@ -122,7 +125,7 @@ def _ntu(name: str, end: str = "", layout: str = "ntu25", others: tuple[str, ...
         Benchmark(
             f"{name}{n}{end}-{p}",
             f"{name}{n}{end}",
-            layout,
+            LAYOUTS[layout],
             NTU_CLASSES[:n],
             2,
             rule,
@@ -137,15 +140,18 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (
         *_ntu("ntu", others=("pyskl",)),
         *_ntu("ntu", "-hrnet", "coco17"),
-        Benchmark("kinetics400", "kinetics", "openpose18", KINETICS_CLASSES, 2, PARTS),
-        Benchmark("nwucla", "nwucla", "kinect20", NWUCLA_CLASSES, 1, XVIEW_NWUCLA),
-        *(Benchmark(f"sbu-{k}", "sbu", "sbu15", SBU_CLASSES, 2, _sbu(k)) for k in range(1, 6)),
-        *(Benchmark(f"jhmdb-{k}", "jhmdb", "jhmdb15", JHMDB_CLASSES, 1, _jhmdb(k), channels=2) for k in range(1, 4)),
-        Benchmark("synth60-xsub", "synth60", "ntu25", SYNTHETIC_CLASSES[:14], 2, XSUB_60),
-        Benchmark("synth60-xview", "synth60", "ntu25", SYNTHETIC_CLASSES[:14], 2, XVIEW_60),
-        Benchmark("synth120-xsub", "synth120", "ntu25", SYNTHETIC_CLASSES, 2, XSUB_120),
-        Benchmark("synth120-xset", "synth120", "ntu25", SYNTHETIC_CLASSES, 2, XSET_120),
-        Benchmark("synthkinetics", "synthkinetics", "openpose18", SYNTHETIC_CLASSES[:14], 2, PARTS),
+        Benchmark("kinetics400", "kinetics", LAYOUTS["openpose18"], KINETICS_CLASSES, 2, PARTS),
+        Benchmark("nwucla", "nwucla", LAYOUTS["kinect20"], NWUCLA_CLASSES, 1, XVIEW_NWUCLA),
+        *(Benchmark(f"sbu-{k}", "sbu", LAYOUTS["sbu15"], SBU_CLASSES, 2, _sbu(k)) for k in range(1, 6)),
+        *(
+            Benchmark(f"jhmdb-{k}", "jhmdb", LAYOUTS["jhmdb15"], JHMDB_CLASSES, 1, _jhmdb(k), channels=2)
+            for k in range(1, 4)
+        ),
+        Benchmark("synth60-xsub", "synth60", LAYOUTS["ntu25"], SYNTHETIC_CLASSES[:14], 2, XSUB_60),
+        Benchmark("synth60-xview", "synth60", LAYOUTS["ntu25"], SYNTHETIC_CLASSES[:14], 2, XVIEW_60),
+        Benchmark("synth120-xsub", "synth120", LAYOUTS["ntu25"], SYNTHETIC_CLASSES, 2, XSUB_120),
+        Benchmark("synth120-xset", "synth120", LAYOUTS["ntu25"], SYNTHETIC_CLASSES, 2, XSET_120),
+        Benchmark("synthkinetics", "synthkinetics", LAYOUTS["openpose18"], SYNTHETIC_CLASSES[:14], 2, PARTS),
         *_ntu("standin"),
     )
 }
@@ -159,6 +165,47 @@ def get_benchmark(
         return BENCHMARKS[key]
     near = difflib.get_close_matches(key, BENCHMARKS, 1, 0)
     raise KeyError(f"no benchmark {key!r}; did you mean {near[0]!r}? Known: {', '.join(BENCHMARKS)}")
+
+# %% ../../nbs/reference/105_data.benchmarks.ipynb #17a380de
+def benchmark_dict(
+    benchmark: Benchmark,
+) -> dict:  # strings, numbers and lists, as JSON can hold them; of the layout its name
+    "A benchmark as plain data."
+    rule = benchmark.rule
+    within = [rule.within[0], sorted(rule.within[1])] if rule.within else None
+    plain = {"attribute": rule.attribute, "train": sorted(rule.train), "test": sorted(rule.test), "within": within}
+    lists = {"classes": list(benchmark.classes), "other_sources": list(benchmark.other_sources)}
+    return asdict(benchmark) | lists | {"layout": benchmark.layout.name, "rule": plain}
+
+
+def read_benchmark(
+    content: dict,  # what `benchmark_dict` made, perhaps through JSON
+    layout: Layout,  # of the clips that it is stored with
+) -> Benchmark:
+    "A benchmark from plain data. Raises `ValueError`."
+    try:
+        rule = dict(content["rule"])
+        within = (rule["within"][0], frozenset(rule["within"][1])) if rule["within"] else None
+        rule = Rule(rule["attribute"], frozenset(rule["train"]), frozenset(rule["test"]), within)
+        lists = {name: tuple(content[name]) for name in ("classes", "other_sources")}
+        return Benchmark(**(content | lists | {"layout": layout, "rule": rule}))
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"no benchmark: {error!r}") from None
+
+
+def check_own(
+    benchmarks: Iterable[Benchmark],
+    layout: Layout,  # of their clips
+) -> None:
+    "Raise `ValueError` if one is of another layout, or has the name of something else."
+    for b in benchmarks:
+        if b.layout != layout:
+            raise ValueError(
+                f"the benchmark {b.key!r} is of the layout {b.layout.name!r}, and the clips are of {layout.name!r}"
+            )
+        for what, table, name, own in (("benchmark", BENCHMARKS, b.key, b), ("layout", LAYOUTS, layout.name, layout)):
+            if table.get(name, own) != own:
+                raise ValueError(f"the name {name!r} is that of another {what}; give yours a name of its own")
 
 # %% ../../nbs/reference/105_data.benchmarks.ipynb #e444e24f
 def missing_ntu(

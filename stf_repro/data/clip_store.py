@@ -23,9 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .benchmarks import Benchmark
+from .benchmarks import Benchmark, benchmark_dict, check_own, read_benchmark
 from .io import aside, put, real, recover, refuse_foreign, remove, wanting
-from .kept import benchmark_dict, read_benchmark, with_benchmarks
 from ..skeleton import Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #846b0ba3
@@ -268,8 +267,7 @@ class _Open(_Place):
     ):
         super().__init__(folder)
         self.source, self.layout, self.benchmarks = source, get_layout(layout), list(benchmarks)
-        with with_benchmarks(self.benchmarks, self.layout):  # each fits the layout, and none has a name that is taken
-            pass
+        check_own(self.benchmarks, self.layout)
         head = _line({"plan": plan, "version": VERSION, "layout": layout_dict(self.layout)})
         self.journal = _resume(self.part, head, len(self.layout)) if plan else _Journal()
         mode = "r+b" if self.journal.size else "wb"
@@ -501,6 +499,8 @@ def benchmarks_of(
 ) -> dict[str, Benchmark]:  # by their names
     "The benchmarks that a store carries; none for the data sets of the field. Raises `StoreError`."
     try:
-        return {b.key: b for b in map(read_benchmark, store.meta.get("benchmarks", []))}
+        return {
+            b.key: b for b in (read_benchmark(content, store.layout) for content in store.meta.get("benchmarks", []))
+        }
     except ValueError as error:
         raise _advice(store.path, f"damaged store: {error}", store.source) from None

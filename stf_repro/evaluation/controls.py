@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data.samplers import Clips
-from ..data.benchmarks import get_benchmark
 from .localisation import load_run
 from ..training.config import InputConfig, RunConfig
 from ..training.loop import build_model, make_batch
@@ -38,10 +37,11 @@ def untrained(
     device="cpu",
 ) -> tuple[nn.Module, RunConfig]:  # in evaluation mode, and its configuration
     "The network of a run before its first step."
-    _, config = load_run(folder)
+    net = load_run(folder)
+    config = net.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config, get_benchmark(config.benchmark)).to(device)
+        model = build_model(config, net.benchmark).to(device)
     return settle(model, clips, indices, config.input), config
 
 # %% ../../nbs/reference/403_evaluation.controls.ipynb #1d828872

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data.samplers import Clips
-from ..data.benchmarks import get_benchmark
 from ..data.clip_store import ClipStore
 from .adjacency import class_adjacency, without_adjacency
 from .localisation import load_run
@@ -302,9 +301,10 @@ def run_mechanism(
     device="cpu",
 ) -> Measured:
     "What the parts of a trained network do. Raises `FileNotFoundError` without a finished run or its clips."
-    model, config = load_run(folder, device)
+    net = load_run(folder, device)
+    model, config = net.network, net.config
     store = ClipStore.open(Path(root) / "clips" / config.source)
-    clips, parts = Clips(store, device, get_benchmark(config.benchmark).num_persons), split_clips(config, store)
+    clips, parts = Clips(store, device, net.benchmark.num_persons), split_clips(config, store, net.benchmark)
     return mechanism(
         model, clips, parts["train"][:256], parts["test"], config.input, build_objective(config), config.seed
     )

@@ -7,19 +7,19 @@ __all__ = ['Trained', 'find_trained', 'find_run_trained', 'Overview', 'overview'
 
 # %% ../../nbs/reference/409_evaluation.run_summary.ipynb #4a7def77
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data.benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from ..data.benchmarks import BENCHMARKS, Benchmark
 from ..data.clip_store import ClipStore, benchmarks_of
-from ..data.kept import with_kept
 from .scores import Scores, class_accuracy, confusion, read_scores, top_k
 from .statistics import seed_interval, wilson
 from ..training.config import run_configs
-from ..training.runs import Training, find_run, find_trainings, leaves, run_folder
+from ..training.artifacts import trained_on
+from ..training.runs import Run, Training, leaves
 
 # %% ../../nbs/reference/409_evaluation.run_summary.ipynb #e7e1ae55
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ def _read(folder: Path, place: str) -> Trained:
     "One finished training. Raises `ValueError` if it is damaged."
     path = folder / place
     try:
-        with with_kept(path):
-            benchmark = get_benchmark(json.loads((path / "config.json").read_text())["benchmark"])
-        return Trained(place, benchmark, read_scores(path / "scores.npz"))
+        return Trained(place, trained_on(path), read_scores(path / "scores.npz"))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it, and train it again") from None
 
@@ -92,17 +90,20 @@ def _is_of(t: Trained, own: dict[str, Benchmark], store: ClipStore | None, whole
     return t.benchmark == benchmark and (not whole or set(t.scores.names.tolist()) == names)
 
 
-def _untested(found: list[Trained], wanted: list[Training], own: dict[str, Benchmark], store: ClipStore | None) -> int:
+def _untested(
+    found: list[Trained], wanted: Sequence[Training], own: dict[str, Benchmark], store: ClipStore | None
+) -> int:
     "How many clips only those folds test that are not trained."
     missing = {t.fold for t in wanted} - {t.benchmark.key for t in found}
     names = {store.names[i] for key in missing & set(own) for i in own[key].indices(store, "test")}
     return len(names - {name for t in found for name in t.scores.names.tolist()})
 
 
-def _notes(key: str, found: list[Trained], left: list[str], wanted: list[Training], untested: int) -> Iterator[str]:
+def _notes(run: Run, found: list[Trained], left: list[str], untested: int) -> Iterator[str]:
     "What a summary of a run does not cover."
     if left:
         yield f"not counted, because they are of another split, fold or seed than params.yaml and the clips have now: {', '.join(left)}"
+    key, wanted = run.key, run.trainings
     folds = {t.fold for t in wanted}
     trained = folds & {t.benchmark.key for t in found}
     if len(folds) > 1 and len(trained) < len(folds):
@@ -112,50 +113,41 @@ def _notes(key: str, found: list[Trained], left: list[str], wanted: list[Trainin
         yield f"{len(found)} of {len(wanted)} trainings {'is' if len(found) == 1 else 'are'} finished: `stf train {key}`"
 
 # %% ../../nbs/reference/409_evaluation.run_summary.ipynb #83b98296
-def _other_configurations(
-    folder: Path, params: dict, key: str, found: list[Trained], wanted: dict[str, Training]
-) -> Iterator[str]:
+def _other_configurations(run: Run, found: list[Trained]) -> Iterator[str]:
     "What was set in another way when a training was made; of equal differences one sentence."
-    places: dict[str, list[str]] = {}
+    wanted, places = {training.folder: training for training in run.trainings}, {}
     for t in found:
-        with with_kept(folder / t.place):
-            (now,) = run_configs(params, key, wanted[t.place].seed, wanted[t.place].fold).values()
-        then, now = json.loads((folder / t.place / "config.json").read_text()), now.model_dump(mode="json")
+        (now,) = run_configs(run, wanted[t.place].seed, wanted[t.place].fold, {t.benchmark.key: t.benchmark}).values()
+        then, now = json.loads((run.folder / t.place / "config.json").read_text()), now.model_dump(mode="json")
         was, is_ = (dict(leaves({name: config[name] for name in then.keys() & now.keys()})) for config in (then, now))
-        changed = [name for name in {**was, **is_} if was.get(name) != is_.get(name)]
-        if changed:
+        if changed := [name for name in {**was, **is_} if was.get(name) != is_.get(name)]:
             said = ", ".join(f"{'.'.join(name)} {was.get(name)!r}, now {is_.get(name)!r}" for name in changed)
             places.setdefault(said, []).append(t.place)
     for said, of in places.items():
-        yield f"{', '.join(of)}: trained before params.yaml was changed ({said}); the figures are those of that training, and `stf train {key}` replaces it"
+        yield (
+            f"{', '.join(of)}: trained before params.yaml was changed ({said}); the figures are those of that training, "
+            f"and `stf train {run.key}` replaces it"
+        )
 
 
 def find_run_trained(
-    root,  # of the project
-    params: dict,  # from `read_params`
-    key: str,  # of a run
+    run: Run,  # from `resolve`
 ) -> tuple[list[Trained], list[str]]:  # the finished trainings; and sentences on what they do not cover
     "The finished trainings of a run, as params.yaml describes it now. Raises `FileNotFoundError` if there are none."
-    name, section = find_run(params, key)
-    wanted, folder, clips = (
-        find_trainings(name, section),
-        run_folder(root, params, key),
-        Path(root) / "clips" / str(section.get("source")),
-    )
-    store = ClipStore.open(clips) if (clips / "store.json").is_file() else None
-    own = benchmarks_of(store) if store else {}
-    here, keys = _places(folder), {t.folder: t.fold or section.get("benchmark") for t in wanted}
-    fits = lambda t: t.benchmark.key == keys[t.place] and _is_of(t, own, store, not section.get("hold_out"))
-    found = [t for t in (_read(folder, place) for place in here if place in keys) if fits(t)]
+    store = ClipStore.open(run.clips) if (run.clips / "store.json").is_file() else None
+    own, here = benchmarks_of(store) if store else {}, _places(run.folder)
+    keys = {t.folder: t.fold or run.section.get("benchmark") for t in run.trainings}
+    fits = lambda t: t.benchmark.key == keys[t.place] and _is_of(t, own, store, not run.section.get("hold_out"))
+    found = [t for t in (_read(run.folder, place) for place in here if place in keys) if fits(t)]
     left = [place for place in here if place not in {t.place for t in found}]
-    if not here:
-        raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
     if not found:
-        raise FileNotFoundError(
-            f"{folder} holds no finished training of {', '.join(dict.fromkeys(keys.values()))} on the split of now, only {', '.join(left)}: `stf train {key}`"
+        of = (
+            f" of {', '.join(dict.fromkeys(keys.values()))} on the split of now, only {', '.join(left)}" if here else ""
         )
-    others = _other_configurations(folder, params, key, found, {t.folder: t for t in wanted})
-    return found, [*_notes(key, found, left, wanted, _untested(found, wanted, own, store)), *others]
+        todo = f"`stf train {run.key}`" if here else "`stf runs` lists what is still to be trained"
+        raise FileNotFoundError(f"{run.folder} holds no finished training{of}: {todo}")
+    untested = _untested(found, run.trainings, own, store)
+    return found, [*_notes(run, found, left, untested), *_other_configurations(run, found)]
 
 # %% ../../nbs/reference/409_evaluation.run_summary.ipynb #e40c30df
 @dataclass(frozen=True)

@@ -10,20 +10,19 @@ import hashlib
 import json
 
 from ..data.samplers import RECIPES
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import Benchmark
 from ..model.fast.passes import PASSES
 from ..model.networks import NETWORKS
 from ..model.objective import TERMS
 from ..model.options import CHOICES
-from ..skeleton import LAYOUTS
-from .config import InputConfig, RunConfig
+from .config import InputConfig, RunConfig, find_benchmark
 from .code_deps import TABLES, reached
 
 # %% ../../nbs/reference/303_training.fingerprint.ipynb #53cffc62
 _TRAINER = [("stf_repro.training.trainer", name) for name in ("train", "prepare", "run_epoch", "score")]
 _SILENT = {(f"stf_repro.training.{module}", name) for module, names in {  # compute nothing
     "fingerprint": ("code_hash", "fingerprint"),
-    "config": ("RunConfig", "parse"),  # what they hold is part of the fingerprint
+    "config": ("RunConfig", "parse", "find_benchmark"),  # what they hold is part of the fingerprint
     "trainer": ("_Progress", "_announce", "_told_of_memory", "_edited"),
 }.items() for name in names}  # fmt: skip
 _STF = ("stf_repro.model.stf", "with_stf")
@@ -31,6 +30,7 @@ _STF = ("stf_repro.model.stf", "with_stf")
 
 def code_hash(
     config: RunConfig,
+    benchmark: Benchmark | None = None,  # what it is trained on; None: that of the field with its name
 ) -> str:  # SHA-256
     "A hash of all code that decides what a training computes."
     network = NETWORKS[config.network.name]
@@ -46,7 +46,7 @@ def code_hash(
     starts = [(f.__module__, f.__qualname__) for f in named if hasattr(f, "__module__")]  # a method of torch names none
     without = TABLES | _SILENT | {(network.__module__, "PAPER")} | (set() if config.stf else {_STF})
     found = sorted(reached([*_TRAINER, *starts], without).items())
-    b = BENCHMARKS[config.benchmark]
+    b = benchmark or find_benchmark(config)
     facts = [
         sorted(config.read.items()),
         b.source,
@@ -54,7 +54,7 @@ def code_hash(
         b.num_persons,
         b.channels,
         _plain(b.rule),
-        repr(LAYOUTS[b.layout]),
+        repr(b.layout),
     ]
     return hashlib.sha256(json.dumps([found, facts]).encode()).hexdigest()
 
@@ -74,8 +74,8 @@ def fingerprint(
     data: str,  # content hash of the clip store
     code: str,  # from `code_hash`
     platform: str,  # torch's version, kind of device, number of processes
-    start: str | None = None,  # hash of the weights that the training starts from
+    init_from: str | None = None,  # hash of the weights that the training starts from
 ) -> str:
     "What a checkpoint must match to be continued."
-    text = json.dumps([config.model_dump(mode="json"), data, code, platform, start], sort_keys=True)
+    text = json.dumps([config.model_dump(mode="json"), data, code, platform, init_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

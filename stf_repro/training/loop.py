@@ -26,7 +26,6 @@ from ..model.networks import NETWORKS
 from ..model.objective import TERMS, FocusReading, Losses, Objective
 from ..model.stf import with_stf
 from ..model.options import arguments
-from ..skeleton import LAYOUTS
 from .config import InputConfig, OptimConfig, RunConfig
 from .distributed import Group, split_batch
 from .precision import in_precision
@@ -39,7 +38,7 @@ def build_model(
     "The network that a run trains, with random weights from torch's global generator. Raises `ValueError` for STF modules that the network has no place for."
     channels = 2 if config.input.planar else benchmark.channels
     model = NETWORKS[config.network.name].build(
-        config.network, len(benchmark.classes), LAYOUTS[benchmark.layout], benchmark.num_persons, channels
+        config.network, len(benchmark.classes), benchmark.layout, benchmark.num_persons, channels
     )
     return with_stf(model, config.input.length, **arguments(config.read).get("stf", {})) if config.stf else model
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import stf_repro
-from .runs import Training, find_run, find_trainings, run_folder
+from .runs import Run, Training
 from .code_deps import module_syntax
 
 # %% ../../nbs/reference/304_training.up_to_date.ipynb #1186f11b
@@ -78,9 +78,7 @@ def _machine(device: str | None) -> list:
 
 # %% ../../nbs/reference/304_training.up_to_date.ipynb #89b73c33
 def training_stamp(
-    root,  # the project
-    params: dict,  # from `read_params`
-    key: str,  # name of a run
+    run: Run,  # from `resolve`
     training: Training,
     device: str | None = None,  # as given on the command line
 ) -> str | None:  # SHA-256; None: ask the trainer
@@ -88,31 +86,18 @@ def training_stamp(
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return None
     try:
-        name, section = find_run(params, key)
-        facts = [
-            name,
-            {k: v for k, v in section.items() if k not in ("seeds", "benchmark")},
-            training.fold or section.get("benchmark"),
-            training.seed,
-        ]
-        find_trainings(name, section, training.seed, training.fold)
-        facts += [code_stamp(), _clips(Path(root) / "clips" / section["source"]), _machine(device)]
-        if start := section.get("init_from"):
-            base = find_run(params, start)
-            find_trainings(*base, training.seed, training.fold)
-            facts += [base[0], contents(run_folder(root, params, start, training))]
+        facts = [run.name, run.settings(training), code_stamp(), _clips(run.clips), _machine(device)]
+        if run.base:
+            facts += [run.base.name, contents(run.init_from(training))]
     except (OSError, ValueError, KeyError, TypeError, SyntaxError):
         return None
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def stamp_file(
-    root,  # the project
-    params: dict,  # from `read_params`
-    key: str,  # name of a run
+    run: Run,
     training: Training,
 ) -> Path:  # e.g. runs/<profile>/stamps/<group>/<key>/seed-0.json
     "Where the stamp of a training is kept."
-    run = run_folder("", params, key)
-    profile = run.parents[1]
-    return Path(root) / profile / "stamps" / run.relative_to(profile) / f"{training.folder}.json"
+    profile = run.folder.parents[1]
+    return profile / "stamps" / run.folder.relative_to(profile) / f"{training.folder}.json"

@@ -16,7 +16,6 @@ from ...data.clip_store import ClipStore
 from ...data.formats import ntu_attributes
 from .formatting import read_published
 from .arms import is_made, setting
-from ...skeleton import LAYOUTS
 
 # %% ../../../nbs/reference/513_report.tables.datasets.ipynb #854fedb5
 def _counted(root: Path) -> dict[tuple[str, str], tuple[int, int]]:
@@ -55,8 +54,8 @@ def datasets(
                 "classes": len(b.classes),
             }
             row |= {
-                "keypoints": len(LAYOUTS[b.layout]),
-                "coordinates": "2D" if b.layout in ("openpose18", "coco17", "jhmdb15") else "3D",
+                "keypoints": len(b.layout),
+                "coordinates": "2D" if b.layout.name in ("openpose18", "coco17", "jhmdb15") else "3D",
             }
             attributes = [store.attributes(i) for i in range(len(store))] if store else []
             train, test = count_parts(b, attributes) if store else ("", "")

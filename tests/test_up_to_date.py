@@ -12,7 +12,7 @@ import stf_repro
 from stf_repro.report.index_page import front_page
 from stf_repro.report.render import render
 from stf_repro.training import up_to_date as stamp
-from stf_repro.training.runs import Training, read_params, run_folder
+from stf_repro.training.runs import ConfigError, read_params, resolve, Training
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "matplotlib", "pydantic", "safetensors", "pyarrow")
 DONE = "was trained before, nothing to do"
@@ -73,8 +73,9 @@ def test_the_code_of_a_stamp_holds_all_that_a_fingerprint_follows(package):
 
 def test_everything_else_that_a_training_depends_on_counts(project, small_params, monkeypatch):
     small_params["transfers"] = {"T": small_params["runs"]["M1"] | {"init_from": "M1", "group": "transfer"}}
-    made = lambda key="M1", device=None: stamp.training_stamp(project, small_params, key, Training(0), device)
-    start = run_folder(project, small_params, "M1", Training(0))
+    run_of = lambda key: resolve(project, small_params, key)
+    made = lambda key="M1", device=None, seed=0: stamp.training_stamp(run_of(key), Training(seed), device)
+    start = run_of("M1").place(Training(0))
     start.mkdir(parents=True)
     (start / "model.safetensors").write_text("weights")
     run, transfer = made(), made("T")
@@ -82,9 +83,10 @@ def test_everything_else_that_a_training_depends_on_counts(project, small_params
     (start / "model.safetensors").write_text("other weights")
     assert made() == run and made("T") != transfer  # what a transfer starts from
     small_params["runs"]["M1"]["seeds"] = [0, 7]
-    assert made() == run != stamp.training_stamp(project, small_params, "M1", Training(7))
+    assert made() == run != made(seed=7)
     small_params["runs"]["M1"]["seeds"] = [7]
-    assert made() is None and made("T") is None  # the trainer says that there is no such seed
+    with pytest.raises(ConfigError, match="runs.M1 has no seed 0"):
+        made("T")
     small_params["runs"]["M1"] |= {"seeds": [0], "optim": small_params["runs"]["M1"]["optim"] | {"lr": 0.01}}
     assert made() not in (run, None)
     small_params["runs"]["M1"]["optim"]["lr"] = 0.02
@@ -117,8 +119,9 @@ def test_a_finished_training_is_known_without_pytorch(project, small_params):
     "Trained, asked again, damaged, changed and changed back; every answer is that of the trainer."
     small_params["runs"]["M1"] |= {"seeds": [0, 1], "optim": small_params["runs"]["M1"]["optim"] | {"epochs": 1}}
     (project / "params.yaml").write_text(yaml.safe_dump(small_params))
-    out, before = run_folder(project, small_params, "M1"), stamp.code_stamp()
-    files = [stamp.stamp_file(project, small_params, "M1", Training(seed)) for seed in (0, 1)]
+    run, before = resolve(project, small_params, "M1"), stamp.code_stamp()
+    out = run.folder
+    files = [stamp.stamp_file(run, Training(seed)) for seed in (0, 1)]
     said, heavy = stf(project, "train", "M1")
     assert (
         DONE not in said and "torch" in heavy and all(file.exists() for file in files) and before == stamp.code_stamp()

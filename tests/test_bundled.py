@@ -1,9 +1,11 @@
 "The networks and the clip that ship with the package, against their cards and against data made anew."
 
 import json
+import runpy
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +17,12 @@ from stf_repro.data.synthetic.actions import SyntheticConfig
 from stf_repro.data.synthetic.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
 from stf_repro.evaluation.localisation import clip_focus
-from stf_repro.evaluation.bundled import (
-    FOLDER,
-    SHIPPED,
-    choose_example,
-    clips_of,
-    example_clip,
-    load_pretrained,
-    rounded,
-)
+from stf_repro.evaluation.bundled import FOLDER, SHIPPED, clips_of, example_clip, load_pretrained
 from stf_repro.model.options import elementwise
 from stf_repro.training.loop import make_batch
+
+PACK = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "pack.py"))  # writes what ships
+choose_example, rounded = PACK["choose_example"], PACK["rounded"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,149 @@
+"""Write the networks and the example clip that ship with the package, from finished runs of the profile `synthetic`.
+
+`python docs/pack.py`, in the project. How they are chosen: nbs/reference/408_evaluation.bundled.ipynb.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from stf_repro.data.clip_store import ClipStore
+from stf_repro.data.io import project_root, write_atomic, write_json
+from stf_repro.data.samplers import Clips
+from stf_repro.evaluation.bundled import FOLDER, SHIPPED
+from stf_repro.evaluation.localisation import FORMS, clip_focus, clip_truth, lay_truth, load_run, measure
+from stf_repro.model.contract import SkeletonNetwork
+from stf_repro.training.artifacts import finished
+from stf_repro.training.config import RunConfig, find_benchmark
+from stf_repro.training.loop import predict
+
+
+def _hits(network: SkeletonNetwork, clips: Clips, config: RunConfig) -> tuple[int, int]:
+    "Test clips that a network names correctly, and all test clips."
+    test = torch.as_tensor(find_benchmark(config).indices(clips.store, "test"))
+    return int((predict(network, clips, test, config.input).argmax(1) == clips.labels.cpu()[test]).sum()), len(test)
+
+
+def rounded(
+    network: SkeletonNetwork,  # gets the rounded weights
+    clips: Clips,  # with the test part of its benchmark
+    config: RunConfig,
+) -> tuple[dict[str, Tensor], int, int]:  # weights; test clips that they name correctly; all test clips
+    "The weights with 16 bits per number if at most one test clip more or less is then correct, else with 32."
+    exact = {name: value.clone() for name, value in network.state_dict().items()}
+    before, _ = _hits(network, clips, config)
+    for kind in (torch.float16, torch.float32):
+        state = {name: value.to(kind) if value.is_floating_point() else value for name, value in exact.items()}
+        if all(value.isfinite().all() for value in state.values()):  # a large number has no 16 bits
+            network.load_state_dict(state)
+            hits, total = _hits(network, clips, config)
+            if abs(hits - before) <= 1:
+                return state, hits, total
+    raise ValueError("the network has weights that are NaN or infinite")
+
+
+_WHAT = {
+    "plain": "MS-G3D, trained on cross-entropy alone (row M1 of the ablation)",
+    "M5": "STF: MS-G3D with six STF modules, trained with all four loss terms (row M5 of the ablation)",
+}
+_USE = "To show and test the method on synthetic skeletons. It has never seen a real recording, knows fourteen synthetic actions, and is far smaller than the networks of the paper."
+
+
+def _history(path: Path) -> dict[str, list[float | None]]:
+    "The columns of history.tsv."
+    head, *rows = (line.split("\t") for line in path.read_text().rstrip("\n").split("\n"))
+    return {name: [float(row[i]) if row[i] else None for row in rows] for i, name in enumerate(head)}
+
+
+def model_card(
+    folder: Path,  # of a finished run
+    record: dict,  # its record, from `finished`
+    config: RunConfig,
+    correct: int,  # test clips that the shipped weights name correctly
+    total: int,  # test clips
+    options: dict,  # how the synthetic data were made
+) -> dict:  # JSON
+    "What a network is, how good, and where it comes from."
+    return {
+        "what": _WHAT[config.method],
+        "intended_use": _USE,
+        "licence": "Apache-2.0, as the code",
+        "data": {"source": config.source, "options": options, "real_recordings": "none"},
+        "accuracy": {
+            "correct": correct,
+            "clips": total,
+            "top1_percent": round(100 * correct / total, 1),
+            "part": f"test part of {config.benchmark}",
+        },
+        "training": {"seed": config.seed} | {k: record[k] for k in ("commit", "date", "hardware", "versions")},
+        "config": config.model_dump(mode="json"),
+        "history": _history(folder / "history.tsv"),
+    }
+
+
+def choose_example(
+    networks: dict[str, tuple[SkeletonNetwork, RunConfig]],
+    clips: Clips,  # of the source
+    raw: Path,  # folder of its recordings
+    action: str = "kick",
+) -> tuple[str, str]:  # name of the clip; how it was chosen
+    "The typical test clip of an action on which both networks look at the right place early. Raises `ValueError` if there is none."
+    config = next(iter(networks.values()))[1]
+    benchmark = find_benchmark(config)
+    of_action = [
+        i
+        for i in benchmark.indices(clips.store, "test").tolist()
+        if clips.store.labels[i] == benchmark.classes.index(action)
+    ]
+    truth = lay_truth(clip_truth(raw, [clips.store.names[i] for i in of_action]), config.input, clips.bodies)
+    fits, energy = torch.ones(len(of_action), dtype=torch.bool), torch.zeros(len(of_action))
+    for network, own in networks.values():
+        view = clip_focus(network, clips, torch.tensor(of_action), own.input, module="gcn1", form=FORMS["elementwise"])
+        found, _ = measure(view.Q, truth, view.present)
+        fits &= (view.said == benchmark.classes.index(action)) & (found["pointing"] > 0)
+        energy += found["energy"] / len(networks)
+    left = fits.nonzero().flatten()
+    if not len(left):
+        raise ValueError(
+            f"no test clip of {action!r} fits: on none are both networks correct and their first focus on the truth"
+        )
+    at = left[energy[left].argsort()[len(left) // 2]]
+    how = f"{len(of_action)} test clips show {action!r}. On {len(left)} of them both networks name the action correctly and the largest focus of their first module (element by element) lies on the truth. Of these {len(left)} this is the median, by the share of that focus inside the truth, mean of both networks."
+    return clips.store.names[of_action[at]], how
+
+
+def pack(
+    root: Path,  # the project, with finished runs of the profile `synthetic`, and clips and recordings of `synth60`
+) -> str:  # one line
+    "Write the networks and the example clip that ship with the package. Raises `FileNotFoundError` for a run that is not finished."
+    raw, out = Path(root) / "raw" / "synth60", FOLDER
+    clips, networks = Clips(ClipStore.open(Path(root) / "clips" / "synth60")), {}
+    (out / "example").mkdir(parents=True, exist_ok=True)
+    for name, run in SHIPPED.items():
+        folder = Path(root) / "runs" / "synthetic" / "main" / run / "seed-0"
+        net = load_run(folder)
+        network, config = net.network, net.config
+        state, correct, total = rounded(network, clips, config)
+        networks[name] = network, config
+        options = json.loads((raw / "config.json").read_text())
+        write_atomic(out / f"{name}.safetensors", save({key: value.contiguous() for key, value in state.items()}))
+        write_json(out / f"{name}.json", model_card(folder, finished(folder), config, correct, total, options))
+    name, how = choose_example(networks, clips, raw)
+    for old in (out / "example").iterdir():
+        old.unlink()
+    line = next(line for line in (raw / "truth.jsonl").read_text().splitlines() if json.loads(line)["name"] == name)
+    for file, content in (
+        (f"{name}.skeleton", (raw / f"{name}.skeleton").read_bytes()),
+        ("truth.jsonl", f"{line}\n".encode()),
+        ("chosen.txt", f"{how}\n".encode()),
+    ):
+        write_atomic(out / "example" / file, content)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return f"{out}: {', '.join(networks)} and the clip {name}, {size // 1000} kB"
+
+
+if __name__ == "__main__":
+    print(pack(project_root()))
