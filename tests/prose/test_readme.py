@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = {
     name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md", "data/README.md")
 }
