@@ -711,12 +711,10 @@ class _Commands:
         )
 
 # %% ../nbs/reference/801_cli.ipynb #fecdb014
-_OWN, _PIPELINE, _LOOK, _CHECK = (
-    "own (your skeletons; then the pipeline, in the new folder)",
-    "pipeline (in a project's folder; `dvc repro` runs these in order)",
-    "look (a file, a network, a run)",
-    "check",
-)
+_OWN = "own (your skeletons; then the pipeline, in the new folder)"
+_PIPELINE = "pipeline (in a project's folder; `dvc repro` runs these in order)"
+_LOOK = "look (a file, a network, a run)"
+_CHECK = "check"
 
 
 def _data_commands(commands: _Commands) -> None:

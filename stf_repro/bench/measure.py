@@ -504,33 +504,25 @@ def cost(
     return rows
 
 
+def _clip_cost(config: RunConfig, of: dict[str, float]) -> float:
+    "Seconds a clip in training, on average: cross-entropy alone in the warm-up, then the kinds of steps in turn."
+    terms = {name for name, weight in config.objective.relative_weights.items() if weight}
+    if config.init_from:  # the network is only asked
+        return of["scoring"]
+    if not terms:
+        return of["cross-entropy"]
+    exploring = of["exploration"] if "exploration" in terms else of["cross-entropy"]
+    others = of["other terms"] if terms - {"exploration"} else of["cross-entropy"]
+    warm = config.objective.warmup
+    return warm * of["cross-entropy"] + (1 - warm) * (exploring + others) / 2
+
+
 def _hours(config: RunConfig, clips: dict[str, int], rate: dict) -> float:
     "Of one training."
     shape = "Kinetics" if find_benchmark(config).layout.name == "openpose18" else "NTU"
-    row = "M5" if config.stf else "M1"
-    of = {kind: rate.get((shape, row, kind)) for kind in ("cross-entropy", "exploration", "other terms", "scoring")}
-    terms = {name for name, share in config.objective.relative_weights.items() if share}
-    kinds = [
-        kind
-        for kind, used in (("exploration", "exploration" in terms), ("other terms", terms - {"exploration"}))
-        if used
-    ]
-    if row == "M1":  # MS-G3D with terms has no measurement of its own: that of STF, whose two modules a block are small
-        of |= {kind: rate.get((shape, "M5", kind)) for kind in kinds}
-    after = (
-        statistics.mean(of[kind] for kind in kinds)
-        if len(kinds) == 2
-        else statistics.mean((of[kinds[0]], of["cross-entropy"]))
-        if kinds
-        else of["cross-entropy"]
-    )
-    warm = config.objective.warmup if kinds else 1.0
-    each = of["scoring"] if config.init_from else warm * of["cross-entropy"] + (1 - warm) * after
-    return (
-        config.optim.epochs
-        * (
-            clips["train"] * (config.percent or 100) / 100 * each
-            + clips["test"] / config.optim.score_every * of["scoring"]
-        )
-        / 3600
-    )
+    of = {kind: rate.get((shape, "M5" if config.stf else "M1", kind)) for kind in ("cross-entropy", "scoring")}
+    # MS-G3D with terms has no measurement of its own: that of STF, whose two modules a block are small
+    of |= {kind: rate.get((shape, "M5", kind)) for kind in ("exploration", "other terms")}
+    trained = clips["train"] * (config.percent or 100) / 100 * _clip_cost(config, of)
+    scored = clips["test"] / config.optim.score_every * of["scoring"]
+    return config.optim.epochs * (trained + scored) / 3600

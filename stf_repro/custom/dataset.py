@@ -364,16 +364,16 @@ def _exchanged(distance: np.ndarray, layout: Layout) -> tuple[float, int, int]: 
 
 
 def _unequal(distance: np.ndarray, layout: Layout) -> tuple[float, str]:  # how many times longer; which, in words
-    "The bone that is longest beside its mirror image, from distances (V, V). Bones below a tenth of the body are left out."
+    "The bone that is longest beside its mirror image, from distances (V, V), of those above a tenth of the body."
     mirror = lambda name: re.sub(r"\b(left|right)\b", lambda side: {"left": "right", "right": "left"}[side[0]], name)
     length = {(layout.joints[a], layout.joints[b]): distance[a, b] for a, b in layout.bones}
     length |= {(b, a): value for (a, b), value in length.items()}
-    found = [
-        (value / length[other], f"{a} to {b}")
-        for (a, b), value in length.items()
-        if 0 < length.get(other := (mirror(a), mirror(b)), 0) < value > 0.1
-    ]
-    return max(found, default=(1.0, ""))
+    worst = 1.0, ""
+    for (a, b), value in length.items():
+        other = length.get((mirror(a), mirror(b)), 0)
+        if value > max(other, 0.1) and other > 0:
+            worst = max(worst, (value / other, f"{a} to {b}"))
+    return worst
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #4c025202
 UNITS = {
@@ -407,7 +407,8 @@ def check_joints(
     "Whether joints and units seem to be those of the layout."
     some = [recordings[i] for i in np.linspace(0, len(recordings) - 1, min(len(recordings), 20)).astype(int)]
     layout, figures = some[0].layout, [bone_figures(r.bodies[0], some[0].layout) for r in some]
-    long, change = (np.median(known) if (known := [f[i] for f in figures if f[i] == f[i]]) else 0.0 for i in (0, 1))
+    middle = lambda values: np.median(values) if values else 0.0
+    long, change = (middle([v for v in of_clips if not np.isnan(v)]) for of_clips in zip(*figures))
     odd, alone = _odd_bones(some, layout)
     said = []
     if long > LONGEST and not alone:

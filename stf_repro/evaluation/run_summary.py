@@ -166,6 +166,13 @@ class Overview:
     mixed: list[tuple[str, str, float, int]]  # two names, how often mixed up, test clips of both; the most often first
 
 
+def _mixed_up(counts: np.ndarray) -> list[tuple[float, int, int]]:  # percent, two classes; the most often first
+    "How often two classes are taken for each other, of the clips of both, from (classes, classes) by label and answer."
+    both, clips = counts + counts.T, counts.sum(1)
+    pairs = np.argwhere(np.triu(both, 1)).tolist()
+    return sorted(((100 * both[i, j] / (clips[i] + clips[j]), i, j) for i, j in pairs), key=lambda p: (-p[0], p[1:]))
+
+
 def overview(
     found: list[Trained],  # from `find_trained`
 ) -> Overview:
@@ -173,24 +180,14 @@ def overview(
     names = found[0].benchmark.classes
     values = [top_k(t.scores.logits, t.scores.labels) for t in found]
     top1, half = seed_interval(values)
-    label = {
-        name: int(k) for t in found for name, k in zip(t.scores.names.tolist(), t.scores.labels)
-    }  # of each different clip
+    label = {name: int(k) for t in found for name, k in zip(t.scores.names.tolist(), t.scores.labels)}  # of each clip
     low, high = wilson(top1, len(label))
     own = np.bincount(list(label.values()), minlength=len(names))
     counts = sum(confusion(t.scores) for t in found)  # (classes, classes)
-    hits = sum(
-        np.nan_to_num(class_accuracy(t.scores)) * np.bincount(t.scores.labels, minlength=len(names)) for t in found
-    )
+    of_class = lambda t: np.bincount(t.scores.labels, minlength=len(names))
+    hits = sum(np.nan_to_num(class_accuracy(t.scores)) * of_class(t) for t in found)
     classes = [(names[k], float(hits[k] / counts[k].sum()), int(own[k])) for k in np.flatnonzero(own)]
-    pairs = [
-        (i, j, 100 * (counts[i, j] + counts[j, i]) / (counts[i].sum() + counts[j].sum()))
-        for i, j in np.argwhere(np.triu(counts + counts.T, 1)).tolist()
-    ]
-    mixed = [
-        (names[i], names[j], float(share), int(own[i] + own[j]))
-        for i, j, share in sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
-    ]
+    mixed = [(names[i], names[j], float(share), int(own[i] + own[j])) for share, i, j in _mixed_up(counts)]
     places, keys = tuple(t.place for t in found), tuple(dict.fromkeys(t.benchmark.key for t in found))
     return Overview(places, keys, top1, tuple(values), half, low, high, len(label), classes, mixed)
 

@@ -124,10 +124,10 @@ def learning_rate(
     if optim.recipe == "sgd":
         return optim.lr * 0.1 ** sum(step // steps >= m for m in optim.milestones)
     last, top = optim.epochs * steps - 1, PEAK * optim.epochs * steps - 1
-    low, high, done = (
-        (1 / 25, 1, step / max(top, 1)) if step < top else (1, 1 / 250_000, (step - top) / max(last - top, 1))
-    )
-    return optim.lr * (low + (high - low) * (1 - math.cos(math.pi * done)) / 2)
+    along = lambda low, high, done: low + (high - low) * (1 - math.cos(math.pi * done)) / 2
+    if step < top:
+        return optim.lr * along(1 / 25, 1, step / max(top, 1))
+    return optim.lr * along(1, 1 / 250_000, (step - top) / max(last - top, 1))
 
 # %% ../../nbs/reference/308_training.loop.ipynb #73527a04
 class TrainingError(RuntimeError):
