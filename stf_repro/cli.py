@@ -995,7 +995,7 @@ def main(argv: list[str] | None = None) -> int:
             print(said)
     except KeyboardInterrupt:
         print(
-            f"stf {args.command}: stopped. What was saved stays, and the same command goes on from there",
+            f"stf {args.command}: stopped. What was saved stays; start the same command again",
             file=sys.stderr,
         )
         return 130

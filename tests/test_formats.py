@@ -315,6 +315,7 @@ def test_honest_pickles_of_every_protocol_are_read(tmp_path, protocol):
         np.float32([[1.5]]),
         np.zeros((0, 3)),
         np.array(True),
+        np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2),
     ]
     (tmp_path / "a.pkl").write_bytes(
         pickle.dumps({"a": arrays, "n": np.float64(0.1), "s": "text", "t": (1, None, True)}, protocol)
@@ -425,16 +426,49 @@ def test_pyskl_details(tmp_path):
 
 def test_a_pickle_cannot_change_its_reader(tmp_path):
     "BUILD sets attributes of whatever is on the stack, in an ordinary unpickler."
-    for name in (b"scalar", b"_reconstruct"):
-        for state in (b"}(U\x08__name__U\x05pwnedub", b"N}(U\x05_callU\x05pwnedu\x86b"):
-            (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy.core.multiarray\n" + name + b"\n" + state + b"0].")
-            with pytest.raises(FormatError, match="change the reader|not a pickle"):
+    names = (
+        b"numpy.core.multiarray\nscalar",
+        b"numpy.core.multiarray\n_reconstruct",
+        b"numpy\ndtype",
+        b"numpy\nndarray",
+    )
+    for name in (*names, b"numpy._core.numeric\n_frombuffer", b"_codecs\nencode"):
+        for state in (b"}(U\x08__name__U\x05pwnedub", b"N}(U\x0c__defaults__(K\x01K\x02tu\x86b"):
+            (tmp_path / "a.pkl").write_bytes(b"\x80\x02c" + name + b"\n" + state + b"0].")
+            with pytest.raises(FormatError, match="not a pickle"):
                 read_pickle(tmp_path / "a.pkl")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": np.float64(0.25)}))
     assert read_pickle(tmp_path / "a.pkl") == {"a": 0.25}
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy\ndtype\n.")
     with pytest.raises(FormatError, match="it holds a _Allowed"):
         read_pickle(tmp_path / "a.pkl")
+
+
+class Built(Call):
+    "Pickles to a call, and a state for what it returns."
+
+    def __init__(self, function, args, state):
+        self.call = function, args, state
+
+
+@pytest.mark.parametrize("protocol", (2, 5))
+def test_arrays_that_numpy_itself_would_build(tmp_path, protocol):
+    "With numpy's own functions the first makes addresses of bytes, the next two read beyond them, the rest ask for gigabytes."
+    empty, content = (np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b")), b"A" * 8
+    kind = lambda name, *state: Built(np.dtype, (name, False, True), (3, "<", *state)) if state else np.dtype(name)
+    filled = lambda dtype, shape=(1,): Built(*empty, (1, shape, dtype, False, content))
+    for value in (
+        filled(kind("O8", None, None, None, -1, -1, 0)),
+        filled(kind("f8", (np.dtype("f8"), (10**6,)), None, None, -1, -1, 0), (10**6,)),
+        filled(kind("V8", None, ("a",), {"a": (np.dtype("f8"), 10**6)}, 8, 1, 0)),
+        filled(kind("f8"), (2**33,)),
+        filled(kind("f8"), (-1,)),
+        Call(np.ndarray, (2**33,), np.dtype("f8")),
+        Call(empty[0], np.ndarray, (2**33,), b"b"),
+    ):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps([value], protocol))
+        with pytest.raises(FormatError, match="not a pickle of arrays"):
+            read_pickle(tmp_path / "a.pkl")
 
 
 def test_small_files_cannot_ask_for_much(tmp_path):

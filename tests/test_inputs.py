@@ -11,7 +11,7 @@ import torch
 
 from stf_repro.data.samplers import RECIPES, Clips, modality, replay, resize, uniform
 from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, check_labels
-from stf_repro.data.clip_store import Clip, ClipStore, StoreWriter, write_store
+from stf_repro.data.clip_store import Clip, ClipStore, write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
 from stf_repro.data.formats import (
     FormatError,
@@ -226,17 +226,6 @@ def test_a_layout_of_ones_own_with_confidence_comes_back_as_parts_of_the_image(t
     np.testing.assert_array_equal(again.confidence, r.confidence)
 
 
-def test_the_same_plan_with_another_layout_begins_anew(tmp_path):
-    other = replace(STICK, bones=((0, 1), (2, 0)))
-    with StoreWriter(tmp_path / "s", "mine", STICK, "plan") as writer:
-        writer.add(one_clip([np.ones((2, 3, 3), np.float32)], STICK))
-    with StoreWriter(tmp_path / "s", "mine", other, "plan") as writer:
-        assert writer.done == 0
-    with StoreWriter(tmp_path / "s", "mine", other, "plan") as writer:
-        writer.add(one_clip([np.ones((2, 3, 3), np.float32)], other))
-        assert writer.finish().layout == other
-
-
 def test_layouts_are_plain_and_checked():
     for layout in (*LAYOUTS.values(), STICK):
         assert read_layout(json.loads(json.dumps(layout_dict(layout)))) == layout
@@ -436,13 +425,6 @@ def test_names_that_stand_twice_where_they_are_written(tmp_path):
     two = [replace(BENCHMARKS["ntu60-xsub"], key=key) for key in ("a-xsub", "b-xsub")]
     with pytest.raises(ValueError, match="two benchmarks have the protocol 'xsub'"):
         export_pyskl(store, two, tmp_path / "a.pkl")
-
-
-def test_a_name_that_stands_twice_is_seen_after_a_killed_writer_too(tmp_path):
-    with StoreWriter(tmp_path / "s", "made", NTU, "plan") as writer:
-        writer.add(clip_of(ntu()))
-    with StoreWriter(tmp_path / "s", "made", NTU, "plan") as writer, pytest.raises(ValueError, match="there already"):
-        writer.add(clip_of(ntu()))
 
 
 def test_arrays_and_truths_that_stand_twice(tmp_path):

@@ -12,10 +12,9 @@ import io
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 
@@ -71,127 +70,28 @@ def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../../nbs/reference/108_data.clip_store.ipynb #2f372a79
-def _line(row: dict) -> bytes:
-    "A line of the journal: CRC, then JSON."
-    text = json.dumps(row).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _row(line: bytes) -> dict | None:
-    "What a line of the journal says; None if it is torn or damaged."
-    crc, _, text = line.partition(b" ")
-    return json.loads(text) if text.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text[:-1]) else None
-
 # %% ../../nbs/reference/108_data.clip_store.ipynb #6377b561
-class _Place:
-    "Where a store grows, for one writer alone: a folder beside it, and a lock."
-
-    def __init__(
-        self,
-        folder,  # the store; written through a link
-    ):
-        self.folder = Path(folder)
-        self.target = real(self.folder)  # a link stays, and what it points to is written
-        self.part = aside(self.target, self.target.name + ".part")
-        refuse_foreign(self.target, ("store.json", "frames.npy", "index.parquet", self.part.name), "clip store")
-        with wanting(self.target):
-            self.part.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._locked()
-            recover(self.target)
-            if self.part.is_symlink() or not self.part.is_dir():
-                remove(self.part)
-            self.part.mkdir(exist_ok=True)
-
-    def _locked(self):
-        "The lock of this store. The file stays there: removing it would let two in."
-        lock = open(aside(self.target, f".{self.target.name}.lock"), "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise StoreError(f"{self.folder}: another process is writing this store; wait for it") from None
-        return lock
-
-# %% ../../nbs/reference/108_data.clip_store.ipynb #fc3f1ee5
-_FIXED = (
-    "name",
-    "label",
-    "num_frames",
-    "offset0",
-    "length0",
-    "offset1",
-    "length1",
-    "rotation",
-    "channels",
-    "confidence",
-    "crc",
-)
-
-
-@dataclass
-class _Journal:
-    "What the writers of a store have processed so far."
-
-    kind: dict | None = None  # what all clips share: channels, confidence, attributes
-    names: set[str] = field(default_factory=set)  # of the clips
-    bad: list[tuple[str, int | None, str]] = field(default_factory=list)  # file, line, reason
-    frames: int = 0  # of all bodies
-    size: int = 0  # bytes of journal.jsonl that hold
-    end: int = 0  # bytes of frames.npy that hold
-
-    def note(self, row: dict, V: int) -> None:
-        "Take in a line of the journal."
-        if "bad" in row:
-            self.bad.append(tuple(row["bad"]))
-            return
-        if self.kind is None:
-            self.kind = {key: row[key] for key in ("channels", "confidence")} | {
-                "attributes": sorted(set(row) - set(_FIXED))
-            }
-            self.end = len(_npy_head(0, V, row["channels"]))
-        self.end += _size(row, V)
-        self.frames += row["length0"] + row["length1"]
-        self.names.add(row["name"])
-
-
-def _size(row: dict, V: int) -> int:
-    "Bytes of the frames of a clip."
-    return (row["length0"] + row["length1"]) * V * row["channels"] * 4
-
-# %% ../../nbs/reference/108_data.clip_store.ipynb #7deb4187
-def _resume(
-    part: Path,  # the folder in which the store grows
-    head: bytes,  # first line of the journal
-    V: int,  # joints
-) -> _Journal:
-    "Take over what an earlier writer with the same plan has left, and cut off what is torn."
+def _lock(
+    folder: Path,  # of the store, as it was given
+    target: Path,  # what it points to
+):
+    "The lock of a store, an open file. The file stays there: removing it would let two in."
+    lock = open(aside(target, f".{target.name}.lock"), "w")
     try:
-        journal, data = open(part / "journal.jsonl", "rb"), open(part / "frames.npy", "r+b")
-    except FileNotFoundError:
-        return _Journal()
-    with journal, data:
-        if journal.readline() != head:
-            return _Journal()
-        found = _Journal(size=len(head))
-        for line in journal:
-            row = _row(line)
-            if row and "bad" not in row:
-                data.seek(found.end or len(_npy_head(0, V, row["channels"])))
-                content = data.read(_size(row, V))
-                row = row if len(content) == _size(row, V) and zlib.crc32(content) == row["crc"] else None
-            if row is None:  # torn off here
-                break
-            found.note(row, V)
-            found.size += len(line)
-        data.truncate(found.end)
-    return found
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StoreError(f"{folder}: another process is writing this store; wait for it") from None
+    return lock
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #dd5ace4d
+_FIXED = ("name", "label", "num_frames", "offset0", "length0", "offset1", "length1", "rotation")  # columns of the index
+
+
 def _whole(clip: Clip, what: str, value) -> int:
     "A whole number that the index can hold."
     try:
-        number = index(value)
+        number = int(index(value))
     except TypeError:
         raise ValueError(f"clip {clip.name}: {what} is {value!r}; expected a whole number") from None
     if not -(2**63) <= number < 2**63:
@@ -201,7 +101,7 @@ def _whole(clip: Clip, what: str, value) -> int:
 
 def _known(clip: Clip) -> dict:
     "Name, label, number of frames and attributes. Raises `ValueError` for what the index could not hold."
-    taken = sorted({*_FIXED, "bad"} & set(clip.attributes))
+    taken = sorted(set(_FIXED) & set(clip.attributes))
     if taken or not isinstance(clip.name, str) or not all(isinstance(key, str) for key in clip.attributes):
         raise ValueError(
             f"clip {clip.name!r}: names are strings, and {taken or 'other values'} cannot name an attribute"
@@ -210,7 +110,7 @@ def _known(clip: Clip) -> dict:
     if label < -1:
         raise ValueError(f"clip {clip.name}: its label is {label}; classes are counted from 0, and -1 means none")
     row = {"name": clip.name, "label": label, "num_frames": _whole(clip, "num_frames", clip.num_frames)}
-    return row | {key: _whole(clip, f"the attribute {key!r}", value) for key, value in clip.attributes.items()}
+    return row | {key: _whole(clip, f"the attribute {key!r}", value) for key, value in sorted(clip.attributes.items())}
 
 
 def _said(kind: dict) -> str:
@@ -218,162 +118,106 @@ def _said(kind: dict) -> str:
     return f"{kind['channels']} channels{', the last a confidence' if kind['confidence'] else ''}, attributes {kind['attributes']}"
 
 
-def _check_kind(clip: Clip, kind: dict, journal: _Journal, layout: Layout) -> None:
+def _check_kind(clip: Clip, kind: dict, shared: dict, layout: Layout) -> None:
     "Raise `ValueError` for a clip that does not fit those before it."
     V = clip.bodies[0].shape[1]
-    if clip.name in journal.names:
-        raise ValueError(f"clip {clip.name}: a clip of this name is there already")
-    if V != len(layout) or kind != (journal.kind or kind):
+    if V != len(layout) or kind != shared:
         raise ValueError(
-            f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(journal.kind or kind)}"
+            f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(shared)}"
         )
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #9e4e0d80
-def _columns(part: Path, attributes: list[str]) -> dict[str, list]:
-    "The journal's rows of clips, column by column."
-    names = [*_FIXED[:3], *attributes, *_FIXED[3:-3]]
-    columns: dict[str, list] = {name: [] for name in names}
-    with open(part / "journal.jsonl", "rb") as journal:
-        journal.readline()
-        for line in journal:
-            row = _row(line)
-            if "bad" not in row:
-                for name in names:
-                    columns[name].append(row[name])
-    return columns
-
-
-def _write_index(path: Path, columns: dict[str, list]) -> None:
-    "Write the columns as Parquet."
-    arrays = {
-        name: pa.array(values, pa.string() if name == "name" else pa.int64())
-        for name, values in columns.items()
-        if name != "rotation"
-    }
-    flat = pa.array(np.array(columns["rotation"], np.float64).ravel())
+def _write_index(path: Path, rows: Iterable[tuple], attributes: list[str]) -> None:
+    "Write the rows as Parquet, column by column."
+    *columns, rotations = zip(*rows)
+    names = [*_FIXED[:3], *attributes, *_FIXED[3:-1]]
+    arrays = {n: pa.array(c, pa.string() if n == "name" else pa.int64()) for n, c in zip(names, columns, strict=True)}
+    flat = pa.array(np.frombuffer(b"".join(rotations), np.float64))
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
-# %% ../../nbs/reference/108_data.clip_store.ipynb #b30a475d
-class _Open(_Place):
-    "The two files of a store that grows, open at their ends."
+# %% ../../nbs/reference/108_data.clip_store.ipynb #3456c495
+class StoreWriter:
+    "Writes a store clip by clip. Whoever leaves its context before `finish` leaves nothing."
 
     def __init__(
         self,
         folder,  # the store; written through a link; an older one there is replaced at the end
         source: str,  # name of the data set
         layout: Layout | str,  # of every clip
-        plan: str = "",  # what is being written; empty: begin anew
         benchmarks: Iterable[Benchmark] = (),  # of your own, to be kept with the clips
     ):
-        super().__init__(folder)
+        self.folder, self.target = Path(folder), real(folder)  # a link stays, and what it points to is written
         self.source, self.layout, self.benchmarks = source, get_layout(layout), list(benchmarks)
+        self.part = aside(self.target, self.target.name + ".part")
+        self._kind: dict = {}  # what all clips share
+        self._rows: dict[str, tuple] = {}  # of the index, by the names of the clips
+        self._frames = 0  # of all bodies
+        refuse_foreign(self.target, ("store.json", "frames.npy", "index.parquet", self.part.name), "clip store")
         check_own(self.benchmarks, self.layout)
-        head = _line({"plan": plan, "version": VERSION, "layout": layout_dict(self.layout)})
-        self.journal = _resume(self.part, head, len(self.layout)) if plan else _Journal()
-        mode = "r+b" if self.journal.size else "wb"
-        self._data, self._lines = open(self.part / "frames.npy", mode), open(self.part / "journal.jsonl", mode)
-        self._data.seek(0, os.SEEK_END)
-        self._lines.truncate(self.journal.size)
-        self._lines.seek(0, os.SEEK_END)
-        if not self.journal.size:
-            self._lines.write(head)
-
-    @property
-    def bad(self) -> list[tuple[str, int | None, str]]:
-        "File, line and reason of what could not be read."
-        return self.journal.bad
-
-    @property
-    def done(self) -> int:
-        "Recordings that were processed, good or bad."
-        return len(self.journal.names) + len(self.bad)
-
-    def _note(self, row: dict) -> None:
-        "Write a line of the journal."
-        self._lines.write(_line(row))
-        self._lines.flush()
-        self.journal.note(row, len(self.layout))
+        with wanting(self.target):
+            self.part.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.folder, self.target)
+            recover(self.target)
+            remove(self.part)  # of a writer that was killed
+            self.part.mkdir()
+            self._data = open(self.part / "frames.npy", "wb")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.close()
-
-    def close(self) -> None:
-        "Let go of the files; what was written stays for the next writer."
-        with ExitStack() as stack:  # a full disk may make the first fail: the others close all the same
-            for file in (self._lock, self._lines, self._data):
-                stack.callback(file.close)
-
-    def discard(self) -> None:
-        "Remove what was written."
-        self.close()
-        shutil.rmtree(self.part, ignore_errors=True)
-
-# %% ../../nbs/reference/108_data.clip_store.ipynb #a117d879
-def _contents(clip: Clip, bodies: list[np.ndarray], offset: int) -> tuple[dict, bytes]:
-    "Where the bodies of a clip lie that begins at frame `offset` of the store, how it is turned, and the frames themselves."
-    row, content = {}, b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies)
-    for m in range(2):
-        length = len(bodies[m]) if m < len(bodies) else 0
-        row |= {f"offset{m}": offset if length else 0, f"length{m}": length}
-        offset += length
-    rotation = np.asarray(clip.rotation, np.float64).ravel().tolist()
-    return row | {"rotation": rotation, "crc": zlib.crc32(content)}, content
-
-# %% ../../nbs/reference/108_data.clip_store.ipynb #3456c495
-class StoreWriter(_Open):
-    "Writes a store clip by clip. The same plan again goes on where an earlier writer was killed."
+        self.discard()
 
     def add(self, clip: Clip) -> None:
         "Append a clip. Raises `ValueError` for one that does not fit those before it."
-        bodies = [body for body in clip.bodies if len(body)] or clip.bodies[
-            :1
-        ]  # who is never seen leaves the slot to the other
-        row, (V, C) = _known(clip), bodies[0].shape[1:]
+        row, C = _known(clip), clip.bodies[0].shape[2]
         kind = {"channels": C, "confidence": bool(clip.confidence), "attributes": sorted(clip.attributes)}
-        _check_kind(clip, kind, self.journal, self.layout)
-        placed, content = _contents(clip, bodies, self.journal.frames)
-        if self.journal.kind is None:
-            self._data.write(_npy_head(0, V, C))
+        if clip.name in self._rows:
+            raise ValueError(f"clip {clip.name}: a clip of this name is there already")
+        _check_kind(clip, kind, self._kind or kind, self.layout)
+        bodies = [body for body in clip.bodies if len(body)]  # who is never seen leaves the slot to the other
+        content = b"".join(np.ascontiguousarray(body, "<f4").tobytes() for body in bodies)
+        rotation = np.asarray(clip.rotation, np.float64).tobytes()
+        if not self._rows:
+            self._kind = kind
+            self._data.write(_npy_head(0, len(self.layout), C))
         self._data.write(content)
-        self._data.flush()
-        self._note(row | placed | {"channels": C, "confidence": kind["confidence"]})
-
-    def skip(self, where: str, line: int | None, reason: str) -> None:
-        "Note a file that cannot be read."
-        self._note({"bad": [where, line, reason]})
+        for m in range(2):
+            length = len(bodies[m]) if m < len(bodies) else 0
+            row |= {f"offset{m}": self._frames if length else 0, f"length{m}": length}
+            self._frames += length
+        self._rows[clip.name] = (*row.values(), rotation)
 
     def finish(self) -> "ClipStore":  # the finished store, opened
         "Complete the store and give it its name. Raises `ValueError` if it holds no clip."
-        if not self.journal.names:
+        if not self._rows:
             raise ValueError("no clips: there is nothing to write into a store")
-        part, V, (frames, kind) = self.part, len(self.layout), (self.journal.frames, self.journal.kind)
-        self._data.seek(0)
-        self._data.write(_npy_head(frames, V, kind["channels"]))
-        _write_index(part / "index.parquet", _columns(part, kind["attributes"]))
-        for file in (self._data, self._lines):
-            file.flush()
-            os.fsync(file.fileno())
-        files = {
-            n: {"bytes": (part / n).stat().st_size, "sha256": _sha256(part / n)}
-            for n in ("frames.npy", "index.parquet")
-        }
-        meta = {
-            "version": VERSION,
-            "source": self.source,
-            "layout": layout_dict(self.layout),
-            "clips": len(self.journal.names),
-            "frames": frames,
-        }
+        frames, table = self.part / "frames.npy", self.part / "index.parquet"
+        with self._data:
+            self._data.seek(0)
+            self._data.write(_npy_head(self._frames, len(self.layout), self._kind["channels"]))
+        _write_index(table, self._rows.values(), self._kind["attributes"])
+        meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout)}
+        meta |= {"clips": len(self._rows), "frames": self._frames}
         meta |= {"benchmarks": [benchmark_dict(b) for b in self.benchmarks]} if self.benchmarks else {}
-        (part / "store.json").write_text(json.dumps(meta | {"joints": V} | kind | {"files": files}, indent=1) + "\n")
-        ClipStore.open(part)  # what cannot be opened replaces nothing
-        put(part, self.target)
-        (self.target / "journal.jsonl").unlink()
-        self.close()
+        files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in (frames, table)}
+        meta |= {"joints": len(self.layout)} | self._kind | {"files": files}
+        (self.part / "store.json").write_text(json.dumps(meta, indent=1) + "\n")
+        for path in self.part.iterdir():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        ClipStore.open(self.part)  # what cannot be opened replaces nothing
+        put(self.part, self.target)
+        self.discard()
         return ClipStore.open(self.folder)
+
+    def discard(self) -> None:
+        "Remove what is not finished, and let the next writer in."
+        if not self._lock.closed:
+            with suppress(OSError):  # a full disk does not take the last bytes, either
+                self._data.close()
+            shutil.rmtree(self.part, ignore_errors=True)
+            self._lock.close()
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #2d515174
 def write_store(
@@ -384,14 +228,10 @@ def write_store(
     benchmarks: Iterable[Benchmark] = (),  # of your own, to be kept with the clips
 ) -> "ClipStore":  # the finished store, opened
     "Write a clip store."
-    with StoreWriter(folder, source, layout, benchmarks=benchmarks) as writer:
-        try:
-            for clip in clips:
-                writer.add(clip)
-            return writer.finish()
-        except BaseException:
-            writer.discard()
-            raise
+    with StoreWriter(folder, source, layout, benchmarks) as writer:
+        for clip in clips:
+            writer.add(clip)
+        return writer.finish()
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #8d7c2ef6
 class ClipStore:

@@ -25,63 +25,39 @@ from .class_names import class_names
 from ..skeleton import LAYOUTS, Layout, get_layout, layout_dict, read_layout
 
 # %% ../../nbs/reference/104_data.pickles.ipynb #6331f83a
-_PLAIN_TYPES = {
-    f"{order}{kind}{size}"
-    for order in ("", "<", ">", "|", "=")
-    for kind, sizes in (("f", "248"), ("i", "1248"), ("u", "1248"), ("b", "1"))
-    for size in sizes
-}
-
-
-class _Array:
-    "What stands for an array until its content is there."
-
-    __slots__ = ("array",)
-
-    def __init__(self):
-        self.array = None
-
-    def __setstate__(self, state):
-        version, shape, dtype, fortran, content = state
-        self.fill(content, dtype, shape, "F" if fortran else "C")
-
-    def fill(self, content, dtype, shape, order):
-        "Take over the content, if it is what it should be."
-        if (
-            not isinstance(dtype, _Type)
-            or not isinstance(content, bytes | bytearray)
-            or not all(type(n) is int and n >= 0 for n in shape)
-        ):
-            raise pickle.UnpicklingError("an array that is not made of plain numbers")
-        self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
-
-
 class _Type:
     "An element type; only plain numbers exist."
 
     __slots__ = ("dtype",)
 
     def __init__(self, name, *_):
-        if name not in _PLAIN_TYPES:
+        if not isinstance(name, str) or not re.fullmatch("[<>|=]?(f[248]|[iu][1248]|b1)", name):
             raise pickle.UnpicklingError(f"an array of type {name!r}")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state):
         self.dtype = self.dtype.newbyteorder(state[1]) if state[1] in ("<", ">") else self.dtype
 
-# %% ../../nbs/reference/104_data.pickles.ipynb #fc1e069c
-def _from_buffer(content, dtype: _Type, shape: tuple, order: str, *_) -> _Array:
+
+def _array(content, dtype: _Type, shape: tuple, order: str, axes=None) -> np.ndarray:
     "An array, as numpy pickles it since protocol 5."
-    array = _Array()
-    array.fill(content, dtype, shape, "F" if order == "F" else "C")
-    return array
+    plain = isinstance(dtype, _Type) and isinstance(content, bytes | bytearray)
+    if not plain or not all(type(n) is int and n >= 0 for n in shape):
+        raise pickle.UnpicklingError("an array that is not made of plain numbers")
+    array = np.frombuffer(content, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    return array.transpose(axes) if order == "K" and axes is not None else array
 
 
-def _scalar(dtype: _Type, content: bytes):
-    "A single number."
-    return np.frombuffer(content, dtype.dtype, count=1)[0].item()
+class _Array:
+    "What stands for an array until its content is there, as before protocol 5."
 
+    __slots__ = ("array",)
 
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, content = state
+        self.array = _array(content, dtype, shape, "F" if fortran else "C")
+
+# %% ../../nbs/reference/104_data.pickles.ipynb #fc1e069c
 def _encode(text: str, code: str) -> bytes:
     "Bytes, as Python 3 writes them for Python 2."
     if code != "latin1":
@@ -89,34 +65,23 @@ def _encode(text: str, code: str) -> bytes:
     return text.encode("latin1")
 
 
-class _Allowed:
-    "A name that a pickle may call, and do nothing else with."
+class _Allowed(tuple):
+    "What a pickle may call, and do nothing else with: a tuple of one, in which nothing can be set."
 
-    __slots__ = ("_call",)
-
-    def __init__(self, call):
-        object.__setattr__(self, "_call", call)
+    __slots__ = ()
 
     def __call__(self, *args):
-        return self._call(*args)
-
-    def __setattr__(self, name, value):
-        raise pickle.UnpicklingError("it tries to change the reader")
-
-    def __setstate__(self, state):
-        raise pickle.UnpicklingError("it tries to change the reader")
+        return self[0](*args)
 
 
-_CORE = {"_reconstruct": lambda *_: _Array(), "scalar": _scalar}
-_ALLOWED = {
-    (f"numpy.{core}.multiarray", name): _Allowed(call) for core in ("core", "_core") for name, call in _CORE.items()
-}
-_ALLOWED |= {(f"numpy.{core}.numeric", "_frombuffer"): _Allowed(_from_buffer) for core in ("core", "_core")}
-_ALLOWED |= {
-    ("numpy", "ndarray"): _Allowed(lambda *_: _Array()),
-    ("numpy", "dtype"): _Allowed(_Type),
-    ("_codecs", "encode"): _Allowed(_encode),
-    ("__builtin__", "bytes"): _Allowed(lambda: b""),  # an empty one; with content it is encoded text
+_CALLS = {
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy._core.multiarray", "scalar"): lambda dtype, content: _array(content, dtype, (), "C").item(),
+    ("numpy._core.numeric", "_frombuffer"): _array,
+    ("numpy", "ndarray"): lambda *_: _Array(),
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # an empty one; with content it is encoded text
 }
 
 # %% ../../nbs/reference/104_data.pickles.ipynb #38ea2154
@@ -124,9 +89,10 @@ class _Unpickler(pickle.Unpickler):
     "Knows the allowed names and no other."
 
     def find_class(self, module, name):
-        if (module, name) not in _ALLOWED:
+        call = _CALLS.get((module.replace("numpy.core.", "numpy._core."), name))  # before numpy 2, and since
+        if call is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a file of arrays does not need")
-        return _ALLOWED[module, name]
+        return _Allowed((call,))
 
     def persistent_load(self, pid):
         raise pickle.UnpicklingError("it refers to something outside the file")
@@ -141,14 +107,14 @@ def _check_memo(file) -> None:
 
 def _arrays(value, known: dict):
     "Put arrays where their stand-ins are, in dicts, lists and tuples; what occurs twice is done once."
-    if isinstance(value, str | bytes | bool | int | float | None):
+    if isinstance(value, str | bytes | bool | int | float | None | np.ndarray):
         return value
     if id(value) not in known:
-        if isinstance(value, _Array):
+        if hasattr(value, "array"):  # an `_Array`, filled
             known[id(value)] = value.array
-        elif isinstance(value, dict):
+        elif type(value) is dict:
             known[id(value)] = {key: _arrays(v, known) for key, v in value.items()}
-        elif isinstance(value, list | tuple):
+        elif type(value) in (list, tuple):
             known[id(value)] = type(value)([_arrays(v, known) for v in value])
         else:
             raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")

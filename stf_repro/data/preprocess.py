@@ -8,23 +8,21 @@ __all__ = ['energy', 'body_order', 'select_bodies', 'kept_frames', 'close_up', '
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #9702bf4f
 import functools
-import hashlib
 import math
 import multiprocessing
 import os
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-import stf_repro
 from .benchmarks import missing_ntu, ntu_samples
 from .clip_store import Clip, StoreWriter
 from .io import end_with_parent, is_companion, project_root, walk
@@ -508,7 +506,7 @@ def _windowed(pool: ProcessPoolExecutor, jobs: list[tuple], ahead: int, size: in
         names = [job[0].name for piece, future in list(waiting)[:2] for job in piece]
         raise WorkerError(
             "a worker process died, perhaps for want of memory, near these recordings: "
-            f"{', '.join(names[:3])} ... What was done is kept; run again, with --workers 1 to see which one it is"
+            f"{', '.join(names[:3])} ... No new store was written; run again, with --workers 1 to see which one it is"
         ) from None
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #f224f53b
@@ -543,36 +541,17 @@ def _complaint(
     )
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #f9b54629
-def _plan(source: Source, denoised: bool, found: Iterable) -> str:
-    "A hash of what a store is made of."
-    digest = hashlib.sha256(f"{source.key} {denoised}".encode())
-    for module in ("skeleton", "data/preprocess", "data/formats", "data/pickles", "data/clip_store"):
-        digest.update((Path(stf_repro.__file__).parent / f"{module}.py").read_bytes())
-    stats = {}
-    for item in found:
-        if item.path not in stats:
-            stat = os.stat(item.path) if os.path.exists(item.path) else None
-            stats[item.path] = (stat.st_size, stat.st_mtime_ns) if stat else None
-        digest.update(f"{item}\0{item.label}\0{item.part}\0{stats[item.path]}\n".encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()
-
-
 @contextmanager
 def _results(source: Source, raw: Path, workers: int | None, denoised: bool):
-    "The number of recordings, their plan, and a function from a start to the results."
+    "The number of recordings, and their results in order."
     if source.format in ("jhmdb", "pyskl"):
-        total, clips = _from_pickles(source, raw, denoised)
-        yield total, "", lambda start: clips
+        yield _from_pickles(source, raw, denoised)
         return
     found = list_recordings(source, raw)
     absent = [Raw(name, f"{name}.skeleton") for name in _absent(source, found)]
     jobs = [(item, source.format, denoised) for item in found + absent]
-    with ExitStack() as stack:
-        yield (
-            len(jobs),
-            _plan(source, denoised, found),
-            lambda start: stack.enter_context(_in_order(jobs[start:], workers)),
-        )
+    with _in_order(jobs, workers) as results:
+        yield len(jobs), results
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #4ca4f11d
 def preprocess(
@@ -584,32 +563,30 @@ def preprocess(
     progress: bool = True,  # a bar with rate and remaining time, on a terminal
     denoised: bool = False,  # leave out what is no body, by the rules of SGN; the original does not
 ) -> dict[str, int | str]:  # source, clips, bad, frames, bytes
-    "Make the clip store of a source, or go on where a killed call stopped."
+    "Make the clip store of a source. An older one is replaced at the end."
     source, out = get_source(source) if isinstance(source, str) else source, Path(out)
     if denoised and source.layout != "ntu25":
         raise ValueError(f"denoising is for bodies in metres, as in NTU; {source.key} holds {source.layout}")
     report = out.with_name(out.name + ".bad.tsv")
-    with _results(source, Path(raw), workers, denoised) as (total, plan, results_from):
-        with StoreWriter(out, source.key, LAYOUTS[source.layout], plan) as writer:
-            bar = tqdm(
-                total=total, initial=writer.done, unit="clip", desc=source.key, disable=None if progress else True
-            )
-            with bar:
-                for result in results_from(writer.done):
-                    writer.add(result) if isinstance(result, Clip) else writer.skip(*result)
-                    bar.update()
-            _report(report, writer.bad)
-            if len(writer.bad) == total:
-                writer.discard()
-                raise _complaint(source, total, writer.bad, report, out)
-            store = writer.finish()
-    if writer.bad and not allow_bad:
-        raise _complaint(source, total, writer.bad, report, out)
+    bad: list[tuple[str, int | None, str]] = []  # file, line, reason
+    with (
+        _results(source, Path(raw), workers, denoised) as (total, results),
+        StoreWriter(out, source.key, LAYOUTS[source.layout]) as writer,
+    ):
+        with tqdm(results, total=total, unit="clip", desc=source.key, disable=None if progress else True) as bar:
+            for result in bar:
+                writer.add(result) if isinstance(result, Clip) else bad.append(result)
+        _report(report, bad)
+        if len(bad) == total:
+            raise _complaint(source, total, bad, report, out)
+        store = writer.finish()
+    if bad and not allow_bad:
+        raise _complaint(source, total, bad, report, out)
     size = sum(file["bytes"] for file in store.meta["files"].values())
     return {
         "source": source.key,
         "clips": len(store),
-        "bad": len(writer.bad),
+        "bad": len(bad),
         "frames": store.meta["frames"],
         "bytes": size,
     }
