@@ -54,13 +54,13 @@ def download(root: Path, args) -> str:
         )
     folder, (options, _) = root / "raw" / args.source, _options(root, args.source)
     if _source(args.source).files:
-        return f"{fetch(args.source, folder)}: complete"
+        return f"{fetch(_source(args.source), folder)}: complete"
     return f"{folder}: {_make(args.source, folder, options, root)} recordings made"
 
 # %% ../nbs/reference/801_cli.ipynb #66a64e14
 def _source(key: str):
     "The source of that name."
-    from stf_repro.data.sources import get_source
+    from stf_repro.data.registry import get_source
 
     try:
         return get_source(key)
@@ -102,7 +102,7 @@ def _configure(kind, source: str, options: dict, **fixed):
 # %% ../nbs/reference/801_cli.ipynb #82fb0a04
 def _make(source: str, folder: Path, options: dict, root: Path) -> int:
     "Make a source that is not fetched; returns the number of recordings."
-    from stf_repro.data.benchmarks import ntu_samples
+    from stf_repro.data.sets.ntu import ntu_samples
     from stf_repro.data.synthetic.actions import SyntheticConfig
     from stf_repro.data.synthetic.files import make_synthetic
     from stf_repro.data.synthetic.kinetics import KineticsConfig, make_synthkinetics
@@ -145,7 +145,7 @@ def _preprocess_own(root: Path, source: str, section: dict) -> str:
 
 def export(root: Path, args) -> str:
     "Write a clip store as the arrays of MS-G3D's code, or as an annotation file of pyskl."
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore, benchmarks_of
     from stf_repro.data.exports import export_msg3d, export_pyskl
 
@@ -397,7 +397,7 @@ def _say_what_seems_wrong(args, net, recordings: list) -> None:
     "Lines on standard error for clips that do not look like bodies, or like what the network was trained on: it would answer all the same."
     from stf_repro.custom.dataset import check_joints, check_units
     from stf_repro.custom.posture import posture
-    from stf_repro.data.sources import SOURCES
+    from stf_repro.data.registry import SOURCES
     from stf_repro.custom.inference import unlike
 
     known = net.config.source in SOURCES  # whose units and axes are known; yours may have others

@@ -21,7 +21,8 @@ from pathlib import Path
 import yaml
 
 from .data.io import project_root, walk
-from .data.sources import SOURCES, Source
+from .data.registry import SOURCES
+from .data.sources import Source
 from .training.runs import read_params, trainings
 
 # %% ../nbs/reference/800_doctor.ipynb #72eb548a

@@ -10,19 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.benchmarks import (
-    BENCHMARKS,
-    NTU_CLASSES,
-    Benchmark,
-    Rule,
-    count_parts,
-    get_benchmark,
-    held_out,
-    missing_ntu,
-    ntu_samples,
-    subset,
-)
-from stf_repro.data.formats import NWUCLA_ACTIONS, ntu_attributes
+from stf_repro.data.benchmarks import Benchmark, Rule, count_parts, held_out, subset
+from stf_repro.data.registry import BENCHMARKS, get_benchmark
+from stf_repro.data.sets.ntu import NTU_CLASSES, missing_ntu, ntu_samples
+from stf_repro.data.sets.ntu import ntu_attributes
+from stf_repro.data.sets.nwucla import NWUCLA_ACTIONS
 from stf_repro.data.synthetic.actions import ACTIONS
 from stf_repro.data.class_names import class_names
 from stf_repro.skeleton import LAYOUTS

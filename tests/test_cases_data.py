@@ -11,7 +11,8 @@ import yaml
 
 from stf_repro.cli import main
 from stf_repro.data.clip_store import ClipStore, benchmarks_of
-from stf_repro.data.formats import FormatError, Recording, format_ntu
+from stf_repro.data.formats import FormatError, Recording
+from stf_repro.data.sets.ntu import format_ntu
 from stf_repro.custom.dataset import own_data, preprocess_own, read_own
 from stf_repro.data.pickles import pyskl_annotations, read_array
 from stf_repro.data.text import as_name, load_yaml, plain_name

@@ -630,7 +630,7 @@ def test_a_command_without_fcntl_is_a_sentence(tmp_path):
 
 
 def test_a_benchmark_that_is_given_is_the_one_that_is_suggested(made_data):
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore
     from stf_repro.custom.project import suggest
 
@@ -642,7 +642,7 @@ def test_a_benchmark_that_is_given_is_the_one_that_is_suggested(made_data):
 
 def test_an_estimate_counts_what_a_training_does(made_data, monkeypatch):
     "As many batches of each kind as there are, whatever the schedule is; and the shortest of several times."
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore
     from stf_repro.custom import project as own
 

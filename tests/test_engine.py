@@ -20,7 +20,7 @@ from processes import RESULTS, TRAINING, toy_store
 from safetensors.torch import load_file
 
 from stf_repro.cli import main
-from stf_repro.data.benchmarks import BENCHMARKS
+from stf_repro.data.registry import BENCHMARKS
 from stf_repro.model.objective import TERMS, Objective
 from stf_repro.model.options import FixedBalance, every
 from stf_repro.model.nets.msg3d import MSG3D
@@ -543,7 +543,7 @@ def test_a_store_of_other_bones_does_not_train_a_benchmark(tmp_path):
 
 
 def test_divergence_with_one_class_ends_before_the_first_epoch(tmp_path, monkeypatch):
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
 
     config, store = quick(tmp_path)
     store.labels = 0 * store.labels

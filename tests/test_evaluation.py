@@ -18,7 +18,7 @@ from scipy import stats
 
 from stf_repro.data.samplers import Clips, replay
 from stf_repro.data.clip_store import ClipStore
-from stf_repro.data.formats import read_ntu
+from stf_repro.data.sets.ntu import read_ntu
 from stf_repro.data.synthetic.actions import SyntheticConfig
 from stf_repro.data.synthetic.files import make_synthetic, read_truth
 from stf_repro.data.preprocess import preprocess
@@ -738,7 +738,7 @@ def untrained_run(folder: Path, seed: int = 0) -> Path:
     "What a training of a tiny network would leave, with random weights."
     from safetensors.torch import save_file
 
-    from stf_repro.data.benchmarks import get_benchmark
+    from stf_repro.data.registry import get_benchmark
     from stf_repro.training.config import parse
     from stf_repro.training.loop import build_model
 

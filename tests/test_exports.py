@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stf_repro.data.samplers import Clips, modality, replay
-from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule
+from stf_repro.data.benchmarks import Benchmark, Rule
+from stf_repro.data.registry import BENCHMARKS
 from stf_repro.data.clip_store import write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
-from stf_repro.data.formats import Recording, ntu_attributes
+from stf_repro.data.formats import Recording
+from stf_repro.data.sets.ntu import ntu_attributes
 from stf_repro.data.pickles import read_pickle, read_pyskl
 from stf_repro.data.preprocess import clip_of
 from stf_repro.skeleton import LAYOUTS

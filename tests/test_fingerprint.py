@@ -77,7 +77,7 @@ STF = {"M5", "gram"}  # with STF modules
         ("data/samplers.py", "indices, t >= 0)", "indices, t >= 1)", EVERY - {"pad"}),
         ("data/samplers.py", "indices, t < clips.lengths", "indices, t <= clips.lengths", {"pad"}),
         ("data/samplers.py", "seen = sum(x) != 0", "seen = sum(x) > 0", EVERY),
-        ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
+        ("data/sets/sbu.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", {"sbu"}),
         # a network, its size, its cheaper order; another network
         (
             "model/nets/msg3d.py",
@@ -152,7 +152,7 @@ def test_a_result_follows_the_tables_and_what_functions_import_for_themselves(pa
     marks = [mark(), mark()]
     assert marks[0] == marks[1]
     edits = [
-        ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)"),
+        ("data/sets/sbu.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)"),
         ("model/options.py", "return G.softmax(-1)", "return G.softmax(-2)"),
     ]
     edits += [

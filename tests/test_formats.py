@@ -12,18 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stf_repro.data import formats as F
-from stf_repro.data.formats import (
-    FormatError,
-    Recording,
-    format_kinetics,
-    format_ntu,
-    ntu_attributes,
-    parse_kinetics,
-    parse_ntu,
-    parse_nwucla,
-    parse_sbu,
-)
-from stf_repro.data.pickles import JHMDB_CLASSES, read_array, read_jhmdb, read_pickle, read_pyskl, write_pyskl
+from stf_repro.data.formats import FormatError, Recording
+from stf_repro.data.sets.kinetics import format_kinetics, parse_kinetics
+from stf_repro.data.sets.ntu import format_ntu, ntu_attributes, parse_ntu
+from stf_repro.data.sets.nwucla import parse_nwucla
+from stf_repro.data.sets.sbu import parse_sbu
+from stf_repro.data.pickles import read_array, read_pickle, read_pyskl, write_pyskl
+from stf_repro.data.sets.jhmdb import JHMDB_CLASSES, read_jhmdb
 from stf_repro.skeleton import LAYOUTS
 
 NTU, OPENPOSE, COCO = (LAYOUTS[name] for name in ("ntu25", "openpose18", "coco17"))

@@ -10,25 +10,20 @@ import pytest
 import torch
 
 from stf_repro.data.samplers import RECIPES, Clips, modality, replay, resize, uniform
-from stf_repro.data.benchmarks import BENCHMARKS, Benchmark, Rule, check_labels
+from stf_repro.data.benchmarks import Benchmark, Rule, check_labels
+from stf_repro.data.registry import BENCHMARKS
 from stf_repro.data.clip_store import Clip, ClipStore, write_store
 from stf_repro.data.exports import export_msg3d, export_pyskl
-from stf_repro.data.formats import (
-    FormatError,
-    Recording,
-    format_ntu,
-    ntu_attributes,
-    parse_kinetics,
-    parse_kinetics_labels,
-    parse_ntu,
-    parse_nwucla,
-)
+from stf_repro.data.formats import FormatError, Recording
+from stf_repro.data.sets.kinetics import parse_kinetics, parse_kinetics_labels
+from stf_repro.data.sets.ntu import format_ntu, ntu_attributes, parse_ntu
+from stf_repro.data.sets.nwucla import parse_nwucla
 from stf_repro.data.synthetic.actions import SyntheticConfig
 from stf_repro.data.synthetic.files import read_truth, run_tasks
 from stf_repro.data.synthetic.kinetics import KineticsConfig
 from stf_repro.data.pickles import read_array, read_pyskl, write_pyskl
 from stf_repro.data.preprocess import clip_of, list_recordings, preprocess, to_array
-from stf_repro.data.sources import SOURCES
+from stf_repro.data.registry import SOURCES
 from stf_repro.skeleton import (
     LAYOUTS,
     Layout,

@@ -15,12 +15,14 @@ import pytest
 from stf_repro.data import io as folders
 from stf_repro.data.clip_store import Clip, ClipStore, StoreError, StoreWriter, write_store
 from stf_repro.data.io import is_companion, new_folder, project_root, real, remove, walk
-from stf_repro.data.formats import Recording, format_ntu, ntu_attributes
+from stf_repro.data.formats import Recording
+from stf_repro.data.sets.ntu import format_ntu, ntu_attributes
 from stf_repro.data.synthetic.actions import SyntheticConfig
 from stf_repro.data.synthetic.files import make_synthetic
 from stf_repro.data.synthetic.mock_ntu import StandinConfig, make_standin
 from stf_repro.data.preprocess import list_recordings, preprocess
-from stf_repro.data.sources import SOURCES, fetch
+from stf_repro.data.registry import SOURCES, get_source
+from stf_repro.data.sources import fetch
 from stf_repro.skeleton import LAYOUTS
 
 NTU = LAYOUTS["ntu25"]
@@ -110,9 +112,9 @@ def test_archives_that_somebody_brought_may_lie_behind_a_link(tmp_path, monkeypa
             (tmp_path / "disk" / key / name).write_text("{}")
         (tmp_path / key).mkdir()
         with pytest.raises(FileNotFoundError, match="not for free download"):
-            fetch(key, tmp_path / key)
+            fetch(get_source(key), tmp_path / key)
         (tmp_path / key / "data").symlink_to(tmp_path / "disk" / key)
-        assert fetch(key, tmp_path / key) == tmp_path / key
+        assert fetch(get_source(key), tmp_path / key) == tmp_path / key
 
 
 def test_a_download_goes_through_the_link(tmp_path):

@@ -368,7 +368,7 @@ def test_the_table_of_choices_is_that_of_the_page_and_begins_with_the_defaults(r
 
 def test_a_term_of_ones_own_is_a_function_and_a_row(monkeypatch, root):
     "Written on the fly, with a share in a configuration: a step trains with it, and derivatives reach the weights."
-    from stf_repro.data.benchmarks import get_benchmark
+    from stf_repro.data.registry import get_benchmark
     from stf_repro.training.config import parse
     from stf_repro.training.loop import build_model, build_objective
 
@@ -695,7 +695,7 @@ def test_masking_the_true_evidence_lowers_exploration_and_masking_the_rest_does_
     which hand is masked would tell which one waved.)"""
     from stf_repro.data.synthetic.actions import SyntheticConfig
     from stf_repro.data.synthetic.files import make_synthetic, read_truth
-    from stf_repro.data.formats import read_ntu
+    from stf_repro.data.sets.ntu import read_ntu
 
     make_synthetic(tmp_path, SyntheticConfig(seed=0, subjects=12))
     truth, clips = read_truth(tmp_path / "truth.jsonl"), []

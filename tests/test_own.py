@@ -15,15 +15,8 @@ import yaml
 from stf_repro.cli import main
 from stf_repro.training.artifacts import trained_on, write_benchmark
 from stf_repro.training.runs import resolve
-from stf_repro.data.benchmarks import (
-    BENCHMARKS,
-    Benchmark,
-    Rule,
-    benchmark_dict,
-    check_own,
-    get_benchmark,
-    read_benchmark,
-)
+from stf_repro.data.benchmarks import Benchmark, Rule, benchmark_dict, read_benchmark
+from stf_repro.data.registry import BENCHMARKS, check_own, get_benchmark
 from stf_repro.data.clip_store import Clip, ClipStore, StoreError, benchmarks_of, write_store
 from stf_repro.data.formats import FormatError
 from stf_repro.data.synthetic.actions import SyntheticConfig, perform

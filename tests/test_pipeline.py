@@ -659,7 +659,7 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
     "Made, preprocessed, split and exported by the command line, with nothing but params.yaml beside the shipped facts."
     from stf_repro.cli import main
     from stf_repro.data.samplers import RECIPES, Clips
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore
 
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")

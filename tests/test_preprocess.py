@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from stf_repro.data.samplers import Clips, pad, replay, resample
 from stf_repro.data.clip_store import Clip, ClipStore, StoreError, StoreWriter, write_store
-from stf_repro.data.formats import Recording, format_ntu, parse_kinetics, parse_ntu, write_ntu
+from stf_repro.data.formats import Recording
+from stf_repro.data.sets.kinetics import parse_kinetics
+from stf_repro.data.sets.ntu import format_ntu, parse_ntu, write_ntu
 from stf_repro.data.preprocess import (
     BadFilesError,
     body_order,
@@ -31,7 +33,7 @@ from stf_repro.data.preprocess import (
     select_bodies,
     to_array,
 )
-from stf_repro.data.sources import SOURCES
+from stf_repro.data.registry import SOURCES
 from stf_repro.skeleton import LAYOUTS
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -422,7 +422,7 @@ def test_left_over_runs_are_refused(project):
 
 
 def test_every_benchmark_has_its_column():
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
 
     assert {setting(b) for b in BENCHMARKS if b.startswith("synth")} == {
         setting(b) for b in ("ntu60-xsub", "ntu60-xview", "ntu120-xsub", "ntu120-xset", "kinetics400")
@@ -441,7 +441,7 @@ def test_tables_are_read_in_words(rendered):
 
 def test_every_short_name_has_words(root):
     "Of the modules, forms and protocols that the code knows, and of the published tables."
-    from stf_repro.data.benchmarks import BENCHMARKS
+    from stf_repro.data.registry import BENCHMARKS
     from stf_repro.model.nets.msg3d import MODULES
     from stf_repro.model.options import CHOICES
 
@@ -739,7 +739,7 @@ def invented(config):
     "A network that nobody trained. All are nearly alike, but where a row is made to differ."
     import torch
 
-    from stf_repro.data.benchmarks import get_benchmark
+    from stf_repro.data.registry import get_benchmark
     from stf_repro.training.loop import build_model
 
     torch.manual_seed(0)

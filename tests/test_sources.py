@@ -8,17 +8,8 @@ import zipfile
 
 import pytest
 
-from stf_repro.data.sources import (
-    SOURCES,
-    HashError,
-    RawFile,
-    Source,
-    content_sha256,
-    download,
-    fetch,
-    file_sha256,
-    get_source,
-)
+from stf_repro.data.registry import SOURCES, get_source
+from stf_repro.data.sources import HashError, RawFile, Source, content_sha256, download, fetch, file_sha256
 
 FILES = {f"all_sqe/a01_s01_e{i:02d}_v01.json": bytes([i]) * 40_000 for i in range(5)}
 
@@ -264,7 +255,7 @@ def test_a_wrong_mirror_is_told_with_both_hashes(tmp_path):
 def test_a_wrong_file_of_the_user_is_left_alone(tmp_path):
     path = write_zip(tmp_path / "raw" / "all_sqe.zip", FILES)
     with pytest.raises(HashError, match="Remove it and run again"):
-        fetch("nwucla", path.parent, progress=False)
+        fetch(get_source("nwucla"), path.parent, progress=False)
     assert path.exists()
 
 
@@ -281,22 +272,22 @@ def test_licensed_data_is_told_with_page_and_place(tmp_path, monkeypatch):
     with pytest.raises(
         FileNotFoundError, match=f"Missing in .*raw: {first}, {second}.*rose1.ntu.edu.sg.*without unpacking"
     ):
-        fetch("ntu120", tmp_path / "raw")
+        fetch(get_source("ntu120"), tmp_path / "raw")
     write_zip(tmp_path / "raw" / first, {"a": b"a"})
     with pytest.raises(FileNotFoundError, match=f"raw: {second}"):
-        fetch("ntu120", tmp_path / "raw")
+        fetch(get_source("ntu120"), tmp_path / "raw")
     (tmp_path / "raw" / second).touch()
     with pytest.raises(HashError, match=f"{second} is no zip archive"):
-        fetch("ntu120", tmp_path / "raw")
+        fetch(get_source("ntu120"), tmp_path / "raw")
     write_zip(tmp_path / "raw" / second, {"a": b"a"})
-    assert fetch("ntu120", tmp_path / "raw") == tmp_path / "raw"
+    assert fetch(get_source("ntu120"), tmp_path / "raw") == tmp_path / "raw"
 
 
 def test_unpacked_archives_do_as_well(tmp_path, monkeypatch):
     monkeypatch.delenv("STF_MIRROR", raising=False)
     (tmp_path / "raw" / "nturgb+d_skeletons").mkdir(parents=True)
     (tmp_path / "raw" / "nturgb+d_skeletons" / "S001C001P001R001A001.skeleton").touch()
-    assert fetch("ntu60", tmp_path / "raw") == tmp_path / "raw"
+    assert fetch(get_source("ntu60"), tmp_path / "raw") == tmp_path / "raw"
 
 
 def test_an_unknown_hash_is_recorded_on_the_first_download(tmp_path):
@@ -334,7 +325,7 @@ def test_single_files_are_fetched_and_resumed(serve, tmp_path):
 
 def test_made_data_is_not_fetched(tmp_path):
     with pytest.raises(ValueError, match="stf download synth60"):
-        fetch("synth60", tmp_path / "raw")
+        fetch(get_source("synth60"), tmp_path / "raw")
 
 
 def test_unknown_source_names_the_nearest():

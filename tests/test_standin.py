@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data.benchmarks import ntu_samples
-from stf_repro.data.formats import FormatError, parse_ntu
+from stf_repro.data.sets.ntu import ntu_samples
+from stf_repro.data.formats import FormatError
+from stf_repro.data.sets.ntu import parse_ntu
 from stf_repro.data.synthetic import mock_ntu as sta
 
 SMALL = sta.StandinConfig(share=0.0012)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from stf_repro.data.formats import FormatError, ntu_attributes, read_ntu
+from stf_repro.data.formats import FormatError
+from stf_repro.data.sets.ntu import ntu_attributes, read_ntu
 from stf_repro.data.io import project_root
 from stf_repro.data.synthetic import actions
 from stf_repro.data.synthetic import body

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from stf_repro.data.formats import parse_kinetics_labels, read_kinetics
+from stf_repro.data.sets.kinetics import parse_kinetics_labels, read_kinetics
 from stf_repro.data.synthetic import kinetics as kin
 from stf_repro.data.synthetic.actions import ACTIONS, TWO_PERSON, perform
 from stf_repro.data.synthetic.files import read_truth

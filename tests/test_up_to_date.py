@@ -39,7 +39,7 @@ def package(root, tmp_path, monkeypatch):
     ("model/losses.py", "return mean(-distance(Q_1, Q_2), present)", "return mean(-2 * distance(Q_1, Q_2), present)", False),
     ("model/options.py", "return G.softmax(-1)", "return G.softmax(-2)", False),
     ("training/config.py", "lr: float = Field(0.05", "lr: float = Field(0.06", False),
-    ("data/benchmarks.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", False),
+    ("data/sets/sbu.py", "(102, 304, 502, 604)", "(102, 304, 502, 607)", False),
     ("data/classes/ntu.txt", "drink water", "drink tea", False),
     ("skeleton.py", "import numpy as np", "import numpy as np\n\nX = 1", False),
     ("data/synthetic/actions.py", "import numpy as np", "import numpy as np\n\nKICK = 1.5", True),

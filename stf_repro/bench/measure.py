@@ -26,9 +26,10 @@ from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from ..data.samplers import Clips
-from ..data.benchmarks import BENCHMARKS, ntu_samples
+from ..data.registry import BENCHMARKS
+from ..data.sets.ntu import ntu_samples
 from ..data.clip_store import Clip, ClipStore, write_store
-from ..data.formats import ntu_attributes
+from ..data.sets.ntu import ntu_attributes
 from ..model.fast.passes import accelerate
 from ..model.nets.msg3d import MSG3D
 from ..model.objective import CE

@@ -27,7 +27,7 @@ from ..data.pickles import image_size, in_field_order, load_arrays, shape_hint
 from ..data.text import as_name, fold_names, plain_name
 from .poses import array_poses, find_layout, is_openpose, read_layout_file, read_poses
 from ..data.preprocess import clip_of
-from ..data.sources import SOURCES
+from ..data.registry import SOURCES
 from .tables import Row, decode, split_rows
 from ..skeleton import IN_IMAGES, LAYOUTS, Layout
 

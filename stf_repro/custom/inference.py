@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data.formats import Recording
 from .poses import read_poses
-from ..data.sources import SOURCES
+from ..data.registry import SOURCES
 from ..evaluation.localisation import FORMS, TrainedNetwork, clip_focus, load_run
 from ..evaluation.bundled import SHIPPED, clips_of, example_clip, load_pretrained
 from ..model.nets.msg3d import MSG3D

@@ -20,7 +20,9 @@ import numpy as np
 import yaml
 
 from ..data.io import is_companion
-from ..data.formats import NTU_NAME, FormatError, Recording, parse_json, parse_ntu, read_bytes, read_kinetics
+from ..data.formats import FormatError, Recording, parse_json, read_bytes
+from ..data.sets.kinetics import read_kinetics
+from ..data.sets.ntu import NTU_NAME, parse_ntu
 from .keypoints import stack_keypoints
 from ..data.pickles import image_size, load_arrays, own_array, plain_array
 from ..data.text import load_yaml

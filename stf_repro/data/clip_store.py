@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .benchmarks import Benchmark, benchmark_dict, check_own, read_benchmark
+from .benchmarks import Benchmark, benchmark_dict, read_benchmark
+from .registry import check_own
 from .io import aside, put, real, recover, refuse_foreign, remove, wanting
 from ..skeleton import Layout, get_layout, layout_dict, read_layout
 

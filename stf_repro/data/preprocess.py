@@ -4,43 +4,29 @@
 
 # %% auto #0
 __all__ = ['energy', 'body_order', 'select_bodies', 'kept_frames', 'close_up', 'replay', 'centre', 'alignment', 'clip_of',
-           'to_array', 'denoise', 'Raw', 'list_recordings', 'WorkerError', 'BadFilesError', 'preprocess']
+           'to_array', 'denoise', 'list_recordings', 'WorkerError', 'BadFilesError', 'preprocess']
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #9702bf4f
-import functools
 import math
 import multiprocessing
 import os
-import zipfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from .benchmarks import missing_ntu, ntu_samples
 from .clip_store import Clip, StoreWriter
-from .io import end_with_parent, is_companion, project_root, walk
-from stf_repro.data.formats import (
-    ZIP_ERRORS,
-    FormatError,
-    Recording,
-    ntu_attributes,
-    parse_kinetics,
-    parse_kinetics_labels,
-    parse_ntu,
-    parse_nwucla,
-    parse_sbu,
-    read_bytes,
-    read_member,
-)
-from .pickles import pyskl_annotations, pyskl_recording, read_jhmdb
-from .sources import Source, get_source
+from .formats import FormatError, Recording
+from .io import end_with_parent
+from .registry import SETS, get_source
+from .sets.contract import Archive, Raw, raw_files
+from .sources import Source
 from ..skeleton import LAYOUTS, Layout
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #ff854ef9
@@ -258,57 +244,19 @@ def denoise(
         return recording
     return replace(recording, bodies=recording.bodies[kept], present=recording.present[kept])
 
-# %% ../../nbs/reference/109_data.preprocess.ipynb #846b0ba3
-@dataclass(frozen=True)
-class Raw:
-    "Where one recording lies."
-
-    name: str
-    path: str  # a file, or a zip
-    member: str | None = None  # inside the zip
-    label: int | None = None  # from a label file
-    part: int | None = None  # from a label file: 0 train, 1 val
-
-    def __str__(self):
-        return self.path if self.member is None else f"{self.path}:{self.member}"
-
-
-_ENDINGS = {"ntu": ".skeleton", "nwucla": ".json", "sbu": "skeleton_pos.txt", "kinetics": ".json"}  # in any case
-_CASES = {
-    "ntu": str.upper,
-    "nwucla": str.lower,
-    "sbu": str.lower,
-    "kinetics": str,
-}  # YouTube's names tell large from small
-
-
-def _name(format: str, path: str) -> str:
-    "The name of a recording, from its path."
-    return _CASES[format]("_".join(Path(path).parts[-4:-1]) if format == "sbu" else Path(path).stem)
-
 # %% ../../nbs/reference/109_data.preprocess.ipynb #28458cf5
 def list_recordings(
     source: Source,
     raw,  # folder with the raw files
 ) -> list[Raw]:  # sorted by name
     "All recordings of a source in its raw folder, one per file."
-    raw, ending = Path(raw), _ENDINGS[source.format]
-    found = [Raw(_name(source.format, path), *place) for path, *place in _files(raw) if path.lower().endswith(ending)]
-    if source.format == "kinetics":
-        _refuse_twice(
-            source, raw, found
-        )  # before the label files are looked at: a dictionary of names would keep one of two
-        found = _labelled(found)
-    if source.key in ("ntu60", "ntu120"):
-        missing = missing_ntu(project_root() / "data" / "ntu")
-        found = [item for item in found if item.name not in missing]
-    if source.setups is not None:
-        found = [item for item in found if _setup(item.name) in source.setups | {None}]
-    found.sort(key=lambda item: (item.name, str(item)))
+    raw, reader = Path(raw), SETS[source.format].reader
+    ours = [(path, *place) for path, *place in raw_files(raw) if path.lower().endswith(reader.ending)]
+    found = [Raw(reader.name(path), *place) for path, *place in ours]
     _refuse_twice(source, raw, found)
     if not found:
-        raise FileNotFoundError(f"no {ending} files below {raw}; bring them with `stf download {source.key}`")
-    return found
+        raise FileNotFoundError(f"no {reader.ending} files below {raw}; bring them with `stf download {source.key}`")
+    return sorted(reader.choose(source, found), key=lambda item: (item.name, str(item)))
 
 
 def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
@@ -321,142 +269,34 @@ def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
             )
         where[item.name] = item
 
-# %% ../../nbs/reference/109_data.preprocess.ipynb #8232eb21
-def _absent(source: Source, found: list[Raw]) -> list[str]:
-    "Names of NTU that the shipped list has and the raw folder lacks."
-    if source.key not in ("ntu60", "ntu120"):
-        return []
-    here = {item.name for item in found}
-    return [
-        name
-        for name in ntu_samples(project_root() / "data" / "ntu")
-        if name not in here and _setup(name) in source.setups
-    ]
-
-
-def _files(raw: Path) -> Iterator[tuple[str, ...]]:
-    "Path as a name, then where it lies: (file,), or (zip, member)."
-    for path in walk(raw) if raw.exists() or raw.is_symlink() else ():
-        if path.suffix.lower() == ".zip":
-            yield from ((member.replace("\\", "/"), str(path), member) for member in _members(path))
-        elif path.suffix or path.exists():
-            yield str(path), str(path)
-        else:
-            raise FileNotFoundError(
-                f"{path} is a link to {os.readlink(path)}, which is not there: mount that disk, or remove the link"
-            )
-
-
-def _members(archive: Path) -> list[str]:
-    "The names in a zip, without companions."
-    try:
-        with zipfile.ZipFile(archive) as file:
-            return [m for m in file.namelist() if not any(map(is_companion, m.replace("\\", "/").split("/")))]
-    except ZIP_ERRORS as error:
-        raise FormatError(archive, None, f"damaged archive: {error}") from None
-
-
-def _setup(name: str) -> int | None:
-    "The set-up of an NTU name; None for a name that is not one (reading it will tell)."
-    try:
-        return ntu_attributes(name)["setup"]
-    except FormatError:
-        return None
-
-# %% ../../nbs/reference/109_data.preprocess.ipynb #fa182d5c
-def _labelled(found: list[Raw]) -> list[Raw]:
-    "Videos of Kinetics-Skeleton that its label files list as having a skeleton, with class and part."
-    labels: dict[str, tuple[int, int]] = {}
-    for part, name in enumerate(("kinetics_train_label", "kinetics_val_label")):
-        files = [item for item in found if item.name.lower() == name]
-        if len(files) > 1:
-            raise ValueError(f"two label files of one part: {files[0]} and {files[1]}; keep one")
-        listed = parse_kinetics_labels(_content(files[0]), files[0]) if files else {}
-        if both := sorted(labels.keys() & listed.keys()):
-            raise ValueError(
-                f"{both[0]} and {len(both) - 1} more videos are both in the training and in the validation label file"
-            )
-        labels |= {name: (label, part) for name, label in listed.items()}
-    if not labels:
-        raise FileNotFoundError(
-            "no kinetics_train_label.json or kinetics_val_label.json: without them the videos have no classes"
-        )
-    here = {
-        item.name: replace(item, label=labels[item.name][0], part=labels[item.name][1])
-        for item in found
-        if item.name in labels
-    }
-    for item in here.values():
-        other = ("kinetics_val", "kinetics_train")[item.part]
-        if Path((item.member or item.path).replace("\\", "/")).parent.name.lower() == other:
-            raise ValueError(f"{item} lies in {other}, but is in the label file of the other part")
-    return [
-        here.get(name) or Raw(name, f"{name}.json", None, *place) for name, place in labels.items()
-    ]  # what is not there is reported when it is read
-
 # %% ../../nbs/reference/109_data.preprocess.ipynb #3d218124
-def _parse(format: str, item: Raw, text: bytes) -> Recording:
-    "Read the content of one file."
-    if format == "kinetics":
-        return parse_kinetics(text, item.name, item, item.label, {"part": item.part})
-    return {"ntu": parse_ntu, "nwucla": parse_nwucla, "sbu": parse_sbu}[format](text, item.name, item)
-
-
-@functools.lru_cache(maxsize=2)
-def _archive(path: str, changed: int) -> zipfile.ZipFile:
-    "A zip that stays open between jobs."
-    return zipfile.ZipFile(path)
-
-
-def _content(item: Raw) -> bytes:
-    "The bytes of a file, or of a member of a zip."
-    if item.member is None:
-        return read_bytes(item.path)
-    return read_member(_archive(item.path, os.stat(item.path).st_mtime_ns), item.member, item)
-
-
 def _job(job: tuple[Raw, str, bool]) -> Clip | tuple[str, int | None, str]:
-    "Make one clip, or say why not: file, line, reason."
+    "Make one clip of a file, or say why not: file, line, reason."
     item, format, denoised = job
+    return _attempt(str(item), lambda: SETS[format].reader.parse(item.content(), item), denoised)
+
+
+def _attempt(where: str, read: Callable[[], Recording], denoised: bool) -> Clip | tuple[str, int | None, str]:
+    "Make one clip, or say why not."
     try:
-        recording = _parse(format, item, _content(item))
+        recording = read()
         return clip_of(denoise(recording) if denoised else recording)
     except FormatError as error:
-        return str(item), error.line, error.reason
+        return where, error.line, error.reason
     except FileNotFoundError:
-        return str(item), None, "listed, but not there"
+        return where, None, "listed, but not there"
     except OSError as error:
-        return str(item), None, f"cannot be read: {error.strerror or error}"
+        return where, None, f"cannot be read: {error.strerror or error}"
     except Exception as error:  # a fault of ours must not cost the other recordings
-        return str(item), None, f"{type(error).__name__}: {error}"
+        return where, None, f"{type(error).__name__}: {error}"
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #a0d4b9c1
-def _from_pickles(
-    source: Source,
-    raw: Path,
-    denoised: bool,
-) -> tuple[int, Iterator[Clip | tuple[str, int | None, str]]]:  # how many, and the results
-    "Clips out of pickles that hold many."
-    absent = [file.name for file in source.files if not (raw / file.name).is_file()]
-    if absent:
+def _together(source: Source, raw: Path, denoised: bool) -> tuple[int, Iterator]:  # how many, and the results
+    "Clips out of files that hold many."
+    if absent := [file.name for file in source.files if not (raw / file.name).is_file()]:
         raise FileNotFoundError(f"no {raw / absent[0]}; bring it with `stf download {source.key}`")
-    if source.format == "jhmdb":
-        recordings = read_jhmdb(raw)
-        return len(recordings), map(clip_of, recordings)
-    path = raw / source.files[0].name
-    annotations, parts = pyskl_annotations(path)
-
-    def clips():
-        for entry in annotations:
-            try:
-                recording = pyskl_recording(path, entry, parts)
-                yield clip_of(denoise(recording) if denoised else recording)
-            except FormatError as error:
-                yield str(path), error.line, error.reason
-            except Exception as error:  # a fault of ours must not cost the other recordings
-                yield str(path), None, f"{type(error).__name__}: {error}"
-
-    return len(annotations), clips()
+    readers = SETS[source.format].reader.read(source, raw)
+    return len(readers), (_attempt(str(raw / source.files[0].name), read, denoised) for read in readers)
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #9af75f60
 class WorkerError(RuntimeError):
@@ -544,12 +384,10 @@ def _complaint(
 @contextmanager
 def _results(source: Source, raw: Path, workers: int | None, denoised: bool):
     "The number of recordings, and their results in order."
-    if source.format in ("jhmdb", "pyskl"):
-        yield _from_pickles(source, raw, denoised)
+    if isinstance(SETS[source.format].reader, Archive):
+        yield _together(source, raw, denoised)
         return
-    found = list_recordings(source, raw)
-    absent = [Raw(name, f"{name}.skeleton") for name in _absent(source, found)]
-    jobs = [(item, source.format, denoised) for item in found + absent]
+    jobs = [(item, source.format, denoised) for item in list_recordings(source, raw)]
     with _in_order(jobs, workers) as results:
         yield len(jobs), results
 

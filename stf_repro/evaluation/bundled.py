@@ -19,7 +19,8 @@ from torch import Tensor
 
 import stf_repro
 from ..data.clip_store import ClipStore, write_store
-from ..data.formats import Recording, read_ntu
+from ..data.formats import Recording
+from ..data.sets.ntu import read_ntu
 from ..data.preprocess import clip_of
 from ..data.samplers import Clips
 from .localisation import TrainedNetwork, clip_truth, lay_truth

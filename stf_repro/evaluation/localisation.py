@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..data.samplers import Clips
 from ..data.benchmarks import Benchmark
-from ..data.formats import read_ntu
+from ..data.sets.ntu import read_ntu
 from ..data.synthetic.actions import PAIRS
 from ..data.synthetic.files import read_truth
 from ..data.preprocess import body_order, kept_frames

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.benchmarks import BENCHMARKS, Benchmark
+from ..data.benchmarks import Benchmark
+from ..data.registry import BENCHMARKS
 from ..data.clip_store import ClipStore, benchmarks_of
 from .scores import Scores, class_accuracy, confusion, read_scores, top_k
 from .statistics import seed_interval, wilson

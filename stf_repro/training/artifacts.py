@@ -24,7 +24,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import stf_repro
-from ..data.benchmarks import BENCHMARKS, Benchmark, benchmark_dict, get_benchmark, read_benchmark
+from ..data.benchmarks import Benchmark, benchmark_dict, read_benchmark
+from ..data.registry import BENCHMARKS, get_benchmark
 from ..data.io import write_atomic, write_json
 from ..skeleton import layout_dict, read_layout
 from .checkpoint import clear_checkpoints

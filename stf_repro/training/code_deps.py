@@ -113,7 +113,7 @@ def module_syntax(
 # %% ../../nbs/reference/302_training.code_deps.ipynb #a1f44004
 TABLES = frozenset((f"stf_repro.{module}", name) for module, name in (
     ("model.networks", "NETWORKS"), ("model.fast.passes", "PASSES"), ("model.objective", "TERMS"), ("model.options", "CHOICES"),
-    ("model.readings", "READINGS"), ("data.samplers", "RECIPES"), ("data.benchmarks", "BENCHMARKS"), ("skeleton", "LAYOUTS"),
+    ("model.readings", "READINGS"), ("data.samplers", "RECIPES"), ("data.registry", "BENCHMARKS"), ("data.registry", "SETS"), ("skeleton", "LAYOUTS"),
 ))  # fmt: skip
 
 

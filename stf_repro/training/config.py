@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ..data.benchmarks import BENCHMARKS, Benchmark
+from ..data.benchmarks import Benchmark
+from ..data.registry import BENCHMARKS
 from ..model.contract import Part
 from ..model.networks import NETWORKS, AnyNetwork
 from ..model.objective import TERMS

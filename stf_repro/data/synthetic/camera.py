@@ -8,7 +8,8 @@ __all__ = ['CAMERAS', 'setup_of', 'seen_from', 'camera_view', 'noise', 'lose', '
 # %% ../../../nbs/reference/132_data.synthetic.camera.ipynb #36dce5f5
 import numpy as np
 
-from ..formats import Recording, ntu_attributes
+from ..formats import Recording
+from ..sets.ntu import ntu_attributes
 from .actions import CAMERA_ANGLE, Performance, SyntheticConfig
 from .body import body, draw_person, generator, idle
 from ...skeleton import LAYOUTS

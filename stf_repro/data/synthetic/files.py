@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..io import end_with_parent, new_folder
-from ..formats import FormatError, write_ntu
+from ..formats import FormatError
+from ..sets.ntu import write_ntu
 from .actions import SyntheticConfig, perform, performances, truth_mask
 from .camera import CAMERAS, record, setup_of
 from ...skeleton import LAYOUTS

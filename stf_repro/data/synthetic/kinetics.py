@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..io import new_folder
-from ..formats import Recording, format_kinetics
+from ..formats import Recording
+from ..sets.kinetics import format_kinetics
 from stf_repro.data.synthetic.actions import (
     ACTIONS,
     Performance,

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io import end_with_parent, is_companion, new_folder
-from ..formats import ntu_attributes
+from ..sets.ntu import ntu_attributes
 from .body import body, draw_person, generator, idle, turning
 
 # %% ../../../nbs/reference/135_data.synthetic.mock_ntu.ipynb #846b0ba3

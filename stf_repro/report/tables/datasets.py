@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...data.benchmarks import BENCHMARKS, count_parts, get_benchmark, ntu_samples
+from ...data.benchmarks import count_parts
+from ...data.registry import BENCHMARKS, get_benchmark
+from ...data.sets.ntu import ntu_samples
 from ...data.clip_store import ClipStore
-from ...data.formats import ntu_attributes
+from ...data.sets.ntu import ntu_attributes
 from .formatting import read_published
 from .arms import is_made, setting
 
