@@ -67,11 +67,11 @@ _JHMDB_SHA256 = {
 }
 
 # %% ../../nbs/reference/107_data.sources.ipynb #1dc27a4f
-def _ntu_source(key: str, last: int, **more) -> Source:
-    "NTU 60 (last set-up 17) or 120 (32), or what stands for it."
+def _ntu_source(key: str, last: int) -> Source:
+    "NTU 60 (last set-up 17) or 120 (32)."
     zips = (RawFile("nturgbd_skeletons_s001_to_s017.zip"), RawFile("nturgbd_skeletons_s018_to_s032.zip"))
-    real = dict(files=zips[: 1 + (last > 17)], page=_NTU_PAGE, terms="academic use, on request", loose="*.skeleton")
-    return Source(key, "ntu25", "ntu", **(real | more), setups=frozenset(range(1, last + 1)))
+    files, terms = zips[: 1 + (last > 17)], "academic use, on request"
+    return Source(key, "ntu25", "ntu", files, _NTU_PAGE, terms, "*.skeleton", frozenset(range(1, last + 1)))
 
 
 _MADE = dict(files=(), page="", terms="made by this package")
@@ -79,8 +79,6 @@ _SYNTHETIC = (
     Source("synth60", "ntu25", "ntu", **_MADE),
     Source("synth120", "ntu25", "ntu", **_MADE),
     Source("synthkinetics", "openpose18", "kinetics", **_MADE),
-    _ntu_source("standin60", 17, **_MADE),
-    _ntu_source("standin120", 32, **_MADE),
 )
 
 # %% ../../nbs/reference/107_data.sources.ipynb #60fa1bd8
