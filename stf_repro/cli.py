@@ -55,7 +55,7 @@ def download(root: Path, args) -> str:
     folder, (options, _) = root / "raw" / args.source, _options(root, args.source)
     if _source(args.source).files:
         return f"{fetch(_source(args.source), folder)}: complete"
-    return f"{folder}: {_make(args.source, folder, options, root)} recordings made"
+    return f"{folder}: {_make(args.source, folder, options)} recordings made"
 
 # %% ../nbs/reference/801_cli.ipynb #66a64e14
 def _source(key: str):
@@ -100,22 +100,15 @@ def _configure(kind, source: str, options: dict, **fixed):
     return kind(**options, **fixed)
 
 # %% ../nbs/reference/801_cli.ipynb #82fb0a04
-def _make(source: str, folder: Path, options: dict, root: Path) -> int:
+def _make(source: str, folder: Path, options: dict) -> int:
     "Make a source that is not fetched; returns the number of recordings."
-    from stf_repro.data.sets.ntu import ntu_samples
     from stf_repro.data.synthetic.actions import SyntheticConfig
     from stf_repro.data.synthetic.files import make_synthetic
     from stf_repro.data.synthetic.kinetics import KineticsConfig, make_synthkinetics
-    from stf_repro.data.synthetic.mock_ntu import StandinConfig, make_standin
 
     if source == "synthkinetics":
         return make_synthkinetics(folder, _configure(KineticsConfig, source, options))
-    if source.startswith("synth"):
-        return make_synthetic(folder, _configure(SyntheticConfig, source, options, part=source.removeprefix("synth")))
-    names = ntu_samples(root / "data" / "ntu")
-    if source == "standin60":
-        names = [name for name in names if name < "S018"]
-    return make_standin(folder, names, _configure(StandinConfig, source, options), workers=os.cpu_count())
+    return make_synthetic(folder, _configure(SyntheticConfig, source, options, part=source.removeprefix("synth")))
 
 # %% ../nbs/reference/801_cli.ipynb #1280f2cb
 def preprocess(root: Path, args) -> str:
@@ -739,7 +732,7 @@ def _data_commands(commands: _Commands) -> None:
     p = commands.add(_PIPELINE, download, "make or fetch raw files into raw/SOURCE", "stf download nwucla")
     p.add_argument(
         "source",
-        help="made: synth60, synth120, synthkinetics, standin60, standin120; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first",
+        help="made: synth60, synth120, synthkinetics; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first",
     )
     p = commands.add(_PIPELINE, preprocess, "turn raw/SOURCE into the clip store clips/SOURCE", "stf preprocess nwucla")
     p.add_argument("source", help="a source that was downloaded")

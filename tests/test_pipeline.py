@@ -431,7 +431,7 @@ def lacking(stage: str, entry: set[str], root) -> list[str]:
 @pytest.mark.parametrize(
     "stage,entry",
     [
-        ("download", {"data.sources", "data.synthetic.files", "data.synthetic.kinetics", "data.synthetic.mock_ntu"}),
+        ("download", {"data.sources", "data.synthetic.files", "data.synthetic.kinetics"}),
         ("preprocess", {"data.preprocess"}),
         ("train", {"training.trainer"}),
         ("transfer", {"training.trainer"}),
@@ -599,7 +599,7 @@ def test_a_record_says_whether_git_could_be_asked(clone, tmp_path, monkeypatch):
 
 def test_making_data_writes_no_bar_into_a_log(tmp_path):
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    sources = {"synth60": {"subjects": 1}, "standin60": {"share": 0.0005}, "synthkinetics": {"train": 1, "val": 1}}
+    sources = {"synth60": {"subjects": 1}, "synthkinetics": {"train": 1, "val": 1}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"profile": "t", "sources": sources, "runs": {"M1": {}}}))
     (tmp_path / "data").symlink_to(Path(__file__).parents[1] / "data")
     for source in sources:
@@ -649,8 +649,6 @@ def test_several_mistakes_are_told_at_once():
 MADE = {
     "synth120": {"subjects": 3},
     "synthkinetics": {"train": 2, "val": 1},
-    "standin60": {"share": 0.002},
-    "standin120": {"share": 0.002},
 }
 
 
@@ -677,10 +675,8 @@ def test_every_made_source_goes_from_its_command_to_a_batch(root, tmp_path, monk
         parts = [benchmark.indices(store, part) for part in ("train", "test")]
         assert all(len(part) for part in parts) and not set(parts[0]) & set(parts[1])
         assert store.layout == benchmark.layout and store.labels.max() < len(benchmark.classes)
-        if source.startswith("synth"):
-            assert sum(map(len, parts)) == len(store) and all(
-                set(store.labels[part]) == set(range(len(benchmark.classes))) for part in parts
-            )
+        assert sum(map(len, parts)) == len(store)
+        assert all(set(store.labels[part]) == set(range(len(benchmark.classes))) for part in parts)
     clips = Clips(store, bodies=benchmarks[0].num_persons)
     x, _ = RECIPES["pad" if source == "synthkinetics" else "replay"](clips, torch.arange(8), 50)
     assert x.shape == (8, 3, 50, len(store.layout), 2) and torch.isfinite(x).all() and x.any()

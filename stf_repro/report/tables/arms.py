@@ -153,7 +153,7 @@ def setting(
     if benchmark in ("kinetics400", "synthkinetics"):
         return "Kinetics", "default"
     source, _, protocol = benchmark.partition("-")
-    known = {f"{kind}{n}": f"NTU{n}" for kind in ("ntu", "synth", "standin") for n in (60, 120)}
+    known = {f"{kind}{n}": f"NTU{n}" for kind in ("ntu", "synth") for n in (60, 120)}
     return (known[source], protocol) if source in known else None
 
 
@@ -161,7 +161,7 @@ def is_made(
     benchmark: str,
 ) -> bool:
     "Whether the data were made by this project: synthetic, not recorded."
-    return benchmark.startswith(("synth", "standin"))
+    return benchmark.startswith("synth")
 
 
 def counterpart(

@@ -5,15 +5,19 @@ import itertools
 import json
 import zipfile
 
+import mock_ntu as sta
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stf_repro.data.sets.ntu import ntu_samples
+from stf_repro.data.clip_store import ClipStore
 from stf_repro.data.formats import FormatError
 from stf_repro.data.sets.ntu import parse_ntu
-from stf_repro.data.synthetic import mock_ntu as sta
+from stf_repro.data.preprocess import preprocess
+from stf_repro.data.samplers import Clips, replay
 
 SMALL = sta.StandinConfig(share=0.0012)
 
@@ -228,3 +232,20 @@ def test_bad_input_is_refused(names, tmp_path):
     for shift in ([0, 0, -10], [120, 0, 0], [float("nan"), 0, 0]):
         with pytest.raises(ValueError, match="camera"):
             sta.format_standin(bodies + shift, present)
+
+
+def test_a_stand_in_goes_from_its_archives_to_a_batch(made, tmp_path):
+    "Preprocessed, and split by the protocols of NTU 60 and 120; of the archives of NTU 120, NTU 60 reads the first."
+    folder, count = made
+    for n in (60, 120):
+        source, benchmarks = sta.mock_source(n), sta.mock_benchmarks(n)
+        clips = preprocess(source, folder, tmp_path / source.key, workers=1, progress=False)["clips"]
+        store = ClipStore.open(tmp_path / source.key)
+        assert store.source == source.key and clips == (count if n == 120 else sum(x < "S018" for x in members(folder)))
+        for benchmark in benchmarks:
+            parts = [benchmark.indices(store, part) for part in ("train", "test")]
+            assert all(len(part) for part in parts) and not set(parts[0]) & set(parts[1])
+            assert benchmark.source == source.key and store.labels.max() < len(benchmark.classes) == n
+        assert len(benchmarks) == 2
+    x, _ = replay(Clips(store), torch.arange(8), 50)
+    assert x.shape == (8, 3, 50, 25, 2) and torch.isfinite(x).all() and x.any()
