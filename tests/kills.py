@@ -39,7 +39,7 @@ PARAMS = {
     "sources": {"synth60": {"seed": 0, "subjects": 3}},
     "runs": {"M1": RUN},
     "transfers": {},
-    "results": {"main": {"table1_datasets": {}}},
+    "results": {"table1_datasets": {}},
 }
 CHANGES = ("record.json",)  # holds the time of day
 MARK = "STF_KILLS"  # an environment variable by which the processes of a call are found

@@ -164,7 +164,7 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
         wanted = yaml.safe_load((root / "conf" / "paper" / "runs.yaml").read_text())
         assert {*wanted["runs"], *wanted["transfers"]} <= set(runs) and (profile == "synthetic") == ("M5e" in runs)
     assert all(c.init_from in runs for c in configs if c.init_from)
-    named = {name for group in params["results"].values() for name in group}
+    named = {*params["results"], *params.get("reports", {})}
     assert all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)
 
 

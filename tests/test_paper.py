@@ -43,7 +43,7 @@ def test_every_stage_of_the_paper_resolves(clone):
     ran = {line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")}
     assert {f"train@{key}" for key in params["runs"]} | {f"transfer@{key}" for key in params["transfers"]} <= ran
     assert len(params["runs"]) + len(params["transfers"]) == 31
-    assert {f"results_{group}@{name}" for group, names in params["results"].items() for name in names} <= ran
+    assert {f"results@{name}" for name in params["results"]} <= ran
 
 
 def small(section: dict) -> dict:

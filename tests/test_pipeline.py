@@ -443,18 +443,18 @@ def test_stages_depend_on_every_module_they_import(root, stage, entry):
 
 @pytest.mark.slow
 def test_results_depend_on_every_module_their_notebook_imports(root):
-    groups = yaml.safe_load((root / "params.yaml").read_text())["results"]
-    for group, notebooks in groups.items():
-        for name in notebooks:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for section in ("results", "reports"):
+        for name in params[section]:
             text = (root / "nbs" / "results" / f"{name}.ipynb").read_text()
             entry = {*re.findall(r"from stf_repro\.([\w.]+) import", text), "report.render"}
-            assert lacking(f"results_{group}", entry, root) == [], name
+            assert lacking(section, entry, root) == [], name
 
 
 def test_the_report_depends_on_everything_it_reads(root):
     "Each study and each table that its parameters name."
-    stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["results_report"]["do"]
-    for name, given in yaml.safe_load((root / "params.yaml").read_text())["results"]["report"].items():
+    stage = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["reports"]["do"]
+    for name, given in yaml.safe_load((root / "params.yaml").read_text())["reports"].items():
         read = {*(f"results/{s}/study" for s in given["sets"]), *(f"results/${{profile}}/{t}" for t in given["tables"])}
         assert given["sets"] and read <= {*stage["deps"]}, name
 

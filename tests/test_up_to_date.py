@@ -199,12 +199,10 @@ def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
         (tmp_path / path).write_text(
             "stages: {}\n"
             if path == "dvc.yaml"
-            else yaml.safe_dump(
-                {"profile": "p", "sources": {"a": {}}, "runs": {"a": {}}, "results": {"main": {"tiny": {}}}}
-            )
+            else yaml.safe_dump({"profile": "p", "sources": {"a": {}}, "runs": {"a": {}}, "results": {"tiny": {}}})
         )
     (tmp_path / "conf" / "profile").mkdir(parents=True)
-    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# a small one\nresults: {main: {tiny: {}}}\n")
+    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# a small one\nresults: {tiny: {}}\n")
     path = tmp_path / "nbs" / "results" / "tiny.ipynb"
     path.parent.mkdir(parents=True)
     path.write_text(notebook("open(f'{out}/table.csv', 'w').write('a\\n')"))
@@ -224,5 +222,5 @@ def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
     assert again() == set()
     page.write_text("touched")
     assert "pandas" in again() and again() == set()
-    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# another one\nresults: {main: {tiny: {}}}\n")
+    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# another one\nresults: {tiny: {}}\n")
     assert "pandas" in again() and "another one" in page.read_text() and again() == set()

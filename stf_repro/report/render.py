@@ -143,10 +143,11 @@ def own_parameters(
     name: str,  # of a result, e.g. "table5_ablation"
 ) -> dict:
     "What params.yaml says about a result. Raises `NotebookError`, with the nearest known name."
-    known = {}
-    for group, results in (params.get("results") or {}).items():
-        for n, own in _mapping(f"results.{group}", results).items():
-            known[n] = _mapping(f"results.{group}.{n}", own)
+    known = {
+        n: _mapping(f"{section}.{n}", own)
+        for section in ("results", "reports")
+        for n, own in _mapping(section, params.get(section)).items()
+    }
     notebooks = sorted(p.stem for p in (Path(root) / "nbs" / "results").glob("*.ipynb"))
     if name not in notebooks:
         near = difflib.get_close_matches(name, notebooks, 1, 0.3)
@@ -155,9 +156,9 @@ def own_parameters(
     if name not in known:
         has = ", ".join(known) or "none"
         raise NotebookError(
-            f"profile {params['profile']!r} has no result {name!r}; it has: {has}. They are listed under `results` in params.yaml"
+            f"profile {params['profile']!r} has no result {name!r}; it has: {has}. They are listed under `results` and `reports` in params.yaml"
         )
-    return known[name]
+    return {key: value for key, value in known[name].items() if key != "reads"}  # that is for DVC
 
 # %% ../../nbs/reference/504_report.render.ipynb #7700f762
 def _code(notebook: Path) -> list:
@@ -208,7 +209,7 @@ def made_of(
 # %% ../../nbs/reference/504_report.render.ipynb #778f105c
 def _mark_of_front_page(root: Path) -> str:
     "What the front page is made of: its code, the profiles, the tables that it quotes, and which files there are."
-    conf = [root / "conf" / "config.yaml", *sorted((root / "conf" / "profile").glob("*.yaml"))]
+    conf = sorted((root / "conf").rglob("*.yaml"))
     paths = [p for p in (*conf, *sorted((root / "results").glob("*/*/*"))) if p.is_file()]
     read = {
         p.relative_to(root).as_posix(): p.read_text()

@@ -23,7 +23,17 @@ class ConfigError(ValueError):
     "A configuration that cannot be used, and why."
 
 
-MAPPINGS = ("sources", "clips", "base", "protocols", "methods", "runs", "transfers", "results")  # sections by name
+MAPPINGS = (
+    "sources",
+    "clips",
+    "base",
+    "protocols",
+    "methods",
+    "runs",
+    "transfers",
+    "results",
+    "reports",
+)  # sections by name
 SECTIONS = {"profile": str, "launcher": str, "jobs": int, **dict.fromkeys(MAPPINGS, dict)}
 
 

@@ -63,7 +63,7 @@ def test_command_runs(command, clone):
             *result.stdout.split()
         }  # the stages it names are there
     if "profile=sbu" in command:
-        assert {"download@sbu", "train@M1", "train@M5", "results_study@study"} <= set(result.stdout.split())
+        assert {"download@sbu", "train@M1", "train@M5", "results@study"} <= set(result.stdout.split())
 
 
 # training with a tool of one's own

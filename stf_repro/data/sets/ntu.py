@@ -336,15 +336,15 @@ def _setup(name: str) -> int | None:
 
 
 def _choose(source: Source, found: list[Raw]) -> list[Raw]:
-    "The samples of NTU 60 or 120: those found that are not known to be damaged, and those that should be there."
-    if source.setups is None:  # synthetic data in these files
+    "Of NTU 60 or 120 the samples that are not known to be damaged, and those that should be there."
+    if source.setups is not None:
+        found = [item for item in found if _setup(item.name) in source.setups | {None}]
+    if source.key not in ("ntu60", "ntu120"):  # others have files of this format, too
         return found
-    folder = project_root() / "data" / "ntu"
+    folder, here = project_root() / "data" / "ntu", {item.name for item in found}
     missing = missing_ntu(folder)
-    found = [item for item in found if item.name not in missing and _setup(item.name) in source.setups | {None}]
-    here = {item.name for item in found}
     wanted = (name for name in ntu_samples(folder) if name not in here and _setup(name) in source.setups)
-    return found + [Raw(name, f"{name}.skeleton") for name in wanted]
+    return [item for item in found if item.name not in missing] + [Raw(name, f"{name}.skeleton") for name in wanted]
 
 
 NTU = DataSet(
