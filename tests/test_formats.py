@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stf_repro.data import formats as F
+from stf_repro.data.sets import ntu as F
 from stf_repro.data.formats import FormatError, Recording
 from stf_repro.data.sets.kinetics import format_kinetics, parse_kinetics
 from stf_repro.data.sets.ntu import format_ntu, ntu_attributes, parse_ntu

@@ -696,7 +696,8 @@ def test_what_macos_adds_to_an_archive_is_no_recording(tmp_path, recordings):
 
 DIES = """
 import os, signal, sys
-import stf_repro.data.preprocess as module
+import stf_repro.data.sets.ntu as module
+from stf_repro.data import preprocess as jobs
 from stf_repro.data.preprocess import preprocess
 read = module.parse_ntu
 def parse(text, name, path=""):
@@ -706,7 +707,7 @@ def parse(text, name, path=""):
 module.parse_ntu = parse
 if __name__ == "__main__":
     import multiprocessing
-    module.multiprocessing.get_all_start_methods = lambda: ["spawn"]  # so that the patch reaches the workers
+    jobs.multiprocessing.get_all_start_methods = lambda: ["spawn"]  # so that the patch reaches the workers
     preprocess("synth60", sys.argv[1], sys.argv[2], workers=2, progress=False)
 """
 
