@@ -20,8 +20,6 @@ WORDS = {
     # where a focus is taken, and its form
     **{f"{kind}{n}": f"block {n}, {graph} graph" for n in (1, 2, 3) for kind, graph in (("gcn", "frame"), ("g3d", "window"))},
     "mean_gradient": "mean gradient", "elementwise": "element by element",
-    # rows of the ablation that are networks with a name
-    "M1": "MS-G3D", "M5": "STF",
     # where a published figure was found
     "original-paper": "its own paper", "later-citation": "a later paper", "setups": "set-ups", "setup": "set-up",
 }  # fmt: skip
