@@ -110,10 +110,10 @@ def read_runs(
 # %% ../../../nbs/reference/511_report.tables.arms.ipynb #35570814
 def differing(
     runs: Iterable[Run],
-) -> list[str]:  # e.g. ["optim.epochs"]; the seed does not count
-    "The settings that are not the same in all runs."
-    table = pd.json_normalize([run.config for run in runs]).drop(columns="seed", errors="ignore").astype(str)
-    return [name for name in table if table[name].nunique(dropna=False) > 1]
+) -> list[str]:  # e.g. ["optim.epochs"]
+    "The settings, beside seed and label, that are not the same in all runs."
+    table = pd.json_normalize([run.config for run in runs]).astype(str)
+    return [name for name in table if name not in ("seed", "label") and table[name].nunique(dropna=False) > 1]
 
 
 def arm(

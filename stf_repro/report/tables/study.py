@@ -144,7 +144,7 @@ def study_table(
     for row, own in rows.items():
         tops, e = [100 * correct(scores).mean() for scores in own.values()], effects.get(row)
         step = steps.get(row)
-        line = {"row": row.text(names.get(row.arm, row.label)), "trainings": len(own)}
+        line = {"row": row.text(names.get(row.arm, row.arm.title)), "trainings": len(own)}
         line |= {"top-1 (%)": f"{np.mean(tops):.2f}", "from .. to": f"{min(tops):.1f} .. {max(tops):.1f}"}
         line |= {
             f"minus {base.title} (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "",
