@@ -29,16 +29,25 @@ from stf_repro.report.index_page import (
 )
 from stf_repro.report.render import NotebookError, _check, committed_pages, own_parameters, render
 from stf_repro.training.runs import ConfigError, profile_params
-from stf_repro.report.tables.ablation import ablation, ablation_long, ablation_table
+from stf_repro.report.tables.ablation import ablation, ablation_arms, ablation_long, ablation_table
 from stf_repro.report.tables.formatting import NOT_RUN, columns, read_published
-from stf_repro.report.tables.comparison import LEGEND, comparison, comparison_published, with_ours
+from stf_repro.report.tables.comparison import (
+    LEGEND,
+    comparison,
+    comparison_long,
+    comparison_published,
+    comparison_table,
+    with_ours,
+)
 from stf_repro.report.tables.table_io import latex, provenance
 from stf_repro.report.tables.arms import (
+    Arm,
     arm,
     counterpart,
     invent,
     is_made,
     needed,
+    pairs,
     read_runs,
     same_seeds,
     setting,
@@ -53,9 +62,12 @@ SETTINGS = {
     "xsub120": "synth120-xsub",
     "xset120": "synth120-xset",
 }  # Kinetics is left out: not run
+ARMS = ablation_arms()  # of MS-G3D, by row
+PAIR = MSG3D, STF = pairs("msg3d")
+OTHER = Arm("convolution")
 
 
-def write_run(root, table, key, seed, label, benchmark, modality="joint", percent=None, start=None, n=70, classes=14):
+def write_run(root, table, key, seed, arm, benchmark, modality="joint", percent=None, start=None, n=70, classes=14):
     "A finished run with random scores."
     folder = root / "runs" / "synthetic" / table / key / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -63,14 +75,15 @@ def write_run(root, table, key, seed, label, benchmark, modality="joint", percen
     labels = np.arange(n) % classes
     logits = (rng.normal(size=(n, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
     np.savez(folder / "scores.npz", logits=logits, labels=labels, names=np.arange(n).astype(str))
-    network = {"name": "msg3d", "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
+    network = {"name": arm.network, "width": 12, "num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
     config = {
         "group": table,
-        "label": label,
+        "label": arm.row,
+        "method": arm.method,
         "source": benchmark.split("-")[0],
         "benchmark": benchmark,
         "network": network,
-        "stf": label in ("M4", "M5"),
+        "stf": arm.row in ("M4", "M5"),
         "seed": seed,
         "percent": percent,
         "init_from": start,
@@ -100,16 +113,16 @@ def project(root, tmp_path_factory):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(root / name, folder / name)
     for where, benchmark in SETTINGS.items():
-        for name, label in (("msg3d", "M1"), ("stf", "M5")):
+        for name, own in (("msg3d", MSG3D), ("stf", STF)):
             for modality in ("joint", "bone"):
                 for seed in range(2):
-                    write_run(folder, "main", f"{name}-{where}-{modality}", seed, label, benchmark, modality)
-    for label in ("M2", "M3"):
+                    write_run(folder, "main", f"{name}-{where}-{modality}", seed, own, benchmark, modality)
+    for row in ("M2", "M3"):
         for seed in range(2):
-            write_run(folder, "ablation", label, seed, label, "synth60-xsub")
-    for name, label in (("msg3d", "M1"), ("stf", "M5")):
-        write_run(folder, "scarce", f"{name}-p10", 0, label, "synth60-xsub", percent=10)
-        write_run(folder, "transfer", f"{name}-transfer", 0, label, "synth120-xsub", start=f"{name}-xsub60-joint")
+            write_run(folder, "ablation", row, seed, ARMS[row], "synth60-xsub")
+    for name, own in (("msg3d", MSG3D), ("stf", STF)):
+        write_run(folder, "scarce", f"{name}-p10", 0, own, "synth60-xsub", percent=10)
+        write_run(folder, "transfer", f"{name}-transfer", 0, own, "synth120-xsub", start=f"{name}-xsub60-joint")
     return folder
 
 
@@ -224,14 +237,14 @@ def test_ours_is_the_mean_over_seeds(project, rendered):
 
 def top_of(runs: list) -> dict[tuple, float]:
     "Top-1 of each run, counted again."
-    return {(r.config["label"], r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
+    return {(r.arm.name, r.seed): 100 * np.mean(r.scores.logits.argmax(1) == r.scores.labels) for r in runs}
 
 
 def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
     "M1 has seeds that M2 and M3 have not: all rows are of the two seeds that all have."
     runs = [
-        invent(label, s, push=push)
-        for label, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2)))
+        invent(ARMS[row], s, push=push)
+        for row, push, seeds in (("M1", 2.0, (0, 1, 2, 3)), ("M2", 2.2, (1, 2, 3)), ("M3", 2.5, (3, 2)))
         for s in seeds
     ]
     top = top_of(runs)
@@ -247,18 +260,19 @@ def test_a_step_is_paired_with_the_row_above_seed_by_seed(root):
     )  # two seeds: half their distance
 
 
-SEEDS = {"M1": range(5), "M5": range(1, 4)}  # what two arms have; they share 1, 2 and 3
+SEEDS = {MSG3D: range(5), STF: range(1, 4)}  # what two arms have; they share 1, 2 and 3
 
 
 def pages(root) -> dict[str, tuple[list, list]]:
     "The runs that each page uses, of those that it was given: one of its arms has fewer seeds than the others."
     published = lambda name: read_published(root, name)
-    whole = lambda *labels, **extra: [invent(label, s, **extra) for label in labels for s in range(5)]
-    uneven = lambda *labels, **extra: [invent(label, s, **extra) for label in labels for s in SEEDS[label]]
-    settings = [*whole("M1", "M5"), *uneven("M1", "M5", modality="bone"), *whole("M1", "M5", benchmark="synth60-xview")]
-    last, full = uneven("M1", "M5", benchmark="synth120-xsub"), whole("M1", "M5", benchmark="synth120-xsub")
-    shares, rows = [*whole("M1", "M5"), *uneven("M1", "M5", percent=10)], [*whole("M1", "M3", "M4"), *uneven("M5")]
-    figure = needed(rows, "M1", "M5", beside=("M1", "M3", "M4", "M5", "M5e"))[1]
+    whole = lambda *arms, **extra: [invent(own, s, **extra) for own in arms for s in range(5)]
+    uneven = lambda **extra: [invent(own, s, **extra) for own in PAIR for s in SEEDS[own]]
+    settings = [*whole(*PAIR), *uneven(modality="bone"), *whole(*PAIR, benchmark="synth60-xview")]
+    last, full = uneven(benchmark="synth120-xsub"), whole(*PAIR, benchmark="synth120-xsub")
+    shares = [*whole(*PAIR), *uneven(percent=10)]
+    rows = [*whole(ARMS["M3"], ARMS["M4"]), *uneven()]
+    figure = needed(rows, *PAIR, beside=ARMS.values())[1]
     return {
         "comparison": (comparison(settings, published("table2_sota"))[1], settings),
         "transfer": (transfer(last, full, published("table3_shift"))[2], [*last, *full]),
@@ -273,7 +287,7 @@ def test_all_rows_of_a_page_have_the_same_seeds(root):
     for name, (used, given) in pages(root).items():
         facts = lambda runs: sorted(
             (
-                r.config["label"],
+                r.arm.row,
                 r.config["benchmark"],
                 r.config["input"]["modality"],
                 r.config["percent"] or 100,
@@ -287,8 +301,60 @@ def test_all_rows_of_a_page_have_the_same_seeds(root):
         assert "- seeds: 3 of each network: 1, 2, 3\n" in provenance(used, "x")
 
 
+def test_networks_under_one_method_are_told_apart():
+    "Whatever their label: that of the method, or one that says the network."
+    runs = [*(invent(MSG3D, s) for s in range(3)), *(invent(OTHER, s) for s in range(2))]
+    runs += [invent(OTHER, 2, label="M1"), invent(Arm("convolution", "M5"), 0, label="M5")]
+    assert (
+        [r.seed for r in arm(runs, OTHER, "synth60-xsub")]
+        == [0, 1, 2]
+        == [r.seed for r in arm(runs, MSG3D, "synth60-xsub")]
+    )
+    assert len(arm(runs, Arm("convolution", "M5"), "synth60-xsub")) == 1 and arm(runs, STF, "synth60-xsub") == []
+    rows, used = ablation(runs, read_published(ROOT, "table5_ablation"))
+    assert {r.config["network"]["name"] for r in used} == {"msg3d"} and rows[0].own.seeds == 3
+    assert "convolution, width 12" in provenance(runs, "x") and "width 12, 3 and 2 scales" in provenance(runs, "x")
+
+
+def test_a_label_tells_variants_of_a_method_apart():
+    variant = Arm(method="M5", label="gate half open")
+    runs = [invent(own, s) for own in (STF, variant) for s in range(2)]
+    assert [r.arm for r in arm(runs, STF, "synth60-xsub")] == [STF] * 2
+    assert [r.arm for r in arm(runs, variant, "synth60-xsub")] == [variant] * 2 and variant.title == "gate half open"
+
+
+def test_what_differs_between_left_over_runs_is_named():
+    runs = [invent(STF, 0), invent(STF, 1, choices={"stf_gate": "half"}, optim={"epochs": 9})]
+    with pytest.raises(ValueError, match="all of STF and differ in optim.epochs, choices.stf_gate, so"):
+        arm(runs, STF, "synth60-xsub")
+    with pytest.raises(ValueError, match="all of STF and have a seed twice"):
+        arm([runs[0], runs[0]], STF, "synth60-xsub")
+
+
+def test_a_table_takes_any_list_of_arms(root):
+    "Three arms of two networks: the others are compared with the first, and what is published stands where it is."
+    arms, published = [OTHER, STF, MSG3D], lambda name: read_published(root, name)
+    whole = [invent(own, s, push=push) for own, push in zip(arms, (1.5, 2.0, 2.5)) for s in range(3)]
+    rows, used = comparison(whole, published("table2_sota"), arms)
+    top = top_of(whole)
+    assert len(used) == 9 and [*rows[0].own] == arms and [*rows[0].steps] == arms[1:] == [*rows[0].paper]
+    assert rows[0].steps[STF].values == pytest.approx({s: top["M5", s] - top["convolution", s] for s in range(3)})
+    heads = list(comparison_table(rows))
+    for own in arms[1:]:
+        assert f"{own.title} minus convolution (± 95 % over trainings and clips)" in heads
+    assert heads[2:5] == ["ours: convolution", "ours: STF", "ours: MS-G3D"] and "published: convolution" not in heads
+    long = comparison_long(rows, published("table2_sota"))
+    ours = long[(long.kind == "ours") & (long.stands_for == "NTU60 xsub") & (long.modality == "J")]
+    assert ours.method.tolist() == ["convolution", "STF", "MS-G3D"] and ours.step_mean.tolist()[0] == ""
+    for table, name in ((scarce, "table4_scarce"), (lambda runs, *rest: transfer(runs, runs, *rest), "table3_shift")):
+        people, machine, used = table(whole, published(name), arms)
+        own = machine[machine.ours_top1 != ""]
+        assert own.method.tolist()[0] == "convolution" and own.published_top1.tolist()[0] == "" and len(own) == 3
+        assert all(own.published_top1[1:] != "") and own.step_mean.tolist()[0] == "" and all(own.step_mean[1:] != "")
+
+
 def test_unequal_seeds_are_said_and_none_in_common_is_an_error():
-    runs = [invent("M1", 0), invent("M1", 1), invent("M5", 1)]
+    runs = [invent(MSG3D, 0), invent(MSG3D, 1), invent(STF, 1)]
     assert "- seeds: 1 to 2 of a network, not the same of each: 0, 1\n" in provenance(runs, "x")
     assert same_seeds({"a": [], "b": []}) == {"a": [], "b": []}
     with pytest.raises(ValueError, match="no seed in common.*M1-invented has 0; M5-invented has 1"):
@@ -298,8 +364,8 @@ def test_unequal_seeds_are_said_and_none_in_common_is_an_error():
 def test_a_sixth_row_stands_beside_the_papers_five(root):
     "M5e: its step is to M5 on the same seeds, nothing of it is published; without its runs the table is the paper's."
     published = read_published(root, "table5_ablation")
-    five = [invent(label, s, push=2.4) for label in ("M1", "M2", "M3", "M4", "M5") for s in range(5)]
-    runs = [*five, *[invent("M5e", s, push=2.6) for s in range(3)]]
+    five = [invent(ARMS[row], s, push=2.4) for row in ("M1", "M2", "M3", "M4", "M5") for s in range(5)]
+    runs = [*five, *[invent(ARMS["M5e"], s, push=2.6) for s in range(3)]]
     (rows, used), top = ablation(runs, published), top_of(runs)
     assert [r.model for r in rows] == ["M1", "M2", "M3", "M4", "M5", "M5e"] and len(used) == 18
     assert rows[5].step.values == pytest.approx({s: top["M5e", s] - top["M5", s] for s in range(3)})
@@ -411,11 +477,11 @@ def test_real_results_do_join_the_papers_layout(project):
 def test_left_over_runs_are_refused(project):
     runs = read_runs(project, "synthetic", "main")
     next(r for r in runs if r.key == "stf-xsub60-joint").config["optim"]["epochs"] = 99
-    with pytest.raises(ValueError, match="no repetitions"):
+    with pytest.raises(ValueError, match="of STF and differ in optim.epochs, so they are no repetitions"):
         ablation(runs, read_published(project, "table5_ablation"))
     both = [*read_runs(project, "synthetic", "main"), *read_runs(project, "synthetic", "main")]
     with pytest.raises(ValueError, match="no repetitions"):
-        arm(both, "M1", "synth60-xsub")
+        arm(both, MSG3D, "synth60-xsub")
     next(r for r in both if r.key == "stf-xsub60-joint").config["benchmark"] = "ntu60-xsub"
     with pytest.raises(ValueError, match="two data sets"):
         counterpart(both, "NTU60", "xsub")
@@ -682,7 +748,8 @@ def test_a_figure_without_runs_says_which(root, tmp_path, monkeypatch, name):
     ]
     names = {}
     with pytest.raises(
-        ValueError, match="there is no finished run of M.*; `stf runs` lists what is still to be trained"
+        ValueError,
+        match="there is no finished run (of|here).*; `stf runs` lists what is still to be trained",
     ):
         for cell in cells:
             exec("".join(cell["source"]), names)
@@ -995,9 +1062,11 @@ def test_what_is_said_of_the_settings_is_counted():
     steps = [Effect(2.0, 0.5, 9.0), Effect(-2.0, 0.5, 9.0), Effect(0.5, 0.5, 9.0)]
     rows = pd.DataFrame(
         [{"kind": "ours"} | csv_of(e, "step") for e in (*steps, None)] + [{"kind": "published"} | csv_of(None, "step")]
-    )
+    ).assign(method="STF")
+    other = rows.assign(method="convolution + STF")
+    assert FOUND["table2_comparison"](pd.concat([rows, other]), pairs("convolution")).startswith("convolution + STF is")
     assert (
-        FOUND["table2_comparison"](rows)
+        FOUND["table2_comparison"](pd.concat([rows, other]), PAIR)
         == counted(steps, "settings")
         == "STF is shown to be more accurate in 1 of 3 settings, less accurate in 1"
     )

@@ -13,10 +13,21 @@ from stf_repro.evaluation.statistics import effect, odds, pool
 from stf_repro.report.index_page import MARKS, answer, caveat, headline
 from stf_repro.report.page import open_page, read_trainings, write_trainings
 from stf_repro.report.tables.formatting import read_published, with_half
-from stf_repro.report.tables.arms import Run
-from stf_repro.report.tables.study import Row, against, by_class, collect, published_steps, said, study_long, with_fused
+from stf_repro.report.tables.arms import Arm, Run, pairs
+from stf_repro.report.tables.study import (
+    Row,
+    against,
+    by_class,
+    collect,
+    published_steps,
+    said,
+    study_long,
+    study_table,
+    with_fused,
+)
 
 ROOT = Path(__file__).parents[1]
+MSG3D, STF = map(Row, pairs("msg3d"))
 STUDIES = sorted(path.parents[1].name for path in ROOT.glob("results/*/study/trainings.npz"))
 
 
@@ -43,7 +54,7 @@ def test_the_tables_of_a_study_are_made_of_its_committed_scores(root, profile):
             )
             and said(e) == line.said
         )
-    places = sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
+    places = sorted(set(rows[MSG3D]) & set(rows[STF]))
     assert {seed for _, seed in places} == set(range(max(s for _, s in places) + 1))  # no seed is left out
 
 
@@ -54,8 +65,8 @@ def test_the_interval_of_stf_by_a_second_path(profile):
     long = pd.DataFrame(
         [
             {"fold": fold, "seed": seed, "clip": name, "d": 100.0 * (int(b) - int(a))}
-            for fold, seed in sorted(set(rows[Row("M1")]) & set(rows[Row("M5")]))
-            for one, two in [(rows[Row("M1")][fold, seed], rows[Row("M5")][fold, seed])]
+            for fold, seed in sorted(set(rows[MSG3D]) & set(rows[STF]))
+            for one, two in [(rows[MSG3D][fold, seed], rows[STF][fold, seed])]
             for name, a, b in zip(one.names, one.logits.argmax(1) == one.labels, two.logits.argmax(1) == two.labels)
         ]
     )
@@ -79,7 +90,7 @@ def test_the_interval_of_stf_by_a_second_path(profile):
     trainings, of_clips = squares / N, (u**2).sum()
     V = max(trainings + of_clips - rest * ((seeds / N) ** 2 / (seeds * clips)).sum(), trainings, of_clips)
     half = stats.t.ppf(0.975, V**2 / (trainings**2 / (N - len(seeds)) + of_clips**2 / (len(u) - len(seeds)))) * V**0.5
-    e = against(rows)[Row("M5")]
+    e = against(rows)[STF]
     assert (e.mean, e.half) == pytest.approx((each.mean(), half), abs=0.02)  # a tie counts as wrong with us
 
 
@@ -87,6 +98,13 @@ def scores(hits, names=None) -> Scores:
     "Scores of two classes: class 0 is right, and named where `hits`."
     logits = np.where(np.array(hits)[:, None], [[1.0, 0.0]], [[0.0, 1.0]]).astype(np.float32)
     return Scores(logits, np.zeros(len(hits), int), np.array(names or [str(i) for i in range(len(hits))]))
+
+
+def run_of(folder, arm, hits, seed=0) -> Run:
+    "A run on the first fold of SBU."
+    config = {"network": {"name": arm.network}, "method": arm.method, "label": arm.row}
+    config |= {"input": {"modality": "joint"}, "benchmark": "sbu-1", "percent": None}
+    return Run(arm.row, seed, folder / arm.name, config, {}, {}, scores(hits))
 
 
 def test_an_effect_is_paired_by_fold_and_seed():
@@ -166,12 +184,23 @@ def test_a_page_prefers_runs_that_are_there(tmp_path):
 
 
 def test_a_training_that_is_there_twice_is_named(tmp_path):
-    config = {"label": "M1", "input": {"modality": "joint"}, "benchmark": "sbu-1", "percent": None}
-    run = Run("M1", 0, tmp_path / "M1", config, {}, {}, scores([1]))
+    run = run_of(tmp_path, MSG3D.arm, [1])
     with pytest.raises(ValueError, match="a second training of M1 on sbu-1 with seed 0"):
         collect([run, run], needed=())
-    with pytest.raises(ValueError, match="no finished run of M5; `stf runs`"):
+    with pytest.raises(ValueError, match="no finished run of STF; `stf runs`"):
         collect([run])
+
+
+def test_a_study_has_any_arms_and_any_base(tmp_path):
+    "Two networks under one method are two rows, and the difference of all is taken to the base that is named."
+    other, full = Arm("convolution"), Arm("convolution", "M5")
+    hits = {MSG3D.arm: [1, 0, 0, 0], other: [1, 1, 0, 0], full: [1, 1, 1, 0]}
+    rows = collect([run_of(tmp_path, own, right, s) for own, right in hits.items() for s in range(2)], [other, full])
+    assert [str(row) for row in rows] == ["M1", "convolution", "convolution M5"]
+    found = against(rows, base=other)
+    assert {row.arm: e.mean for row, e in found.items()} == {MSG3D.arm: -25, full: 25}
+    assert list(study_table(rows, {}, base=other).row) == ["MS-G3D", "convolution", "convolution + STF"]
+    assert "to convolution is shown" in said(found[Row(full)], other)
 
 
 def test_class_gains_and_published_steps(root):
@@ -186,9 +215,9 @@ def test_the_headline_is_that_of_the_studies(root):
     "Recomputed from the scores; the same table stands in both pages."
     table = headline(root)
     for text, row in (
-        ("joints", Row("M5")),
-        ("bones", Row("M5", "bone")),
-        ("joints and bones", Row("M5", "joint and bone")),
+        ("joints", STF),
+        ("bones", STF._replace(modality="bone")),
+        ("joints and bones", STF._replace(modality="joint and bone")),
     ):
         effects = [against(rows_of(s))[row] for s in STUDIES]
         (line,) = [line for line in table.splitlines() if line.startswith(f"| STF minus MS-G3D, {text} |")]
