@@ -50,7 +50,8 @@ def download(root: Path, args) -> str:
 
     if _own(root, args.source) is not None:
         raise ValueError(
-            f"{args.source} is a data set of your own: put its files into raw/{args.source}, then `stf preprocess {args.source}`"
+            f"{args.source} is a data set of your own: put its files into raw/{args.source}, then `stf "
+            f"preprocess {args.source}`"
         )
     folder, (options, _) = root / "raw" / args.source, _options(root, args.source)
     if _source(args.source).files:
@@ -81,7 +82,8 @@ def _options(root: Path, source: str) -> tuple[dict, bool]:
         raise ValueError(f"sources.{source}.denoise in params.yaml is {denoised!r}; expected true or false")
     if options and not made:
         raise ValueError(
-            f"sources.{source} in params.yaml: unknown option {next(iter(options))!r}; a fetched source has only `denoise`"
+            f"sources.{source} in params.yaml: unknown option {next(iter(options))!r}; a fetched source has only "
+            "`denoise`"
         )
     return options, denoised
 
@@ -120,7 +122,10 @@ def preprocess(root: Path, args) -> str:
         return f"{out}: {_preprocess_own(root, args.source, own)}"
     _, denoised = _options(root, args.source)
     report = preprocess(args.source, root / "raw" / args.source, out, args.workers, args.allow_bad, denoised=denoised)
-    return f"{out}: {report['clips']} clips, {report['frames']} frames, {report['bytes'] / 1e6:.0f} MB, {report['bad']} bad files"
+    return (
+        f"{out}: {report['clips']} clips, {report['frames']} frames, {report['bytes'] / 1e6:.0f} MB, {report['bad']} "
+        "bad files"
+    )
 
 
 def _preprocess_own(root: Path, source: str, section: dict) -> str:
@@ -312,7 +317,10 @@ def _example_lines() -> list[str]:
         action = net.classes[example.recording.label]
         said, p = ask(net, [example.recording])[0].classes[0]
         lines.append(f"  {name:<13}  says {said}, {100 * p:.1f} %")
-    what = f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} joints ({example.recording.layout.name})"
+    what = (
+        f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} "
+        f"joints ({example.recording.layout.name})"
+    )
     return [
         f"example: {what}",
         *lines,
@@ -341,7 +349,8 @@ def _run_lines() -> list[str]:
         for key, run in every.items()
     ]
     return [
-        f"runs of the profile {params['profile']!r}; `stf show RUN` says what one is made of, `stf train RUN` trains it, `stf evaluate RUN` says how good it is:",
+        f"runs of the profile {params['profile']!r}; `stf show RUN` says what one is made of, `stf train RUN` "
+        "trains it, `stf evaluate RUN` says how good it is:",
         *rows,
     ]
 
@@ -380,7 +389,8 @@ def _say_what_it_has_seen(args, net) -> bool:
 
     if synthetic := is_synthetic(net):
         print(
-            f"stf {args.command}: {args.network} was trained on synthetic data ({len(net.classes)} actions of {net.config.source}) and has seen no real recording: a demonstration, not a measurement",
+            f"stf {args.command}: {args.network} was trained on synthetic data ({len(net.classes)} actions of "
+            f"{net.config.source}) and has seen no real recording: a demonstration, not a measurement",
             file=sys.stderr,
         )
     return synthetic
@@ -505,7 +515,8 @@ def _track(net, args, read: list) -> str:
     for path, r, ws in found:
         lines.append(f"{path}: {r.name} ({r.bodies.shape[1]} frames), frames of each window, classes")
         lines += [
-            f"  {w.first:6d} - {w.last:<6d}  {', '.join(f'{name} {100 * p:.1f} %' for name, p in w.classes) or 'nobody is seen'}"
+            f"  {w.first:6d} - {w.last:<6d}  "
+            f"{', '.join(f'{name} {100 * p:.1f} %' for name, p in w.classes) or 'nobody is seen'}"
             for w in ws
         ]
     return "\n".join(lines)
@@ -522,7 +533,8 @@ def focus(root: None, args) -> str:
     recordings = read_for(net, args.file, args.image_size)
     if len(recordings) > 1:
         raise ValueError(
-            f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the focus is drawn of one, so save that one as .npy"
+            f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the "
+            "focus is drawn of one, so save that one as .npy"
         )
     found = look(net, recordings[0], args.module, args.form, args.of)
     write_focus(args.out, net, found, args.rate)
@@ -531,7 +543,10 @@ def focus(root: None, args) -> str:
     _say_what_it_has_seen(args, net)
     named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
     empty = "" if found.Q.any() else f". It is zero everywhere: nothing in this module speaks for {found.of!r}"
-    return f"{args.out}: focus of module {found.module}, {found.form}, for {found.of!r} ({named}), {len(found.frames)} frames{empty}"
+    return (
+        f"{args.out}: focus of module {found.module}, {found.form}, for {found.of!r} ({named}), {len(found.frames)} "
+        f"frames{empty}"
+    )
 
 # %% ../nbs/reference/801_cli.ipynb #fcf34621
 def draw(root: None, args) -> str:
@@ -550,7 +565,11 @@ def draw(root: None, args) -> str:
     for sentence in [*check_joints([first]), *posture(first)]:
         print(f"stf draw: {sentence}", file=sys.stderr)
     more = f", the first of {len(others) + 1} clips" if others else ""
-    return f"{out}: {first.name}{more}, {first.bodies.shape[1]} frames, {len(first.bodies)} {'body' if len(first.bodies) == 1 else 'bodies'}, {len(first.layout)} joints of {first.layout.name}; left is blue, right is red"
+    return (
+        f"{out}: {first.name}{more}, {first.bodies.shape[1]} frames, {len(first.bodies)} "
+        f"{'body' if len(first.bodies) == 1 else 'bodies'}, {len(first.layout)} joints of {first.layout.name}; left "
+        "is blue, right is red"
+    )
 
 # %% ../nbs/reference/801_cli.ipynb #b303c8dc
 def _run_of(folder: Path):
@@ -720,7 +739,8 @@ def _data_commands(commands: _Commands) -> None:
         "--layout",
         required=True,
         metavar="NAME|FILE",
-        help="ntu25, coco17, openpose18, body25, halpe26, mediapipe33, mediapipe33-image, kinect20, sbu15, jhmdb15; or a YAML file with joints and bones",
+        help="ntu25, coco17, openpose18, body25, halpe26, mediapipe33, mediapipe33-image, kinect20, sbu15, jhmdb15; "
+        "or a YAML file with joints and bones",
     )
     p.add_argument(
         "--clips",
@@ -732,7 +752,8 @@ def _data_commands(commands: _Commands) -> None:
     p = commands.add(_PIPELINE, download, "make or fetch raw files into raw/SOURCE", "stf download nwucla")
     p.add_argument(
         "source",
-        help="made: synth60, synth120, synthkinetics; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first",
+        help="made: synth60, synth120, synthkinetics; fetched: nwucla, sbu, jhmdb, ntu60-pyskl, ntu120-pyskl, "
+        "ntu60-hrnet, ntu120-hrnet; yours: ntu60, ntu120, kinetics. STF_MIRROR=FOLDER is looked at first",
     )
     p = commands.add(_PIPELINE, preprocess, "turn raw/SOURCE into the clip store clips/SOURCE", "stf preprocess nwucla")
     p.add_argument("source", help="a source that was downloaded")
@@ -765,7 +786,8 @@ def _run_commands(commands: _Commands) -> None:
     p = commands.add(
         _PIPELINE,
         render,
-        "execute nbs/results/NOTEBOOK.ipynb into results/: from finished runs, or, where there are none, from the files that were committed with the page",
+        "execute nbs/results/NOTEBOOK.ipynb into results/: from finished runs, or, where there are none, from "
+        "the files that were committed with the page",
         "stf render table5_ablation, or stf render --all",
     )
     p.add_argument("notebook", nargs="?", help="e.g. table5_ablation")
@@ -783,8 +805,15 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
 
 # %% ../nbs/reference/801_cli.ipynb #bd510180
-_FILE = "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), .npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table (.csv, .tsv), results of a pose estimator (.json), a folder that OpenPose filled"
-_NETWORK = "one that ships with the package, stf-synth60 or msg3d-synth60, or the folder of a finished training, such as runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
+_FILE = (
+    "`example` (a clip that ships with the package), or skeletons with the joints of the network: .skeleton (NTU), "
+    ".npy or .npz ((T, V, C) or (M, T, V, C): bodies, frames, joints, coordinates), a table (.csv, .tsv), results of "
+    "a pose estimator (.json), a folder that OpenPose filled"
+)
+_NETWORK = (
+    "one that ships with the package, stf-synth60 or msg3d-synth60, or the folder of a finished training, such as "
+    "runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
+)
 
 
 def _network_options(p: argparse.ArgumentParser) -> None:
@@ -811,7 +840,8 @@ def _look_commands(commands: _Commands) -> None:
         "--window",
         type=_positive,
         metavar="N",
-        help="cut a long recording into windows of N frames, each half a window after the one before, and ask about each",
+        help="cut a long recording into windows of N frames, each half a window after the one before, and ask about "
+        "each",
     )
     _network_options(p)
     p = commands.add(
@@ -826,7 +856,8 @@ def _look_commands(commands: _Commands) -> None:
         "-o",
         "--out",
         default="focus.gif",
-        help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: focus.gif, in this folder)",
+        help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: "
+        "focus.gif, in this folder)",
     )
     p.add_argument(
         "--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)"
@@ -861,7 +892,8 @@ def _look_commands(commands: _Commands) -> None:
     p.add_argument(
         "--layout",
         metavar="NAME|FILE",
-        help="the joints: one of those that `stf new --help` lists, or a YAML file with joints and bones (default: the layout that fits)",
+        help="the joints: one of those that `stf new --help` lists, or a YAML file with joints and bones (default: "
+        "the layout that fits)",
     )
     p.add_argument(
         "--image-size",
@@ -918,7 +950,8 @@ def _check_commands(commands: _Commands) -> None:
     p.add_argument(
         "run",
         nargs="?",
-        help="a key below `runs` or `transfers` in params.yaml, or `example` (default: the shipped clip `example`, and a list of the runs)",
+        help="a key below `runs` or `transfers` in params.yaml, or `example` (default: the shipped clip `example`, "
+        "and a list of the runs)",
     )
 
 # %% ../nbs/reference/801_cli.ipynb #5ded7de0
@@ -931,7 +964,10 @@ def parser() -> argparse.ArgumentParser:
     commands = _Commands(top)
     for part in (_data_commands, _run_commands, _look_commands, _check_commands):
         part(commands)
-    top.description = f"An open reproduction of STF (AAAI 2022): skeletons, networks that read them, and where these look.\n\n{commands.listing()}"
+    top.description = (
+        "An open reproduction of STF (AAAI 2022): skeletons, networks that read them, and where these "
+        f"look.\n\n{commands.listing()}"
+    )
     top.epilog = "`stf COMMAND --help` explains a command, with an example."
     return top
 
@@ -955,7 +991,10 @@ def _reason(error: Exception) -> str:
     )
 
 
-_NO_UNIX = "this command needs Linux or macOS, whose module fcntl is not there: on Windows use WSL, or the container in containers/"
+_NO_UNIX = (
+    "this command needs Linux or macOS, whose module fcntl is not there: on Windows use WSL, or the container in "
+    "containers/"
+)
 
 
 def _is_short_of_memory(error: Exception) -> bool:

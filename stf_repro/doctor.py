@@ -122,7 +122,8 @@ def machine(
     if find_spec("fcntl") is None:
         yield Finding(
             "system",
-            f"{platform.system()} has no fcntl, with which folders are locked: use WSL, or the container in containers/",
+            f"{platform.system()} has no fcntl, with which folders are locked: use WSL, or the container in "
+            "containers/",
             "missing",
         )
     yield _packages(_NEEDED, "packages")
@@ -239,7 +240,10 @@ def report(
         root = project_root(start)
     except FileNotFoundError:
         here = Path(start or Path.cwd())
-        said = f"{here} is not in a project (no dvc.yaml): clone the repository and go into it; `stf predict` and `stf focus` work anywhere"
+        said = (
+            f"{here} is not in a project (no dvc.yaml): clone the repository and go into it; `stf predict` and `stf "
+            "focus` work anywhere"
+        )
         return [*machine(here), Finding("project", said, "missing")]
     params = read_params(root / "params.yaml")
     found = [

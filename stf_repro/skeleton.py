@@ -41,7 +41,8 @@ class Layout:
         used = [v for v in (self.root, self.centre, *sum(self.upright or (), ())) if v is not None and not 0 <= v < V]
         if used:
             raise ValueError(
-                f"layout {self.name!r} has {V} joints; root, centre or upright name the joints {used}, outside 0..{V - 1}"
+                f"layout {self.name!r} has {V} joints; root, centre or upright name the joints {used}, outside "
+                f"0..{V - 1}"
             )
 
     def __len__(self):

@@ -599,7 +599,7 @@ def tiny(tmp_path, monkeypatch, capfd):
     (root / "nbs" / "results").mkdir(parents=True)
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / "params.yaml").write_text(
-        yaml.safe_dump({"profile": "p", "sources": {"s": {}}, "runs": {"M1": {}}, "results": {"main": {"tiny": {}}}})
+        yaml.safe_dump({"profile": "p", "sources": {"s": {}}, "runs": {"M1": {}}, "results": {"tiny": {}}})
     )
 
     monkeypatch.chdir(root)
@@ -707,14 +707,14 @@ def test_a_rendering_killed_between_its_two_renames_has_lost_nothing(tiny):
 
 
 @pytest.mark.parametrize("results, reason", [
-    (["a"], "results.main in params.yaml is ['a']"),
-    ({"tiny": 3}, "results.main.tiny in params.yaml is 3"),
+    (["a"], "params.yaml is ['a']; expected a mapping"),
+    ({"tiny": 3}, "results.tiny in params.yaml is 3"),
     ({"tiny": {"clases": [1]}}, "knows no parameter ['clases']"),
     (None, "has no result 'tiny'; it has: none"),
 ])  # fmt: skip
 def test_results_in_params_are_checked(tiny, results, reason):
     params = yaml.safe_load((tiny.root / "params.yaml").read_text())
-    (tiny.root / "params.yaml").write_text(yaml.safe_dump(params | {"results": {"main": results}}))
+    (tiny.root / "params.yaml").write_text(yaml.safe_dump(params | {"results": results}))
     code, error = tiny(notebook("1"))
     assert code == 1 and reason in error and error.count("\n") == 1
 
@@ -766,16 +766,14 @@ def test_unknown_results_are_told_with_the_nearest(project, params):
     with pytest.raises(NotebookError, match="no results notebook 'table5_ablaton'; did you mean 'table5_ablation'"):
         render(project, params, "table5_ablaton")
     with pytest.raises(NotebookError, match="profile 'x' has no result 'localisation'; it has: table5_ablation"):
-        render(
-            project, {"profile": "x", "results": {"ablation": {"table5_ablation": None}, "truth": None}}, "localisation"
-        )
+        render(project, {"profile": "x", "results": {"table5_ablation": None}}, "localisation")
 
 
 def test_every_profile_gives_its_notebooks_parameters_that_they_know(root):
     names = set()
     for path in sorted((root / "conf" / "profile").glob("*.yaml")):
-        profile = yaml.safe_load(path.read_text())
-        for name in [n for group in profile.get("results", {}).values() for n in group or {}]:
+        profile = profile_params(root, path.stem)
+        for name in {**profile["results"], **profile["reports"]}:
             own = own_parameters(root, profile, name)
             _check(root / "nbs" / "results" / f"{name}.ipynb", {"profile": profile["profile"], "out": "."} | own)
             names.add(name)
@@ -1024,11 +1022,11 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
         "1 not run" in row
         and "2026-01-02" in row
         and "a made-up machine" in row
-        and "`dvc repro results_ablation@table5_ablation`" in row
+        and "`dvc repro results@table5_ablation`" in row
         and "0" * 12 in row
     )
     paper = page.split("**`paper`**")[1].split("**`")[0]
-    assert paper.count("published only, not run here") == 5 and "profile=paper results_main@table2_comparison" in paper
+    assert paper.count("published only, not run here") == 5 and "profile=paper results@table2_comparison" in paper
     assert "## Profile `paper`" in page and "Not run here." in page.split("## Profile `paper`")[1].split("<details>")[0]
 
 

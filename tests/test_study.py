@@ -13,7 +13,7 @@ from stf_repro.evaluation.statistics import effect, odds, pool
 from stf_repro.report.index_page import MARKS, answer, caveat, headline
 from stf_repro.report.page import open_page, read_trainings, write_trainings
 from stf_repro.report.tables.formatting import read_published, with_half
-from stf_repro.report.tables.arms import Arm, Run, pairs
+from stf_repro.report.tables.arms import Arm, Finished, pairs
 from stf_repro.report.tables.study import (
     Row,
     against,
@@ -100,11 +100,11 @@ def scores(hits, names=None) -> Scores:
     return Scores(logits, np.zeros(len(hits), int), np.array(names or [str(i) for i in range(len(hits))]))
 
 
-def run_of(folder, arm, hits, seed=0) -> Run:
+def run_of(folder, arm, hits, seed=0) -> Finished:
     "A run on the first fold of SBU."
     config = {"network": {"name": arm.network}, "method": arm.method, "label": arm.row}
     config |= {"input": {"modality": "joint"}, "benchmark": "sbu-1", "percent": None}
-    return Run(arm.row, seed, folder / arm.name, config, {}, {}, scores(hits))
+    return Finished(arm.row, seed, folder / arm.name, config, {}, {}, scores(hits))
 
 
 def test_an_effect_is_paired_by_fold_and_seed():
@@ -144,7 +144,7 @@ def test_scores_are_kept_in_half_precision_without_changing_what_is_named(tmp_pa
     write_trainings(
         tmp_path / "trainings.npz",
         [
-            Run(
+            Finished(
                 "M1",
                 0,
                 tmp_path / "seed-0",
@@ -166,7 +166,7 @@ def test_scores_are_kept_in_half_precision_without_changing_what_is_named(tmp_pa
 def test_a_page_prefers_runs_that_are_there(tmp_path):
     kept = tmp_path / "results" / "p" / "study"
     kept.mkdir(parents=True)
-    run = Run("M1", 0, tmp_path / "seed-0", {"group": "study"}, {}, {}, scores([1, 0]))
+    run = Finished("M1", 0, tmp_path / "seed-0", {"group": "study"}, {}, {}, scores([1, 0]))
     write_trainings(kept / "trainings.npz", [run])
     page = open_page("p", "study", "study", out=tmp_path, root=tmp_path)
     assert not page.fresh and [r.key for r in page.runs] == ["M1"]

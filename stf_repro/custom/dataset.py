@@ -41,16 +41,19 @@ def _stack(clips: np.ndarray, labels: int, layout: Layout) -> list[np.ndarray]:
     said = f"clips is one array of shape {clips.shape}"
     if clips.ndim == 5 and in_field_order(clips, len(layout)):
         raise ValueError(
-            f"{said}, which looks like (N, C, T, V, M), coordinates first and bodies last; expected (N, M, T, V, C): clips.transpose(0, 4, 2, 3, 1)"
+            f"{said}, which looks like (N, C, T, V, M), coordinates first and bodies last; expected (N, M, T, V, "
+            "C): clips.transpose(0, 4, 2, 3, 1)"
         )
     if clips.ndim == 5 or (clips.ndim == 4 and len(clips) == labels):
         return list(clips)
     if clips.ndim == 4:
         raise ValueError(
-            f"{said}: as a stack (N, T, V, C) it holds {len(clips)} clips, and there are {labels} labels; give a label for each, or, if it is one clip of {len(clips)} bodies, a list: [array]"
+            f"{said}: as a stack (N, T, V, C) it holds {len(clips)} clips, and there are {labels} labels; give a "
+            f"label for each, or, if it is one clip of {len(clips)} bodies, a list: [array]"
         )
     raise ValueError(
-        f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, C){shape_hint(clips.shape, layout)}"
+        f"{said}; expected a list of arrays (T, V, C) or (M, T, V, C), or a stack (N, T, V, "
+        f"C){shape_hint(clips.shape, layout)}"
     )
 
 
@@ -66,7 +69,8 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
     "All clips as recordings with different names. Raises `ValueError`."
     if isinstance(clips, str | Path):
         raise ValueError(
-            f"clips is the path {str(clips)!r}; expected arrays: `read_own` reads a folder or an .npz, `np.load` a stack (N, T, V, C)"
+            f"clips is the path {str(clips)!r}; expected arrays: `read_own` reads a folder or an .npz, `np.load` "
+            "a stack (N, T, V, C)"
         )
     if not isinstance(clips, Iterable):
         raise ValueError(
@@ -91,7 +95,8 @@ def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout,
             clip = replace(clip, name=names[i])
         if clip.layout != layout:
             raise ValueError(
-                f"{clip.name} has the layout {clip.layout.name!r} with {len(clip.layout)} joints; expected {layout.name!r} with {len(layout)}"
+                f"{clip.name} has the layout {clip.layout.name!r} with {len(clip.layout)} joints; expected "
+                f"{layout.name!r} with {len(layout)}"
             )
         found.append(clip)
     if twice := next((name for name, n in Counter(r.name for r in found).items() if n > 1), None):
@@ -105,7 +110,8 @@ def _per_clip(what: str, values) -> list:
         raise ValueError(f"{what}: found {values!r}; expected a list with one value per clip")
     if np.ma.is_masked(values):
         raise ValueError(
-            f"{what}: the value of clip {int(np.flatnonzero(np.ma.getmaskarray(values))[0])} is masked; expected one value per clip"
+            f"{what}: the value of clip {int(np.flatnonzero(np.ma.getmaskarray(values))[0])} is masked; expected "
+            "one value per clip"
         )
     values = (
         np.asarray(values).tolist()
@@ -219,7 +225,8 @@ def _columns(attributes, count: int) -> dict[str, _Column]:
     "All attributes. Raises `ValueError`."
     if not isinstance(attributes, dict | None) or not all(isinstance(key, str) for key in attributes or ()):
         raise ValueError(
-            f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': [...]}} with one value per clip"
+            f"attributes is a {type(attributes).__name__}; expected a dictionary by name, such as {{'subject': "
+            "[...]} with one value per clip"
         )
     return {key: _column(key, values, count) for key, values in (attributes or {}).items()}
 
@@ -249,7 +256,8 @@ def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
         )
     if fewest < k:
         raise ValueError(
-            f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, add clips, or leave the class out"
+            f"the class {name!r} has {fewest} clips, and each of {k} folds needs one of it; take fewer folds, "
+            "add clips, or leave the class out"
         )
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #84df5016
@@ -259,7 +267,8 @@ def _rules(
     "The rules of a split; a column that they need is added. Raises `ValueError`."
     if not isinstance(split, dict) and (taken := {"fold", "part"} & set(columns)):
         raise ValueError(
-            f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or split by it"
+            f"{taken.pop()!r} is the name of a column that a split writes; give the attribute another name, or "
+            "split by it"
         )
     if type(split) is int and split > 1:
         _few(split, numbers, classes)
@@ -280,7 +289,8 @@ def _rules(
         columns["part"] = _column("part", [int(name in set(listed)) for name in known], len(names))
         return [Rule("part", frozenset({0}), frozenset({1}))]
     raise ValueError(
-        f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list of the clips that test"
+        f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list "
+        "of the clips that test"
     )
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #edf1b487
@@ -295,7 +305,8 @@ def _check_parts(key: str, rule: Rule, column: _Column, numbers: list[int], clas
             raise ValueError(f"{key}: no clip is in the {part} part")
         if alone := sorted(there[part] - there[other]):
             raise ValueError(
-                f"{key}: the class {classes[alone[0]]!r} is in the {part} part only; each class needs clips in both, so split in another way, or leave the class out"
+                f"{key}: the class {classes[alone[0]]!r} is in the {part} part only; each class needs clips in "
+                "both, so split in another way, or leave the class out"
             )
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #13874947
@@ -395,7 +406,8 @@ def check_units(
             sizes += [d.mean(0).max()] if deep else []
     size = np.median(sizes) if sizes else 0
     return [
-        f"bodies of {layout.name!r} have a size of {size:.0f}, as in {unit} (in metres it is 1 to 2): if they are, divide the coordinates by {many}"
+        f"bodies of {layout.name!r} have a size of {size:.0f}, as in {unit} (in metres it is 1 to 2): if they "
+        f"are, divide the coordinates by {many}"
         for unit, (low, high, many) in UNITS.items()
         if low < size < high
     ]
@@ -413,11 +425,14 @@ def check_joints(
     said = []
     if long > LONGEST and not alone:
         said.append(
-            f"the bones of {layout.name!r} are {long:.1f} times as long as the shortest tree that joins the joints (a body has 1.1 to 1.4): are the joints in the order {', '.join(layout.joints[:4])}, ...? Draw a clip"
+            f"the bones of {layout.name!r} are {long:.1f} times as long as the shortest tree that joins the "
+            f"joints (a body has 1.1 to 1.4): are the joints in the order {', '.join(layout.joints[:4])}, ...? "
+            "Draw a clip"
         )
     if change > CHANGE:
         said.append(
-            f"bones of {layout.name!r} change their length by {100 * change:.0f} % within a clip: are the axes (frames, joints, coordinates), and are missing joints zero? Draw a clip"
+            f"bones of {layout.name!r} change their length by {100 * change:.0f} % within a clip: are the axes "
+            "(frames, joints, coordinates), and are missing joints zero? Draw a clip"
         )
     return (said or odd) + check_units(some)
 
@@ -438,18 +453,21 @@ def _odd_bones(
     times = bones[far] * len(bones) / sum(bones.values())
     if times > FAR:
         return [
-            f"the bone between {name(far)} is {times:.0f} times as long as the bones of {layout.name!r} on average (the longest of a body has up to 3 times): is one of the two another joint? Draw a clip"
+            f"the bone between {name(far)} is {times:.0f} times as long as the bones of {layout.name!r} on "
+            "average (the longest of a body has up to 3 times): is one of the two another joint? Draw a clip"
         ], True
     if gain > EXCHANGED:
         place = np.arange(len(layout))
         place[two] = place[two[::-1]]
         put_right = distance[np.ix_(place, place)]
         return [
-            f"the bones of {layout.name!r} would be shorter if {name(two)} were exchanged, by {100 * gain:.0f} % of the body's size: are they in the order of the layout? Draw a clip"
+            f"the bones of {layout.name!r} would be shorter if {name(two)} were exchanged, by {100 * gain:.0f} % "
+            "of the body's size: are they in the order of the layout? Draw a clip"
         ], _exchanged(put_right, layout)[0] < EXCHANGED
     if ratio > UNEQUAL:
         return [
-            f"the bone from {bone} is {ratio:.1f} times as long as on the other side, over all clips: are the joints in the order of {layout.name!r}? Draw a clip"
+            f"the bone from {bone} is {ratio:.1f} times as long as on the other side, over all clips: are the "
+            f"joints in the order of {layout.name!r}? Draw a clip"
         ], False
     return [], False
 
@@ -514,7 +532,8 @@ def check_name(
     "Raise `ValueError` for a name that cannot be a folder's, or is that of a data set of the field."
     if not re.fullmatch(r"[^\W\d_][\w.-]*", name) or yaml.safe_load(name) != name:
         raise ValueError(
-            f"a data set cannot be called {name!r}; expected a word of letters, digits, `-`, `_` and `.` that begins with a letter"
+            f"a data set cannot be called {name!r}; expected a word of letters, digits, `-`, `_` and `.` that "
+            "begins with a letter"
         )
     if name in SOURCES:
         raise ValueError(f"{name!r} is the name of a data set of the field; give yours another name")
@@ -706,13 +725,15 @@ def preprocess_own(
     for key, value in section.items():
         if key not in _OPTIONS or not isinstance(value, _OPTIONS[key]) or isinstance(value, bool):
             raise ValueError(
-                f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in [480, 640] for image_shape (height and width)"
+                f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in "
+                "[480, 640] for image_shape (height and width)"
             )
     options, root = dict(section), Path(root)
     layout = options.pop("layout")
     if layout not in LAYOUTS and not (root / layout).is_file():
         raise ValueError(
-            f"sources.{source}.layout in params.yaml is {layout!r}; expected a file in {root}, or one of {', '.join(LAYOUTS)}"
+            f"sources.{source}.layout in params.yaml is {layout!r}; expected a file in {root}, or one of "
+            f"{', '.join(LAYOUTS)}"
         )
     layout = LAYOUTS.get(layout) or read_layout_file(root / layout)
     own = read_own(root / "raw" / source, layout, options.get("image_shape"))
@@ -738,4 +759,7 @@ def stale(
         return None
     if changed == ["layout file"]:
         return f"clips/{source} was made with another {section['layout']}: {todo}"
-    return f"clips/{source} was made with {changed[0]} {said(before.get(changed[0]))}, params.yaml says {said(now[changed[0]])}: {todo}"
+    return (
+        f"clips/{source} was made with {changed[0]} {said(before.get(changed[0]))}, params.yaml says "
+        f"{said(now[changed[0]])}: {todo}"
+    )

@@ -43,7 +43,8 @@ def open_network(
     if not Path(name).is_dir():
         near = difflib.get_close_matches(name, SHIPPED, 1, 0)[0]
         raise ValueError(
-            f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did you mean {near!r}?"
+            f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did "
+            f"you mean {near!r}?"
         )
     return load_run(_training(Path(name)), device)
 
@@ -143,7 +144,10 @@ def left_out(
     "What a network does not read of a recording, in a sentence."
     if (read := _span(net.config.input, frames)) == frames:
         return None
-    return f"this network reads {read} frames, and so the first {read} of {frames}; `--window {read}` asks about all of them, part by part"
+    return (
+        f"this network reads {read} frames, and so the first {read} of {frames}; `--window {read}` asks about all of "
+        "them, part by part"
+    )
 
 # %% ../../nbs/reference/607_custom.inference.ipynb #78eff4bb
 FARTHEST = 6.0  # times as far from its usual place as in training, a joint: of 336 synthetic clips the farthest are 4.4
@@ -166,13 +170,16 @@ def unlike(
     "Recordings that no training clip is like: nothing moves, or the joints are far from where those of training clips were."
     still = [r.name for r in recordings if not np.ptp(r.bodies, 1).any()]
     said = [
-        f"{name} has one frame, or the same one again and again: nothing moves in it, and this network was trained on movements"
+        f"{name} has one frame, or the same one again and again: nothing moves in it, and this network was "
+        "trained on movements"
         for name in still
     ]
     if isinstance(net.network, MSG3D):  # whose norm knows where joints are
         far = [(r.name, times) for r, times in zip(recordings, _farness(net, recordings)) if times > FARTHEST]
         said += [
-            f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as far from their usual places as theirs. Is it in the units and the axes of {net.config.source}? `stf draw` shows the clip"
+            f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as "
+            f"far from their usual places as theirs. Is it in the units and the axes of {net.config.source}? "
+            "`stf draw` shows the clip"
             for name, times in far
         ]
     return said

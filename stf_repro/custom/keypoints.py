@@ -41,7 +41,8 @@ def _points(path, entry: dict, seen: bool = False, apart: bool = False) -> np.nd
             raise FormatError(
                 path,
                 None,
-                "`keypoints` of three numbers without `keypoint_scores`: the third may be a depth; expected x, y and `keypoint_scores`",
+                "`keypoints` of three numbers without `keypoint_scores`: the third may be a depth; expected x, y "
+                "and `keypoint_scores`",
             )
         if joints.ndim != 2 or joints.shape[1] != 3:
             raise ValueError(joints.shape)
@@ -51,7 +52,8 @@ def _points(path, entry: dict, seen: bool = False, apart: bool = False) -> np.nd
         raise FormatError(
             path,
             None,
-            f"expected `keypoints` with x, y, score of each joint, or with x, y beside `keypoint_scores`; found {str(entry)[:60]}",
+            "expected `keypoints` with x, y, score of each joint, or with x, y beside `keypoint_scores`; found "
+            f"{str(entry)[:60]}",
         ) from None
     return np.concatenate([joints[:, :2], joints[:, 2:].clip(0, 1)], 1) if seen else joints
 
@@ -86,14 +88,16 @@ def _persons(path, entries: list, categories=None) -> list:
     if not set(persons) & set(kinds):
         if kinds:
             warnings.warn(
-                f"{path}: no category_id is that of a person ({persons[0]}); all of {', '.join(map(str, kinds))} are taken for people",
+                f"{path}: no category_id is that of a person ({persons[0]}); all of {', '.join(map(str, kinds))} "
+                "are taken for people",
                 stacklevel=2,
             )
         return entries
     kept = [entry for entry in entries if category(entry) is None or category(entry) in persons]
     if len(kept) < len(entries):
         warnings.warn(
-            f"{path}: left out {len(entries) - len(kept)} of {len(entries)} detections, whose category_id is not that of a person ({persons[0]})",
+            f"{path}: left out {len(entries) - len(kept)} of {len(entries)} detections, whose category_id is not "
+            f"that of a person ({persons[0]})",
             stacklevel=2,
         )
     return kept
@@ -149,7 +153,8 @@ def _found(path, content) -> tuple[list[_Found], tuple[int, int] | None]:
     raise FormatError(
         path,
         None,
-        "expected what AlphaPose, MMPose or a tool of COCO's kind writes: a list of detections with image_id and keypoints, or of frames with instances",
+        "expected what AlphaPose, MMPose or a tool of COCO's kind writes: a list of detections with image_id and "
+        "keypoints, or of frames with instances",
     )
 
 
@@ -186,7 +191,8 @@ def _places(path, frames: list) -> tuple[dict, int]:
         raise FormatError(
             path,
             None,
-            f"images are called {', '.join(map(str, list(numbers)[:3]))}; expected a number in each name that no other has, the frames of one video",
+            f"images are called {', '.join(map(str, list(numbers)[:3]))}; expected a number in each name that no "
+            "other has, the frames of one video",
         )
     places, T = frame_places(path, numbers.values())
     return {frame: places[number] for frame, number in numbers.items()}, T
@@ -234,14 +240,16 @@ def stack_keypoints(
         raise FormatError(
             path,
             None,
-            f"the number of joints per person is {min(other)}; expected {joints}: take the layout that the file was made with, or write a YAML of your own",
+            f"the number of joints per person is {min(other)}; expected {joints}: take the layout that the file "
+            "was made with, or write a YAML of your own",
         )
     (places, T), slots = _places(path, [person.frame for person in found]), _slots(path, found)
     if (M := max(slots) + 1) * T * joints > _MOST:
         raise FormatError(
             path,
             None,
-            f"{M} people in {T} frames are more than one recording can hold; cut it, or follow people with fewer breaks",
+            f"{M} people in {T} frames are more than one recording can hold; cut it, or follow people with fewer "
+            "breaks",
         )
     keypoints = np.zeros((M, T, joints, 3))
     for person, m in zip(found, slots):

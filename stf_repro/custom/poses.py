@@ -53,7 +53,9 @@ def _scores(name: str, score: np.ndarray, layout: Layout) -> np.ndarray:
         raise FormatError(
             name,
             None,
-            f"the third number of a joint is {odd[np.abs(odd).argmax()]:g}; in the layout {layout.name!r} it is a score from 0 to 1: divide scores by their largest value (percent by 100), and leave out a coordinate z",
+            f"the third number of a joint is {odd[np.abs(odd).argmax()]:g}; in the layout {layout.name!r} it is "
+            "a score from 0 to 1: divide scores by their largest value (percent by 100), and leave out a "
+            "coordinate z",
         )
     return score.clip(0, 1)
 
@@ -71,7 +73,8 @@ def image_poses(
         raise FormatError(
             name,
             None,
-            f"keypoints have shape {keypoints.shape}; expected (T, V, 3) or (M, T, V, 3) with V = {len(layout)} ({layout.name}): x, y, score",
+            f"keypoints have shape {keypoints.shape}; expected (T, V, 3) or (M, T, V, 3) with V = {len(layout)} "
+            f"({layout.name}): x, y, score",
         )
     height, width = (1, 1) if image_shape is None else image_size(image_shape)
     score = _scores(name, np.where((keypoints[..., :2] == -1).all(-1), 0, keypoints[..., 2]), layout)  # (M, T, V)
@@ -80,7 +83,8 @@ def image_poses(
         raise FormatError(
             name,
             None,
-            f"x runs up to {xy[..., 0].max() * width:.0f}, and the image is said to be {width} wide; image_shape is height, then width: is it {(width, height)}?",
+            f"x runs up to {xy[..., 0].max() * width:.0f}, and the image is said to be {width} wide; image_shape "
+            f"is height, then width: is it {(width, height)}?",
         )
     far = float(np.abs(xy).max(initial=0))
     if not far < 4:  # NaN is not smaller either
@@ -92,7 +96,8 @@ def image_poses(
         raise FormatError(
             name,
             None,
-            f"a coordinate is {far * (1 if image_shape is None else max(image_shape)):g}, far outside the image; if these are pixels, {ask}",
+            f"a coordinate is {far * (1 if image_shape is None else max(image_shape)):g}, far outside the image; "
+            f"if these are pixels, {ask}",
         )
     return Recording(name, xy.astype(np.float32), score.any(-1), layout, None, {}, score.astype(np.float32))
 
@@ -124,7 +129,8 @@ def _people(path: Path) -> list[np.ndarray]:  # of (V, 3)
         raise FormatError(
             path,
             None,
-            f"pose_keypoints_2d has shape {odd[0]}; expected 75 numbers (BODY_25), 54 or 51 (COCO), or 78 (HALPE_26): x, y, score of each joint",
+            f"pose_keypoints_2d has shape {odd[0]}; expected 75 numbers (BODY_25), 54 or 51 (COCO), or 78 "
+            "(HALPE_26): x, y, score of each joint",
         )
     return [values.reshape(-1, 3) for values in flat]
 
@@ -151,7 +157,8 @@ def _frame_files(folder: Path) -> dict[int, Path]:
             raise FormatError(
                 folder,
                 None,
-                f"{path.name} has no number; expected the files of one video, each with the number of its frame, such as video_000000000042_keypoints.json",
+                f"{path.name} has no number; expected the files of one video, each with the number of its frame, "
+                "such as video_000000000042_keypoints.json",
             )
         number = int(match[1]) if match else 0
         if number in frames:
@@ -190,8 +197,10 @@ def read_openpose(
 
 # %% ../../nbs/reference/603_custom.poses.ipynb #bf46e4dc
 KINECT_JOINTS = tuple(
-    "SpineBase SpineMid Neck Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight ElbowRight WristRight HandRight "
-    "HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight AnkleRight FootRight SpineShoulder HandTipLeft ThumbLeft HandTipRight ThumbRight".split()
+    "SpineBase SpineMid Neck Head ShoulderLeft ElbowLeft WristLeft HandLeft ShoulderRight ElbowRight WristRight "
+    "HandRight "
+    "HipLeft KneeLeft AnkleLeft FootLeft HipRight KneeRight AnkleRight FootRight SpineShoulder HandTipLeft "
+    "ThumbLeft HandTipRight ThumbRight".split()
 )  # in the order of the SDK's JointType
 
 
@@ -216,9 +225,12 @@ def _metres(path, xyz: np.ndarray, layout: str) -> Recording:
 
 # %% ../../nbs/reference/603_custom.poses.ipynb #e9064dde
 MEDIAPIPE_JOINTS = tuple(
-    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear right_ear mouth_left mouth_right "
-    "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb "
-    "left_hip right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index".split()
+    "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear right_ear "
+    "mouth_left mouth_right "
+    "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky right_pinky "
+    "left_index right_index left_thumb right_thumb "
+    "left_hip right_hip left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index "
+    "right_foot_index".split()
 )  # in MediaPipe's order
 
 
@@ -235,7 +247,8 @@ def mediapipe_poses(
         raise FormatError(
             name,
             None,
-            f"landmarks have shape {landmarks.shape}; expected (T, 33, C) or (M, T, 33, C) with C = 3 or 4: x, y, z, visibility",
+            f"landmarks have shape {landmarks.shape}; expected (T, 33, C) or (M, T, 33, C) with C = 3 or 4: x, "
+            "y, z, visibility",
         )
     xyz = _seen(landmarks[..., :3])
     if not image:
@@ -258,7 +271,8 @@ def _check_world(name: str, xyz: np.ndarray) -> None:
         raise FormatError(
             name,
             None,
-            "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'",
+            "x and y lie between 0 and 1, as landmarks in an image do; the layout 'mediapipe33' holds world "
+            "landmarks, metres around the middle of the hips: save those, or take the layout 'mediapipe33-image'",
         )
 
 
@@ -269,7 +283,8 @@ def _check_picture(name: str, xyz: np.ndarray) -> None:
         raise FormatError(
             name,
             None,
-            "the middle of the hips is at 0 in every frame, as in world landmarks; the layout 'mediapipe33-image' holds landmarks in an image: save those, or take the layout 'mediapipe33'",
+            "the middle of the hips is at 0 in every frame, as in world landmarks; the layout "
+            "'mediapipe33-image' holds landmarks in an image: save those, or take the layout 'mediapipe33'",
         )
 
 
@@ -299,7 +314,8 @@ def _landmark(path, t: int, point) -> list[float]:
         raise FormatError(
             path,
             None,
-            f"frame {t} holds {str(point)[:40]!r}; expected a landmark, such as {{'x': 0.1, 'y': 0.2, 'z': 0.3, 'visibility': 0.9}}",
+            f"frame {t} holds {str(point)[:40]!r}; expected a landmark, such as {{'x': 0.1, 'y': 0.2, 'z': 0.3, "
+            "'visibility': 0.9}",
         )
     return values
 
@@ -334,7 +350,8 @@ def _in_order(path, t: int, person: list) -> list:
         raise FormatError(
             path,
             None,
-            f"frame {t}: landmarks carry the numbers {', '.join(map(str, numbers[:3]))} and so on; expected each from 0 to 32, or from 1 to 33, once",
+            f"frame {t}: landmarks carry the numbers {', '.join(map(str, numbers[:3]))} and so on; expected each "
+            "from 0 to 32, or from 1 to 33, once",
         )
     return [point for _, point in sorted(zip(numbers, person), key=lambda pair: pair[0])]
 
@@ -495,7 +512,8 @@ def _hung(path, joints: list[str], pairs: list[list[int]], root: int) -> tuple[t
         raise FormatError(
             path,
             None,
-            f"the bones are no tree: {joints[left[0][0]]} and {joints[left[0][1]]} are joined in another way already, so this bone closes a circle",
+            f"the bones are no tree: {joints[left[0][0]]} and {joints[left[0][1]]} are joined in another way "
+            "already, so this bone closes a circle",
         )
     return tuple(bones)
 
@@ -519,7 +537,8 @@ def read_layout_file(
         raise FormatError(
             path,
             None,
-            "expected `joints` (a list of names) and `bones` (a list of pairs of them), and if wanted `name`, `root`, `centre`",
+            "expected `joints` (a list of names) and `bones` (a list of pairs of them), and if wanted `name`, "
+            "`root`, `centre`",
         )
     return make_layout(
         str(content.get("name", path.stem)),
@@ -549,7 +568,8 @@ def _check_shape(path, name: str, array: np.ndarray, layout: Layout) -> None:
         raise FormatError(
             path,
             None,
-            f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or what is none of x, y, z (in images x, y, score)",
+            f"{name} has 4 coordinates per joint, its shape is {array.shape}; expected 2 or 3: drop the last, or "
+            "what is none of x, y, z (in images x, y, score)",
         )
 
 
@@ -580,12 +600,15 @@ def array_poses(
         raise FormatError(
             path or name,
             None,
-            f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of the world landmarks, or take the layout 'mediapipe33-image'",
+            f"{name} has 2 numbers per joint; the layout 'mediapipe33' holds metres in space: save x, y, z of "
+            "the world landmarks, or take the layout 'mediapipe33-image'",
         )
     if not _in_image(layout, image_shape):
         if layout.name not in IN_METRES and _may_be_scored(r.bodies):
             warnings.warn(
-                f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] where x and y are parts of the image)",
+                f"in the layout {layout.name!r} the third number of a joint is taken for a coordinate z, and all "
+                "three lie between 0 and 1: if it is a score, give image_shape, the height and width ([1, 1] "
+                "where x and y are parts of the image)",
                 stacklevel=2,
             )
         return r
@@ -615,7 +638,8 @@ def _from_table(path: Path, layout: Layout, image_shape) -> Recording:
     if not image:
         if layout.name not in IN_METRES and not np.isnan(table[..., 3]).all():
             warnings.warn(
-                f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the images ([1, 1] where x and y are parts of the image)",
+                f"{path}: its scores are left out; to keep them, give image_shape, the height and width of the "
+                "images ([1, 1] where x and y are parts of the image)",
                 stacklevel=2,
             )
         table = _seen(table[..., : 2 if np.isnan(table[..., 2]).all() else 3])
@@ -684,7 +708,8 @@ def read_poses(
         raise FormatError(
             path,
             None,
-            f"no reader for {ending or 'a file without an ending'} in the layout {layout.name}; known: .npy, .npz, .skeleton (ntu25), {', '.join(_READERS)}, a folder of OpenPose",
+            f"no reader for {ending or 'a file without an ending'} in the layout {layout.name}; known: .npy, "
+            f".npz, .skeleton (ntu25), {', '.join(_READERS)}, a folder of OpenPose",
         )
     return [_checked(path, recording, layout) for recording in found]
 
@@ -695,7 +720,8 @@ def _checked(path, recording: Recording, layout: Layout) -> Recording:
         raise FormatError(
             path,
             None,
-            f"{len(recording.layout)} joints of the layout {recording.layout.name}; expected {len(layout)}, {layout.name}",
+            f"{len(recording.layout)} joints of the layout {recording.layout.name}; expected {len(layout)}, "
+            f"{layout.name}",
         )
     if not recording.present.any():
         raise FormatError(path, None, "nobody is there: all joints of all frames are zero")

@@ -183,11 +183,17 @@ def described(
         for name, n in zip(first.classes, np.bincount(store.labels, minlength=len(first.classes)).tolist())
     )
     trains, o = len(first.indices(store, "train")), config.optim
-    sizes = f"network.width {config.network.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr {o.lr:g}"
+    sizes = (
+        f"network.width {config.network.width}, optim.epochs {o.epochs}, optim.batch_size {o.batch_size}, optim.lr "
+        f"{o.lr:g}"
+    )
     seconds = max(1, round(training_time(config, store)))
     minutes = max(1, round(len(own) * seconds / 60))
     folds = f" each; {len(own)} folds, about {minutes} minute{'s' if minutes > 1 else ''}" if len(own) > 1 else ""
-    return f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a training takes about {seconds} s here{folds}"
+    return (
+        f"{len(store)} clips ({counts})\nbenchmarks: {', '.join(own)}\nfor {trains} training clips: {sizes}; a "
+        f"training takes about {seconds} s here{folds}"
+    )
 
 # %% ../../nbs/reference/606_custom.project.ipynb #ca19a6ac
 _README = """# {name}
@@ -245,7 +251,8 @@ def new_project(
         raise FileExistsError(f"{folder} exists and is not empty; choose another folder")
     if layout not in LAYOUTS and not Path(layout).is_file() and Path(layout).suffix:
         raise ValueError(
-            f"the file {layout} is not there; expected a YAML file with joints and bones, or one of {', '.join(LAYOUTS)}"
+            f"the file {layout} is not there; expected a YAML file with joints and bones, or one of "
+            f"{', '.join(LAYOUTS)}"
         )
     own = read_layout_file(layout) if layout not in LAYOUTS and Path(layout).is_file() else find_layout(layout)
     network, input, optim = (

@@ -218,7 +218,8 @@ def _filled(
             raise FormatError(
                 path,
                 row.line,
-                f"the same {what} as in line {where[place].line}; several bodies need a column `body`, and each frame a number or a time of its own",
+                f"the same {what} as in line {where[place].line}; several bodies need a column `body`, and each "
+                "frame a number or a time of its own",
             )
         where[place] = row
     table = np.full((*shape, 4), np.nan)
@@ -265,7 +266,8 @@ def _left_aside(path, head: Row, rows: list[Row], known: Iterable[str], joints: 
             raise FormatError(
                 path,
                 head.line,
-                f"the column {name!r} holds whole numbers that repeat or fall; if it counts frames or bodies, call it frame or body, else drop it",
+                f"the column {name!r} holds whole numbers that repeat or fall; if it counts frames or bodies, "
+                "call it frame or body, else drop it",
             )
         said += (
             [] if rising and (not head.cells[i].strip() or name.startswith("Unnamed")) else [name]
@@ -273,7 +275,8 @@ def _left_aside(path, head: Row, rows: list[Row], known: Iterable[str], joints: 
     if said:
         more = f" and {len(said) - 6} more" if len(said) > 6 else ""
         warnings.warn(
-            f"{path}: left aside {', '.join(said[:6])}{more}, which {'are' if len(said) > 1 else 'is'} no coordinate of a joint of the layout, no frame, time or body",
+            f"{path}: left aside {', '.join(said[:6])}{more}, which {'are' if len(said) > 1 else 'is'} no "
+            "coordinate of a joint of the layout, no frame, time or body",
             stacklevel=2,
         )
 
@@ -296,7 +299,9 @@ def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int
         raise FormatError(
             path,
             head.line,
-            f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as {joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns frame, joint, {', '.join('xyz'[:needed])}",
+            f"no column for {'xyz'[axis]} of joint {v} ({joints[v]}); expected columns such as "
+            f"{joints[v].replace(' ', '_')}_{'xyz'[axis]} or {'xyz'[axis]}{v}, or a row per joint with columns "
+            f"frame, joint, {', '.join('xyz'[:needed])}",
         )
     again = [
         i
@@ -326,7 +331,8 @@ def _base(path, names: set[str], V: int) -> int:
         raise FormatError(
             path,
             None,
-            f"joints are numbered from {min(numbers)} to {max(numbers)}; expected 0 to {V - 1} or 1 to {V}, so that it is clear which is the first",
+            f"joints are numbered from {min(numbers)} to {max(numbers)}; expected 0 to {V - 1} or 1 to {V}, so "
+            "that it is clear which is the first",
         )
     return int(bool(numbers) and 0 not in numbers)
 
@@ -351,7 +357,8 @@ def _long(
             raise FormatError(
                 path,
                 row.line,
-                f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such as {joints[0]}",
+                f"there is no joint {row.cells[where]!r}; expected a number up to {len(joints)}, or a name such "
+                f"as {joints[0]}",
             )
         numbers.append(v)
     bodies = _bodies(head.cells, rows)
@@ -416,7 +423,8 @@ def _bare(path, rows: list[Row], V: int, widths: dict[int, tuple[int, ...]]) -> 
         raise FormatError(
             path,
             rows[0].line,
-            f"{width} columns without names; expected {' or '.join(f'{V * n} ({n} numbers for each of {V} joints)' for n in widths)}",
+            f"{width} columns without names; expected "
+            f"{' or '.join(f'{V * n} ({n} numbers for each of {V} joints)' for n in widths)}",
         )
     values = np.array([[_number(path, row, i) for i in range(skip, width)] for row in rows]).reshape(
         1, len(rows), V, -1

@@ -132,7 +132,8 @@ def held_out(
         known = sorted(set(values) - {None})
         if None in values or len(known) < 2:
             raise ValueError(
-                f"the training clips cannot be divided by {by!r}: they have {len(known)} of it; take clip, or one of {', '.join(sorted(store.attributes(int(places[0]))))}"
+                f"the training clips cannot be divided by {by!r}: they have {len(known)} of it; take clip, or "
+                f"one of {', '.join(sorted(store.attributes(int(places[0]))))}"
             )
         apart = np.isin(values, known[2 * len(known) // 3 :])
     return places[~apart], places[apart]
@@ -149,7 +150,8 @@ def check_labels(
         said = ", ".join(f"{store.names[i]} ({'no label' if labels[i] < 0 else labels[i]})" for i in wrong[:3])
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{benchmark.key} has {K} classes, labels 0 to {K - 1}, but {len(wrong)} of its clips have others: {said}{more}. "
+            f"{benchmark.key} has {K} classes, labels 0 to {K - 1}, but {len(wrong)} of its clips have others: "
+            f"{said}{more}. "
             "Count classes from 0, and leave out clips that belong to none"
         )
 

@@ -116,7 +116,10 @@ def _known(clip: Clip) -> dict:
 
 def _said(kind: dict) -> str:
     "What clips share, in words."
-    return f"{kind['channels']} channels{', the last a confidence' if kind['confidence'] else ''}, attributes {kind['attributes']}"
+    return (
+        f"{kind['channels']} channels{', the last a confidence' if kind['confidence'] else ''}, attributes "
+        f"{kind['attributes']}"
+    )
 
 
 def _check_kind(clip: Clip, kind: dict, shared: dict, layout: Layout) -> None:
@@ -124,7 +127,8 @@ def _check_kind(clip: Clip, kind: dict, shared: dict, layout: Layout) -> None:
     V = clip.bodies[0].shape[1]
     if V != len(layout) or kind != shared:
         raise ValueError(
-            f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), {_said(shared)}"
+            f"clip {clip.name}: {V} joints, {_said(kind)}; expected {len(layout)} (layout {layout.name!r}), "
+            f"{_said(shared)}"
         )
 
 # %% ../../nbs/reference/108_data.clip_store.ipynb #9e4e0d80

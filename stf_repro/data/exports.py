@@ -36,7 +36,8 @@ def export_msg3d(
     }
     if empty := [name for name, indices in parts.items() if not len(indices)]:
         raise ValueError(
-            f"{benchmark.key} finds no clips for {empty[0]!r} in {store.path}: are these the clips of {benchmark.source}?"
+            f"{benchmark.key} finds no clips for {empty[0]!r} in {store.path}: are these the clips of "
+            f"{benchmark.source}?"
         )
     clips = Clips(store)
     with new_folder(folder, "train_label.pkl", "export for MS-G3D") as part:
@@ -93,7 +94,8 @@ def export_pyskl(
         protocol = benchmark.key.partition("-")[2] or benchmark.key
         if f"{protocol}_train" in split:
             raise ValueError(
-                f"two benchmarks have the protocol {protocol!r}, and the file has one place for it: export them one by one"
+                f"two benchmarks have the protocol {protocol!r}, and the file has one place for it: export them "
+                "one by one"
             )
         for name, part in (("train", "train"), ("val", "test")):
             split[f"{protocol}_{name}"] = [store.names[i] for i in benchmark.indices(store, part)]

@@ -88,7 +88,8 @@ def write_atomic(
         os.replace(part, path)
     except OSError as error:
         raise WriteError(
-            f"could not write {path} ({error.strerror}); earlier files are intact. Make room, or the folder writable, and start the same command again"
+            f"could not write {path} ({error.strerror}); earlier files are intact. Make room, or the folder "
+            "writable, and start the same command again"
         ) from None
     finally:
         part.unlink(missing_ok=True)  # there only if something went wrong

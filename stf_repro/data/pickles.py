@@ -174,7 +174,8 @@ def _pyskl_shape(path, entry) -> tuple[str, np.ndarray, np.ndarray | None]:
         raise FormatError(
             path,
             None,
-            f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}, or of the layout that it names",
+            f"{name}: keypoint is {shape}; expected (M, T, V, C) with V, C of {sorted(_PYSKL_LAYOUTS)}, or of "
+            "the layout that it names",
         )
     if type(entry.get("label")) is not int or not 0 <= entry["label"] < 10_000:
         raise FormatError(path, None, f"{name}: label is {entry.get('label')!r}; expected a class number")
@@ -275,7 +276,8 @@ def _protocol(path, key: str) -> tuple[str, int]:  # e.g. "xsub", and 0 train, 1
         raise FormatError(
             path,
             None,
-            f"the list {key!r} in `split` says neither train nor val nor test; expected a name such as xsub_train or test1",
+            f"the list {key!r} in `split` says neither train nor val nor test; expected a name such as "
+            "xsub_train or test1",
         )
     first, last, tests = (
         key[: found[-1].start()].strip("_- "),
@@ -377,7 +379,10 @@ def _flat(shape: tuple[int, ...], V: int) -> str:
             several, moved = (f"{bodies} x ", ".swapaxes(0, 1)") if bodies > 1 and len(shape) == 2 else ("", "")
             if bodies == 1 or moved:
                 inner = ", ".join(map(str, [*shape[:-1], *([bodies] if moved else []), V, C]))
-                return f"; {shape[-1]} = {several}{V} x {C}: if each row holds joint after joint, array.reshape({inner}){moved}"
+                return (
+                    f"; {shape[-1]} = {several}{V} x {C}: if each row holds joint after joint, "
+                    f"array.reshape({inner}){moved}"
+                )
     return ""
 
 
@@ -394,7 +399,10 @@ def shape_hint(
         same = " or ".join(name for name, other in LAYOUTS.items() if len(other) == shape[-2])
         return f"; {shape[-2]} joints are those of {same}" if same else f"; no layout here has {shape[-2]} joints"
     if len(shape) in (3, 4) and len(layout) in shape:
-        return f"; the axis of {len(layout)} is number {shape.index(len(layout)) + 1}: move the joints to the last but one, the coordinates to the last"
+        return (
+            f"; the axis of {len(layout)} is number {shape.index(len(layout)) + 1}: move the joints to the last but "
+            "one, the coordinates to the last"
+        )
     return ""
 
 # %% ../../nbs/reference/104_data.pickles.ipynb #83f7e51d
@@ -417,7 +425,8 @@ def own_array(
         raise FormatError(
             path,
             None,
-            f"{name} has shape {array.shape}, which looks like (C, T, V, M), coordinates first and bodies last; expected (M, T, V, C): array.transpose(3, 1, 2, 0){several}",
+            f"{name} has shape {array.shape}, which looks like (C, T, V, M), coordinates first and bodies last; "
+            f"expected (M, T, V, C): array.transpose(3, 1, 2, 0){several}",
         )
     bodies = array[None] if array.ndim == 3 else array
     if bodies.ndim != 4 or bodies.shape[2] != len(layout) or bodies.shape[3] not in (2, 3) or 0 in bodies.shape:
@@ -432,7 +441,8 @@ def own_array(
         raise FormatError(
             path,
             None,
-            f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a stack of clips (N, T, V, C) save each as an array of its own, in one .npz{frames}",
+            f"{name} has {len(bodies)} bodies (its first axis), and at most {MOST_BODIES} are looked at; for a "
+            f"stack of clips (N, T, V, C) save each as an array of its own, in one .npz{frames}",
         )
     with np.errstate(over="ignore"):
         bodies = bodies.astype(np.float32)
@@ -441,7 +451,8 @@ def own_array(
         raise FormatError(
             path,
             None,
-            f"{name}: NaN, infinity or a number beyond all bounds in frame {int(np.argwhere(~fine)[0, 1])}; a joint that was not seen is zero",
+            f"{name}: NaN, infinity or a number beyond all bounds in frame {int(np.argwhere(~fine)[0, 1])}; a "
+            "joint that was not seen is zero",
         )
     if bodies.shape[3] == 2:
         bodies = np.where(
@@ -454,7 +465,10 @@ def own_array(
 def _why(error: Exception) -> str:
     "Why numpy does not take a file for plain arrays."
     if "Object arrays" in str(error):
-        return "no .npy or .npz of plain arrays, but an array of objects, not of numbers; np.save makes one of clips of different lengths: np.savez them, each by its name"
+        return (
+            "no .npy or .npz of plain arrays, but an array of objects, not of numbers; np.save makes one of clips of "
+            "different lengths: np.savez them, each by its name"
+        )
     if "pickle" in str(error):  # what numpy says of any file that is none of its own
         return "not an array written by np.save"
     return f"no .npy or .npz of plain arrays: {error}"
@@ -492,7 +506,8 @@ def load_arrays(
             raise FormatError(
                 path,
                 None,
-                f"{name} has shape {column.shape} of {column.dtype}; expected {len(arrays)} whole numbers or texts, one per clip",
+                f"{name} has shape {column.shape} of {column.dtype}; expected {len(arrays)} whole numbers or "
+                "texts, one per clip",
             )
     return arrays, values
 
@@ -509,7 +524,8 @@ def read_array(
         raise FormatError(
             path,
             None,
-            f"labels holds text such as {str(labels[0])!r}; expected whole numbers from 0 (`custom.dataset.read_own` reads text)",
+            f"labels holds text such as {str(labels[0])!r}; expected whole numbers from 0 "
+            "(`custom.dataset.read_own` reads text)",
         )
     if labels is not None and labels.min() < 0:
         raise FormatError(

@@ -265,7 +265,8 @@ def _refuse_twice(source: Source, raw: Path, found: list[Raw]) -> None:
     for item in found:
         if item.name in where:
             raise ValueError(
-                f"{source.key}: more than one file for {item.name} below {raw}, {where[item.name]} and {item}; keep one, such as the zip or the loose files"
+                f"{source.key}: more than one file for {item.name} below {raw}, {where[item.name]} and {item}; "
+                "keep one, such as the zip or the loose files"
             )
         where[item.name] = item
 

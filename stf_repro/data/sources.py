@@ -187,7 +187,8 @@ def download(
                 time.sleep(pause)
                 continue
             raise ConnectionError(
-                f"{url}: the server answers {error.code} {error.reason}. If the address has moved, put the file into a folder "
+                f"{url}: the server answers {error.code} {error.reason}. If the address has moved, put the file "
+                "into a folder "
                 "and name that folder in STF_MIRROR"
             ) from None
         except ConnectionError as error:

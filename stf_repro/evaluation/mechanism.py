@@ -267,7 +267,8 @@ def mechanism(
         forward = ForwardPass(fast, *_batch(clips, part, config), objective.reading)
         if not forward.modules:
             raise ValueError(
-                f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could be measured"
+                f"{type(model).__name__} hands out no feature maps, so there is no focus whose mechanism could "
+                "be measured"
             )
         masks.append(mask_effect(forward, objective, generator))
         classes.append(forward.classes[:, 0])

@@ -73,11 +73,14 @@ def find_trained(
         Path(t.place).parent.as_posix() not in (".", t.benchmark.key) for t in found
     ):  # neither a seed nor a fold
         raise ValueError(
-            f"{folder} holds the trainings of several runs; name one of them, such as {folder / Path(found[0].place).parent}"
+            f"{folder} holds the trainings of several runs; name one of them, such as "
+            f"{folder / Path(found[0].place).parent}"
         )
     if not _of_one_split(found):
         raise ValueError(
-            f"{folder} holds trainings of different splits of the same clips ({', '.join(t.place for t in found)}): a mean over them says nothing; name one of them, such as {folder / found[-1].place}, or remove those of the older split"
+            f"{folder} holds trainings of different splits of the same clips "
+            f"({', '.join(t.place for t in found)}): a mean over them says nothing; name one of them, such as "
+            f"{folder / found[-1].place}, or remove those of the older split"
         )
     return found
 
@@ -103,15 +106,23 @@ def _untested(
 def _notes(run: Run, found: list[Trained], left: list[str], untested: int) -> Iterator[str]:
     "What a summary of a run does not cover."
     if left:
-        yield f"not counted, because they are of another split, fold or seed than params.yaml and the clips have now: {', '.join(left)}"
+        yield (
+            "not counted, because they are of another split, fold or seed than params.yaml and the clips have now: "
+            f"{', '.join(left)}"
+        )
     key, wanted = run.key, run.trainings
     folds = {t.fold for t in wanted}
     trained = folds & {t.benchmark.key for t in found}
     if len(folds) > 1 and len(trained) < len(folds):
         clips = f"{untested} clips are" if untested else "the clips of the others are"
-        yield f"{len(trained)} of {len(folds)} folds {'is' if len(trained) == 1 else 'are'} trained; {clips} not tested yet: `stf train {key}`"
+        yield (
+            f"{len(trained)} of {len(folds)} folds {'is' if len(trained) == 1 else 'are'} trained; {clips} not "
+            f"tested yet: `stf train {key}`"
+        )
     elif len(found) < len(wanted):
-        yield f"{len(found)} of {len(wanted)} trainings {'is' if len(found) == 1 else 'are'} finished: `stf train {key}`"
+        yield (
+            f"{len(found)} of {len(wanted)} trainings {'is' if len(found) == 1 else 'are'} finished: `stf train {key}`"
+        )
 
 # %% ../../nbs/reference/409_evaluation.run_summary.ipynb #83b98296
 def _other_configurations(run: Run, found: list[Trained]) -> Iterator[str]:
@@ -126,7 +137,8 @@ def _other_configurations(run: Run, found: list[Trained]) -> Iterator[str]:
             places.setdefault(said, []).append(t.place)
     for said, of in places.items():
         yield (
-            f"{', '.join(of)}: trained before params.yaml was changed ({said}); the figures are those of that training, "
+            f"{', '.join(of)}: trained before params.yaml was changed ({said}); the figures are those of that "
+            "training, "
             f"and `stf train {run.key}` replaces it"
         )
 

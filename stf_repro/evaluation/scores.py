@@ -48,7 +48,8 @@ def same_clips(
     if first.names.tolist() != second.names.tolist() or first.labels.tolist() != second.labels.tolist():
         numbers = f"{len(first.names)} and {len(second.names)}"
         raise ValueError(
-            f"these scores are of other clips ({numbers}): they were made from two versions of the test set, train again"
+            f"these scores are of other clips ({numbers}): they were made from two versions of the test set, "
+            "train again"
         )
 
 

@@ -30,7 +30,8 @@ def gradients(
     "The gradient of a score with respect to several maps, in one backward pass. Raises `ValueError` without a graph, or for a map that the score does not depend on."
     if not score.requires_grad or not all(X.requires_grad for X in features):
         raise ValueError(
-            "the focus is a gradient, and here autograd recorded nothing: call model.run(x) outside torch.no_grad() and torch.inference_mode(); "
+            "the focus is a gradient, and here autograd recorded nothing: call model.run(x) outside "
+            "torch.no_grad() and torch.inference_mode(); "
             "if the weights are frozen, x.requires_grad_() before it"
         )
     found = torch.autograd.grad(
@@ -38,7 +39,8 @@ def gradients(
     )
     if unused := [i for i, gradient in enumerate(found) if gradient is None]:
         raise ValueError(
-            f"the score does not depend on map {unused[0]} of {len(found)}: a network must hand out the very tensor (B, C, T, V) that its next layer reads, not a copy in another order"
+            f"the score does not depend on map {unused[0]} of {len(found)}: a network must hand out the very "
+            "tensor (B, C, T, V) that its next layer reads, not a copy in another order"
         )
     return list(found)
 

@@ -42,16 +42,19 @@ def _run(model: nn.Module, x: Tensor, present: Tensor):
     "A pass. Raises `TypeError` for a network that cannot hand out feature maps."
     if not hasattr(model, "run"):
         raise TypeError(
-            f"the terms ask a network for model.run(x, present), which returns Output(logits, maps); {type(model).__name__} has no `run`"
+            "the terms ask a network for model.run(x, present), which returns Output(logits, maps); "
+            f"{type(model).__name__} has no `run`"
         )
     out = model.run(x, present)
     if not hasattr(out, "maps"):
         raise TypeError(
-            f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned {type(out).__name__}"
+            f"model.run(x, present) must return Output(logits, maps); that of {type(model).__name__} returned "
+            f"{type(out).__name__}"
         )
     if not isinstance(out.maps, Mapping):
         raise TypeError(
-            f"the maps in Output(logits, maps) are a dictionary from the name of a module to its feature map (B, C, T, V); {type(model).__name__} returned {type(out.maps).__name__}"
+            "the maps in Output(logits, maps) are a dictionary from the name of a module to its feature map (B, "
+            f"C, T, V); {type(model).__name__} returned {type(out.maps).__name__}"
         )
     return out
 
@@ -61,11 +64,13 @@ def _check_map(name: str, X: Tensor, clips: int) -> None:
     if not isinstance(X, Tensor) or X.ndim != 4:
         found = tuple(X.shape) if isinstance(X, Tensor) else type(X).__name__
         raise ValueError(
-            f"a feature map has four axes (B, C, T, V): bodies or clips, channels, frames, joints; the map {name!r} is {found}"
+            "a feature map has four axes (B, C, T, V): bodies or clips, channels, frames, joints; the map "
+            f"{name!r} is {found}"
         )
     if len(X) < clips:
         raise ValueError(
-            f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has {len(X)} rows, and there are {clips} clips"
+            f"a feature map has a row for each body of each clip, or for each clip; the map {name!r} has "
+            f"{len(X)} rows, and there are {clips} clips"
         )
 
 
@@ -78,7 +83,8 @@ def check_same_joints(
     for name in modules:
         if (V := maps[name].shape[3]) != x.shape[3]:
             raise ValueError(
-                f"the map {name!r} has {V} joints and the clips have {x.shape[3]}, so that this term cannot compare them joint by joint: hand out a map from before the joints are pooled"
+                f"the map {name!r} has {V} joints and the clips have {x.shape[3]}, so that this term cannot "
+                "compare them joint by joint: hand out a map from before the joints are pooled"
             )
 
 # %% ../../nbs/reference/203_model.objective.ipynb #413a2f74
@@ -217,12 +223,15 @@ def adjacency_term(
     "L_Gk: beta should predict the focus. Raises `ValueError` for a network that predicts none."
     if not forward.out.beta:
         raise ValueError(
-            "the adjacency term compares a predicted focus with the focus, and this network predicts none: it takes an STF, or any network that hands out Output(logits, maps, beta) with beta (B, T, V) for names of maps"
+            "the adjacency term compares a predicted focus with the focus, and this network predicts none: it "
+            "takes an STF, or any network that hands out Output(logits, maps, beta) with beta (B, T, V) for "
+            "names of maps"
         )
     for name, beta in forward.out.beta.items():
         if name not in forward.maps or beta.ndim != 3 or beta.shape[::2] != forward.maps[name].shape[::3]:
             raise ValueError(
-                f"beta[{name!r}] is {tuple(beta.shape)}; expected (B, T, V) with the rows and the joints of a map of that name, one of {', '.join(forward.modules)}"
+                f"beta[{name!r}] is {tuple(beta.shape)}; expected (B, T, V) with the rows and the joints of a "
+                f"map of that name, one of {', '.join(forward.modules)}"
             )
     bodies = forward.bodies()
     return losses.adjacency(forward.all_foci(learned), forward.out.beta, bodies, distance), bodies.sum()
@@ -371,7 +380,8 @@ class Objective:
             forward = ForwardPass(model, x, labels, present, self.reading)
             if terms and not forward.modules:
                 raise ValueError(
-                    f"{', '.join(terms)}: a term needs feature maps, and {type(model).__name__} hands out none; name at least one (B, C, T, V) in Output(logits, maps)"
+                    f"{', '.join(terms)}: a term needs feature maps, and {type(model).__name__} hands out none; "
+                    "name at least one (B, C, T, V) in Output(logits, maps)"
                 )
             found = {CE: cross_entropy(forward.out.logits, labels)}
             found |= {name: TERMS[name](forward, **self.choices.get(name, {})) for name in terms}
@@ -397,6 +407,7 @@ def cross_entropy(
     classes = logits.shape[1]
     if labels.device.type == "cpu" and (bad := labels[(labels < 0) | (labels >= classes)]).numel():
         raise ValueError(
-            f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: {classes} classes are counted from 0 to {classes - 1}"
+            f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: "
+            f"{classes} classes are counted from 0 to {classes - 1}"
         )
     return F.cross_entropy(logits, labels), torch.tensor(len(labels))

@@ -177,7 +177,8 @@ class TimeAlpha(nn.Module):
         B, T, V = focus.shape
         if T != self.read.in_channels:
             raise ValueError(
-                f"this STF module was built for {self.read.in_channels} frames at its place, got {T}: take with_stf(network, frames=...) for this length"
+                f"this STF module was built for {self.read.in_channels} frames at its place, got {T}: take "
+                "with_stf(network, frames=...) for this length"
             )
         return self.read(focus).view(B, self.num_scales, V, V)
 
@@ -406,7 +407,8 @@ def arguments(
         for taker in CHOICES[name].takers:
             if taker in by and not is_default(name):
                 raise ValueError(
-                    f"{by[taker]}: {choices[by[taker]]} and {name}: {choices[name]} both say what the {taker[1]} of {taker[0]} is; choose one"
+                    f"{by[taker]}: {choices[by[taker]]} and {name}: {choices[name]} both say what the {taker[1]} "
+                    f"of {taker[0]} is; choose one"
                 )
             by |= {} if is_default(name) else {taker: name}
             found.setdefault(taker[0], {})[taker[1]] = CHOICES[name].options[choices[name]]

@@ -44,7 +44,8 @@ class FocusAttention(nn.Module):
     def forward(self, focus: Tensor) -> Tensor:  # (B, T, V) -> (B, K, V, V)
         if focus.shape[1] != self.theta.in_channels:
             raise ValueError(
-                f"this STF module was built for {self.theta.in_channels} frames at its place, got {focus.shape[1]}: take with_stf(network, frames=...) for this length"
+                f"this STF module was built for {self.theta.in_channels} frames at its place, got "
+                f"{focus.shape[1]}: take with_stf(network, frames=...) for this length"
             )
         f = F.layer_norm(focus, self.shape)
         v, u = (embed(f).unflatten(1, (self.num_scales, self.size)) for embed in (self.theta, self.phi))  # (B, K, d, V)
@@ -107,7 +108,8 @@ def with_stf(
     maps, sites = {m.name: m for m in network.feature_maps()}, network.sites()
     if not sites:
         raise ValueError(
-            f"{network.title} has no graph convolution that a G could enter, so it can have no STF modules, and no adjacency term: the other terms need maps only"
+            f"{network.title} has no graph convolution that a G could enter, so it can have no STF modules, and "
+            "no adjacency term: the other terms need maps only"
         )
     for site in sites:
         X = maps[site.name]

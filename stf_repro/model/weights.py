@@ -55,12 +55,14 @@ def load_part(
     missing, foreign = sorted(set(ours) - set(state)), sorted(set(state) - set(ours))
     if missing or foreign:
         raise KeyError(
-            f"these are not the weights of this {type(model).__name__}. Missing: {_some(missing)}; foreign: {_some(foreign)}. Parts can be left out: without=('head.',)"
+            f"these are not the weights of this {type(model).__name__}. Missing: {_some(missing)}; foreign: "
+            f"{_some(foreign)}. Parts can be left out: without=('head.',)"
         )
     for name, value in state.items():
         if value.shape != ours[name].shape:
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)} in these weights and {tuple(ours[name].shape)} in the network: another layout, width, number of scales or classes?"
+                f"{name} has shape {tuple(value.shape)} in these weights and {tuple(ours[name].shape)} in the "
+                "network: another layout, width, number of scales or classes?"
             )
     model.load_state_dict(state, strict=False)
 
@@ -86,7 +88,8 @@ def load_msg3d_weights(
             K, V, _ = ours[name].shape
             if value.shape != (K * V, V):
                 raise ValueError(
-                    f"{key} has shape {tuple(value.shape)} in these weights; this network, with {K} scales and {V} nodes, needs {(K * V, V)}: another layout or number of scales?"
+                    f"{key} has shape {tuple(value.shape)} in these weights; this network, with {K} scales and "
+                    f"{V} nodes, needs {(K * V, V)}: another layout or number of scales?"
                 )
             value = value.view(K, V, V)
         loaded[name] = value

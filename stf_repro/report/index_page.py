@@ -24,6 +24,7 @@ from .tables.formatting import read_effect, read_published, with_half
 from .tables.study import Row
 from .tables.table_io import commit_text
 from .labels import words
+from ..training.runs import composed
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #8f3b4613
 TITLES = {  # name -> (what it is, the published table in data/reference, or where the paper has it)
@@ -150,13 +151,16 @@ def caveat(
     rows, set_ = pd.concat(studies(root).values()), hangs_on(root)
     drawn, least = sum(pool(list(own.values()))[1].shown for own in found), min(rows.p.min() * len(rows), 1.0)
     stays = (
-        f"{'None' if drawn == 0 else drawn} of its {len(found)} bold differences survives if the sets are treated as a sample of many"
-        + (f", and none if {set_} is left out" if set_ else "")
+        f"{'None' if drawn == 0 else drawn} of its {len(found)} bold differences survives if the sets are "
+        "treated as a sample of many" + (f", and none if {set_} is left out" if set_ else "")
     )
     return (
         f"*Together*: the sets weighted by precision; planned only after the results were known. {stays}. "
-        f"On single sets {'no difference' if least > 0.05 else 'the clearest difference'} survives a correction for {len(rows)} comparisons (smallest corrected p value: {least:.3f}, Bonferroni). Test clips are treated as independent. "
-        "*Every focus early* (M5e) is our variant: the losses use the focus of the first module, element by element, in place of the last module's average.\n"
+        f"On single sets {'no difference' if least > 0.05 else 'the clearest difference'} survives a correction "
+        f"for {len(rows)} comparisons (smallest corrected p value: {least:.3f}, Bonferroni). Test clips are "
+        "treated as independent. "
+        "*Every focus early* (M5e) is our variant: the losses use the focus of the first module, element by "
+        "element, in place of the last module's average.\n"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #9982c45e
@@ -191,9 +195,12 @@ def answer(
     table = root / "results" / "synthetic" / "table5_ablation" / "table.csv"
     made = found_accuracy(pd.read_csv(table, dtype=str, keep_default_na=False)) if table.exists() else ""
     return (
-        f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken together, STF is {said}{rest}.\n"
-        "They follow our first reading of the poster: Grad-CAM at the modules' outputs, small weights for the four losses, an added graph that hardly acts. "
-        f"The reading that fits its words best has been compared on synthetic data alone so far{f': {made}' if made else ''}; the paper's own data were not tried.\n"
+        f"**Does STF help? {short}** In small networks on {len(studies(root))} sets of real recordings, taken "
+        f"together, STF is {said}{rest}.\n"
+        "They follow our first reading of the poster: Grad-CAM at the modules' outputs, small weights for the "
+        "four losses, an added graph that hardly acts. "
+        "The reading that fits its words best has been compared on synthetic data alone so "
+        f"far{f': {made}' if made else ''}; the paper's own data were not tried.\n"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ed948173
@@ -234,7 +241,10 @@ def found_accuracy(
         -1: f"{stf.title} is less accurate than {plain.title}",
         0: f"no difference between {stf.title} and {plain.title} is shown",
     }
-    return f"{said[e.side]} on {words(rows.measured_on[stf.row])}, joints ({with_half(e.mean, e.half, '+.2f')} points, {len(e.values)} seeds)"
+    return (
+        f"{said[e.side]} on {words(rows.measured_on[stf.row])}, joints ({with_half(e.mean, e.half, '+.2f')} points, "
+        f"{len(e.values)} seeds)"
+    )
 
 
 def ends(
@@ -263,7 +273,9 @@ def found_focus(
     share = lambda column: with_half(*seed_interval(column), ".0f") + " %"
     side = lambda difference: SIDES[over_trainings(dict(enumerate(difference))).side]
     return (
-        f"{share(values[first])} of {arms[1].title}'s focus in the first module ({words(*first)}) is on the joints and frames that carry the action, {side(values[first] - chance)} chance ({chance.mean():.0f} %); "
+        f"{share(values[first])} of {arms[1].title}'s focus in the first module ({words(*first)}) is on the "
+        f"joints and frames that carry the action, {side(values[first] - chance)} chance ({chance.mean():.0f} "
+        "%); "
         f"in the last ({words(*last)}, of what it reads) {share(values[last])}, {side(values[last] - chance)} it"
     )
 
@@ -277,7 +289,11 @@ def found_mechanism(
     of = lambda quantity: with_half(*seed_interval(own[own.quantity == quantity].groupby("seed").value.mean()), ".2f")
     if own.empty:
         return ""
-    return f"in {arms[1].title} beta and Q correlate by {of('beta')}, a layer fitted afterwards by {of('beta, fitted afterwards')}; G is {of('G')} of A, and without it {of('changed')} % of the answers change"
+    return (
+        f"in {arms[1].title} beta and Q correlate by {of('beta')}, a layer fitted afterwards by "
+        f"{of('beta, fitted afterwards')}; G is {of('G')} of A, and without it {of('changed')} % of the answers "
+        "change"
+    )
 
 
 def found_adjacency(
@@ -291,7 +307,10 @@ def found_adjacency(
     said = {1: "more than a tenth", -1: "less than a tenth", 0: "not shown to be more or less than a tenth"}[
         Effect(e.mean - 10, e.error, e.freedom).side
     ]
-    return f"the matrix G that STF adds is {said} of the fixed graph A in size: {with_half(e.mean, e.half, '.2f')} % (mean over modules and {len(e.values)} seeds), and at most {share.max():.2f} % in any module of any seed"
+    return (
+        f"the matrix G that STF adds is {said} of the fixed graph A in size: {with_half(e.mean, e.half, '.2f')} % "
+        f"(mean over modules and {len(e.values)} seeds), and at most {share.max():.2f} % in any module of any seed"
+    )
 
 
 def found_study(
@@ -317,7 +336,10 @@ def found_choices(
 ) -> str:
     "How many rows differ in accuracy."
     effects = _changes(table, base, keys)
-    return f"{sum(e.shown for e in effects)} of {len(effects)} rows differ from {title} in accuracy by an interval over trainings alone, {len(effects) / 20:.1f} expected by chance"
+    return (
+        f"{sum(e.shown for e in effects)} of {len(effects)} rows differ from {title} in accuracy by an interval over "
+        f"trainings alone, {len(effects) / 20:.1f} expected by chance"
+    )
 
 
 def found_terms(
@@ -328,7 +350,10 @@ def found_terms(
     for quantity, name in names.items():
         (e,) = _changes(table[table.row.isin(["no terms", f"{name} alone"])], "no terms", ["seed"], quantity)
         works += [name] if e.side < 0 else []
-    return f"alone, {', '.join(works) or 'none of them'} {'lowers' if len(works) == 1 else 'lower'} the quantity named on held-out clips"
+    return (
+        f"alone, {', '.join(works) or 'none of them'} {'lowers' if len(works) == 1 else 'lower'} the quantity named "
+        "on held-out clips"
+    )
 
 
 def found_faithful(
@@ -347,7 +372,10 @@ def found_faithful(
     chance, joints = against("random"), against("joints exchanged")
     head = f"inserted into a mean pose, the places that {arms[1].title}'s last module marks"
     if chance.shown and not joints.shown:
-        return f"{head} restore more of the class probability than random places do ({said(chance)}), but not more than the same marks on exchanged joints ({said(joints)})"
+        return (
+            f"{head} restore more of the class probability than random places do ({said(chance)}), but not more than "
+            f"the same marks on exchanged joints ({said(joints)})"
+        )
     return f"{head}, against random places: {said(chance)}; against the same marks on exchanged joints: {said(joints)}"
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #73c52152
@@ -363,7 +391,8 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "figure_focus": lambda t, arms: "three clips of one seed: an illustration, no evidence",
     "figure_classwise": lambda t, arms: counted(_effects(t, "gain"), "classes", arms[1]),
     "figure_confusion": lambda t, arms: (
-        f"{sum(e.shown for e in _effects(t, 'change'))} of {len(t)} pairs of classes are shown to be mixed up more or less often with L_d"
+        f"{sum(e.shown for e in _effects(t, 'change'))} of {len(t)} pairs of classes are shown to be mixed up "
+        "more or less often with L_d"
     ),
     "figure_adjacency": lambda t, arms: found_adjacency(t),
     "mechanism": found_mechanism,
@@ -433,12 +462,12 @@ def _date(root: Path, made: dict) -> str:
 # %% ../../nbs/reference/505_report.index_page.ipynb #e658a5ef
 def command(
     profile: str,
-    group: str,  # of results in params.yaml
+    section: str,  # of params.yaml: results or reports
     name: str,  # of a result
     default: str,  # the default profile
 ) -> str:
     "What makes a result."
-    target = f"results_{group}@{name}"
+    target = f"{section}@{name}"
     return f"`dvc repro {target}`" if profile == default else f"`dvc exp run -S profile={profile} {target}`"
 
 
@@ -446,10 +475,10 @@ def _made(root: Path, profile: str, name: str) -> dict | None:
     return read_made(root / "results" / profile / name) or None
 
 
-def _provenance(root: Path, profile: str, groups: dict[str, str], default: str) -> list[str]:
+def _provenance(root: Path, profile: str, sections: dict[str, str], default: str) -> list[str]:
     "The folded table of one profile."
     lines = ["| page | state | trainings | date | hardware | commit | command |", "|---|---|---|---|---|---|---|"]
-    for name, group in groups.items():
+    for name, section in sections.items():
         made = _made(root, profile, name)
         cells = [name, state(made, TITLES.get(name, (name, None))[1], profile == "paper"), "", "", "", ""]
         if made:
@@ -464,7 +493,7 @@ def _provenance(root: Path, profile: str, groups: dict[str, str], default: str) 
                 if made["runs"]
                 else ["", "", "", ""]
             )
-        lines.append("| " + " | ".join([*cells, command(profile, group, name, default)]) + " |")
+        lines.append("| " + " | ".join([*cells, command(profile, section, name, default)]) + " |")
     return lines
 
 
@@ -486,6 +515,25 @@ MARKS = {
 }
 
 
+def _listed(root: Path, profile: str) -> dict[str, tuple[str, dict]]:  # by page: section of params.yaml, parameters
+    "The pages of a profile, in the order of `TITLES`; none of one that enlarges another."
+    files, known = [content for _, content in composed(root, f"profile/{profile}.yaml")], {}
+    if not files[-1].get("results"):
+        return {}
+    for content in files:
+        for section in ("results", "reports"):
+            for name, own in (content.get(section) or {}).items():
+                known[name] = section, known.get(name, ("", {}))[1] | (own or {})
+    place = lambda name: (list(TITLES).index(name) if name in TITLES else len(TITLES), name)
+    return {name: known[name] for name in sorted(known, key=place)}
+
+
+def _about(text: str) -> str:
+    "The first remark of a profile."
+    remarks = (line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line)
+    return next(remarks, "")
+
+
 def front_page(
     root,  # the project
 ) -> str:  # Markdown
@@ -496,45 +544,23 @@ def front_page(
     choices = yaml.safe_load(config.read_text())["defaults"] if config.exists() else []
     default = next((d["profile"] for d in choices if isinstance(d, dict) and "profile" in d), "")
     lines, folded = ["# Results", "", answer(root), headline(root), caveat(root)], []
-    if (root / "results" / default / "reproducibility" / "figure.png").exists():
-        lines += [
-            f"![Difference to MS-G3D with its interval, on three real sets and together]({default}/reproducibility/figure.png)",
-            "",
-        ]
-    if (root / "results" / default / "reproducibility").exists():
+    report = root / "results" / default / "reproducibility"
+    if (report / "figure.png").exists():
+        what = "Difference to MS-G3D with its interval, on three real sets and together"
+        lines += [f"![{what}]({default}/reproducibility/figure.png)", ""]
+    if report.exists():
         lines += [f"**Start here**: [the report, claim by claim]({default}/reproducibility/reproducibility.ipynb).", ""]
     lines += [NOTE, ""]
-    for profile in sorted(
-        profiles,
-        key=lambda p: ("study" not in str(yaml.safe_load(profiles[p]).get("protocols")), p != default, p == "paper", p),
-    ):
-        if not (
-            results := yaml.safe_load(profiles[profile]).get("results")
-        ):  # it has those of the profile that it enlarges
+    is_study = lambda profile: "study" in str(yaml.safe_load(profiles[profile]).get("protocols"))
+    for profile in sorted(profiles, key=lambda p: (not is_study(p), p != default, p == "paper", p)):
+        if not (listed := _listed(root, profile)):
             continue
-        place = lambda name: (list(TITLES).index(name) if name in TITLES else len(TITLES), name)
-        given = {name: (group, own or {}) for group, of in results.items() for name, own in (of or {}).items()}
-        given = {name: given[name] for name in sorted(given, key=place)}
-        groups, parameters = ({name: both[i] for name, both in given.items()} for i in (0, 1))
-        about = next(
-            (
-                line[1:].strip()
-                for line in profiles[profile].splitlines()
-                if line.startswith("#") and "@package" not in line
-            ),
-            "",
-        )
-        pages = _pages(root, profile, parameters)
-        lines += [f"## Profile `{profile}`", "", about, "", *(pages or ["Not run here."]), ""]
-        folded += [f"**`{profile}`**", "", *_provenance(root, profile, groups, default), ""]
-    lines += [
-        "<details><summary>From what each page was made, and the command that makes it</summary>",
-        "",
-        *folded,
-        "</details>",
-        "",
-    ]
-    return "\n".join(lines)
+        pages = _pages(root, profile, {name: own for name, (_, own) in listed.items()})
+        sections = {name: section for name, (section, _) in listed.items()}
+        lines += [f"## Profile `{profile}`", "", _about(profiles[profile]), "", *(pages or ["Not run here."]), ""]
+        folded += [f"**`{profile}`**", "", *_provenance(root, profile, sections, default), ""]
+    head = "<details><summary>From what each page was made, and the command that makes it</summary>"
+    return "\n".join([*lines, head, "", *folded, "</details>", ""])
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #185e25ed
 def with_block(

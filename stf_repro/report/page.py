@@ -20,7 +20,7 @@ import pandas as pd
 from ..data.io import project_root, write_atomic
 from ..evaluation.scores import Scores
 from .tables.table_io import provenance, write_made
-from .tables.arms import Run, read_runs
+from .tables.arms import Finished, read_runs
 
 # %% ../../nbs/reference/503_report.page.ipynb #35376cab
 def rounded(
@@ -35,7 +35,7 @@ def rounded(
 
 def write_trainings(
     path,  # trainings.npz
-    runs: Iterable[Run],
+    runs: Iterable[Finished],
 ) -> None:
     "Keep what a page needs of its trainings."
     arrays, facts, sets = {}, [], {}
@@ -70,7 +70,7 @@ def damaged(
 
 def read_trainings(
     path,  # trainings.npz
-) -> list[Run]:  # without records: those are in made.json
+) -> list[Finished]:  # without records: those are in made.json
     "The trainings of a page. Raises `ValueError` for a damaged file, and for scores that are no numbers."
     try:
         with np.load(Path(path), allow_pickle=False) as z:
@@ -83,7 +83,7 @@ def read_trainings(
                 if not np.isfinite(scores.logits).all():
                     raise ValueError(f"the scores of {fact['key']}, seed {fact['seed']}, are not all numbers")
                 folder = Path("runs", fact["config"]["group"], fact["key"], fact["folder"])
-                runs.append(Run(fact["key"], fact["seed"], folder, fact["config"], fact["metrics"], {}, scores))
+                runs.append(Finished(fact["key"], fact["seed"], folder, fact["config"], fact["metrics"], {}, scores))
             return runs
     except FileNotFoundError:
         raise
@@ -125,14 +125,15 @@ class Page:
     name: str  # e.g. "table5_ablation"
     out: Path  # where its new files go
     kept: Path  # results/<profile>/<name>, where those of the last time are
-    runs: list[Run]
+    runs: list[Finished]
     fresh: bool  # whether finished trainings are on this machine; else `runs` and all measures are those that were kept
 
     def file(self, name: str) -> Path:  # where it now lies
         "A file that was committed with the page. Raises `FileNotFoundError` if it is not there."
         if not (self.kept / name).exists():
             raise FileNotFoundError(
-                f"{self.kept / name} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train (`stf runs` lists what is to be done)"
+                f"{self.kept / name} is not there, and no training of this page is finished on this machine: "
+                "`git checkout` the file, or train (`stf runs` lists what is to be done)"
             )
         if (self.kept / name).resolve() != (self.out / name).resolve():
             shutil.copyfile(self.kept / name, self.out / name)
@@ -169,7 +170,7 @@ class Page:
 
     def provenance(
         self,
-        used: list[Run],  # those of the table
+        used: list[Finished],  # those of the table
     ) -> str:  # Markdown
         "The footer of the table."
         kept = "" if self.fresh else self.made.get("provenance", "")
@@ -177,7 +178,7 @@ class Page:
 
     def write(
         self,
-        used: list[Run],
+        used: list[Finished],
         missing: Iterable[str] = (),  # what was asked for and not found
     ) -> None:
         "Keep what the page was made of."
@@ -208,6 +209,7 @@ def open_page(
         not runs and (made := read_made(kept)).get("runs") and made.get("trainings", True)
     ):  # three old pages kept what they show, and no scores
         raise FileNotFoundError(
-            f"{kept / 'trainings.npz'} is not there, and no training of this page is finished on this machine: `git checkout` the file, or train"
+            f"{kept / 'trainings.npz'} is not there, and no training of this page is finished on this machine: "
+            "`git checkout` the file, or train"
         )
     return Page(profile, name, Path(out), kept, [replace(run, scores=rounded(run.scores)) for run in runs], fresh)

@@ -36,7 +36,8 @@ def _sources(path: Path, tag: str) -> list[str]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotebookError(
-            f"{path} is not a notebook of format 4 ({type(error).__name__}: {error}); restore it, or open and save it in JupyterLab"
+            f"{path} is not a notebook of format 4 ({type(error).__name__}: {error}); restore it, or open and "
+            "save it in JupyterLab"
         ) from None
 
 
@@ -118,7 +119,8 @@ def execute(
     except DeadKernelError:
         shutil.move(part, failed)
         raise NotebookError(
-            f"{notebook}: its Python process died, perhaps for want of memory; free some and call it again. What it had done is in {failed}"
+            f"{notebook}: its Python process died, perhaps for want of memory; free some and call it again. What "
+            f"it had done is in {failed}"
         ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -156,7 +158,8 @@ def own_parameters(
     if name not in known:
         has = ", ".join(known) or "none"
         raise NotebookError(
-            f"profile {params['profile']!r} has no result {name!r}; it has: {has}. They are listed under `results` and `reports` in params.yaml"
+            f"profile {params['profile']!r} has no result {name!r}; it has: {has}. They are listed under "
+            "`results` and `reports` in params.yaml"
         )
     return {key: value for key, value in known[name].items() if key != "reads"}  # that is for DVC
 

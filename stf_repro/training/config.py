@@ -126,7 +126,8 @@ class RunConfig(Part):
     def _fits_together(self):
         if self.init_from and any(self.objective.relative_weights.values()):
             raise ValueError(
-                "with `init_from` only the last layer is trained, on cross-entropy: objective.relative_weights must be empty"
+                "with `init_from` only the last layer is trained, on cross-entropy: objective.relative_weights "
+                "must be empty"
             )
         if self.objective.relative_weights.get("adjacency") and not self.stf:
             raise ValueError("the adjacency term teaches the beta of STF modules: it needs stf: true")
@@ -192,7 +193,8 @@ def parse(
             elif e["type"] == "union_tag_invalid":
                 near = difflib.get_close_matches(e["ctx"]["tag"], NETWORKS, 1, 0)[0]
                 reasons.append(
-                    f"{where}: there is no network {e['ctx']['tag']!r}; did you mean {near!r}? They are {', '.join(NETWORKS)}"
+                    f"{where}: there is no network {e['ctx']['tag']!r}; did you mean {near!r}? They are "
+                    f"{', '.join(NETWORKS)}"
                 )
             else:
                 reasons.append(f"{where}: {e['msg'].removeprefix('Value error, ')}")

@@ -120,7 +120,8 @@ def split_batch(
     size, rest = divmod(batch_size, passes * group.size)
     if rest or size == 0:
         raise ValueError(
-            f"a batch of {batch_size} cannot be cut into {passes * group.size} equal pieces for {group.size} processes; change optim.batch_size or the number of processes"
+            f"a batch of {batch_size} cannot be cut into {passes * group.size} equal pieces for {group.size} "
+            "processes; change optim.batch_size or the number of processes"
         )
     first = group.rank * passes
     return [slice(size * i, size * (i + 1)) for i in range(first, first + passes)]

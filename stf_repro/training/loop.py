@@ -223,7 +223,8 @@ def train_epoch(
         except FloatingPointError as error:
             names = ", ".join(clips.store.names[j] for j in batch.tolist())
             raise TrainingError(
-                f"epoch {epoch + 1}, step {number}: {error}. Nothing of this epoch was saved. Clips of the batch: {names}"
+                f"epoch {epoch + 1}, step {number}: {error}. Nothing of this epoch was saved. Clips of the "
+                f"batch: {names}"
             ) from None
         show(losses)
     check_finite(step, epoch)
@@ -236,7 +237,8 @@ def check_finite(step, epoch: int) -> None:
     finite = torch.stack([torch.isfinite(value).all() for value in state.values()]).tolist()
     if bad := [name for name, fine in zip(state, finite) if not fine]:
         raise TrainingError(
-            f"epoch {epoch + 1}: weights are NaN or infinite ({bad[0].split('model.')[-1]} and {len(bad) - 1} more). Nothing of this epoch was saved. Lower optim.lr?"
+            f"epoch {epoch + 1}: weights are NaN or infinite ({bad[0].split('model.')[-1]} and {len(bad) - 1} "
+            "more). Nothing of this epoch was saved. Lower optim.lr?"
         )
 
 # %% ../../nbs/reference/308_training.loop.ipynb #f5f8bbb3
@@ -261,7 +263,8 @@ def predict(
     if bad := (~torch.isfinite(logits).all(1)).nonzero().flatten().tolist():
         names = ", ".join(clips.store.names[indices[i]] for i in bad[:5])
         raise TrainingError(
-            f"scores of {len(bad)} clips are NaN or infinite ({names}, ...). Nothing of this epoch was saved. Lower optim.lr, or look at these clips"
+            f"scores of {len(bad)} clips are NaN or infinite ({names}, ...). Nothing of this epoch was saved. "
+            "Lower optim.lr, or look at these clips"
         )
     return logits
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPINGS', 'SECTIONS', 'ConfigError', 'read_params', 'profile_params', 'of_network', 'run_parts', 'merge', 'Training',
-           'Run', 'resolve', 'leaves', 'lookup', 'trace', 'trainings']
+           'Run', 'resolve', 'leaves', 'lookup', 'composed', 'trace', 'trainings']
 
 # %% ../../nbs/reference/300_training.runs.ipynb #2f6568a5
 import difflib
@@ -141,7 +141,8 @@ def run_parts(
     known = {name: kind for kind in ("runs", "transfers") for name in params.get(kind) or {}}
     if key not in known:
         raise ConfigError(
-            f"profile {params['profile']!r} has no run {key!r}{_nearest(key, known)} All are in params.yaml, under runs and transfers"
+            f"profile {params['profile']!r} has no run {key!r}{_nearest(key, known)} All are in params.yaml, "
+            "under runs and transfers"
         )
     own = f"{known[key]}.{key}"
     section = params[known[key]][key]
@@ -184,7 +185,8 @@ def _with_benchmarks(params: dict, name: str, section: dict) -> dict:
         return section | {"benchmark": folds if len(folds) > 1 else folds[0]}
     if unknown := [key for key in (given if isinstance(given, list) else [given]) if key not in folds]:
         raise ConfigError(
-            f"{name}.benchmark names {unknown[0]!r}, and `split` of sources.{source} in params.yaml, {split}, makes {', '.join(folds)}: leave `benchmark` out, then it follows the split"
+            f"{name}.benchmark names {unknown[0]!r}, and `split` of sources.{source} in params.yaml, {split}, "
+            f"makes {', '.join(folds)}: leave `benchmark` out, then it follows the split"
         )
     return section
 
@@ -343,12 +345,15 @@ def lookup(
     return tree
 
 
-def _composed(root: Path, name: str) -> Iterator[tuple[str, dict]]:
+def composed(
+    root,  # of the project
+    name: str,  # of a file in conf/, e.g. "profile/sbu.yaml"
+) -> Iterator[tuple[str, dict]]:  # path, and content
     "A file of conf/ and those that it is composed of, in the order in which the later overrules."
-    content = load_yaml((root / "conf" / name).read_bytes()) or {}
+    content = load_yaml((Path(root) / "conf" / name).read_bytes()) or {}
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            yield from _composed(root, f"{entry.lstrip('/')}.yaml")
+            yield from composed(root, f"{entry.lstrip('/')}.yaml")
     yield f"conf/{name}", content
 
 
@@ -372,8 +377,8 @@ def trace(
     parts, section = run_parts(params, key), _section(params, key)[1]
     chosen = lookup(section, ("network", "name"))
     try:
-        composed = ("config.yaml", f"profile/{params['profile']}.yaml")
-        files = [file for name in composed for file in _composed(Path(root), name)]
+        names = ("config.yaml", f"profile/{params['profile']}.yaml")
+        files = [file for name in names for file in composed(root, name)]
     except (OSError, yaml.YAMLError, AttributeError):  # a project that has nothing but a params.yaml
         files = []
     found = {}

@@ -97,7 +97,8 @@ def read_start(
     folder = Path(folder)
     if not (record := finished(folder)):
         raise TrainingError(
-            f"{config.label} starts from {config.init_from!r}, but {folder} holds no finished training: stf train {config.init_from} --seed {config.seed}"
+            f"{config.label} starts from {config.init_from!r}, but {folder} holds no finished training: stf "
+            f"train {config.init_from} --seed {config.seed}"
         )
     weights = load((folder / "model.safetensors").read_bytes())
     return record["files"]["model.safetensors"], {k: v for k, v in weights.items() if not k.startswith("head.")}
@@ -185,12 +186,14 @@ def split_clips(
         raise TrainingError(f"{config.label} needs the clips of {config.source!r}; {store.path} holds {store.source!r}")
     if store.layout != benchmark.layout:
         raise TrainingError(
-            f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and {benchmark.key!r} "
+            f"{store.path} holds skeletons of {store.layout.name!r} with {len(store.layout)} joints, and "
+            f"{benchmark.key!r} "
             f"is of {benchmark.layout.name!r}: joints or bones differ"
         )
     if config.objective.relative_weights.get("divergence") and len(benchmark.classes) < 2:
         raise TrainingError(
-            f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has {len(benchmark.classes)}: leave the term out"
+            f"{config.label}: the divergence term compares the two best classes, and {config.benchmark!r} has "
+            f"{len(benchmark.classes)}: leave the term out"
         )
     try:
         check_labels(store, benchmark)
@@ -203,7 +206,8 @@ def split_clips(
         parts["train"] = parts["train"][subset(store.labels[parts["train"]], config.percent, config.seed)]
     if len(parts["train"]) < config.optim.batch_size or len(parts["test"]) == 0:
         raise TrainingError(
-            f"{store.path}: {len(parts['train'])} training and {len(parts['test'])} test clips are too few for batches of {config.optim.batch_size}"
+            f"{store.path}: {len(parts['train'])} training and {len(parts['test'])} test clips are too few for "
+            f"batches of {config.optim.batch_size}"
         )
     return {part: torch.as_tensor(places) for part, places in parts.items()}
 
@@ -226,7 +230,8 @@ def prepare(
         raise TrainingError(f"{config.label}: {error}") from None
     if any(config.objective.relative_weights.values()) and not model.feature_maps():
         raise TrainingError(
-            f"{config.label}: {model.title} hands out no feature maps, so there is no focus that a term could use: leave objective.relative_weights empty"
+            f"{config.label}: {model.title} hands out no feature maps, so there is no focus that a term could "
+            "use: leave objective.relative_weights empty"
         )
     if weights is not None:
         take_over(model, weights, config)
@@ -331,7 +336,8 @@ def identify(
     "What tells this training from every other. Raises `TrainingError` if there is nothing to start from."
     if (config.init_from is None) != (init_from is None):
         raise TrainingError(
-            f"{config.label}: config.init_from is {config.init_from!r}, and the folder to start from {str(init_from)!r}; both or none are needed"
+            f"{config.label}: config.init_from is {config.init_from!r}, and the folder to start from "
+            f"{str(init_from)!r}; both or none are needed"
         )
     hash_, weights = read_start(config, init_from) if init_from else (None, None)
     platform = f"torch {torch.__version__} on {device.type}" + (f", {group.size} processes" if group.size > 1 else "")
@@ -350,7 +356,10 @@ def _told_of_memory(config: RunConfig):
             raise
         o = config.optim
         raise TrainingError(
-            f"{config.label} (seed {config.seed}): not enough memory for {o.batch_size // o.accumulate} clips at once with network.width {config.network.width}. A larger optim.accumulate cuts each batch of {o.batch_size} into more passes; a smaller optim.batch_size, network.width or input.frames takes less, too. What was saved stays"
+            f"{config.label} (seed {config.seed}): not enough memory for {o.batch_size // o.accumulate} clips at "
+            f"once with network.width {config.network.width}. A larger optim.accumulate cuts each batch of "
+            f"{o.batch_size} into more passes; a smaller optim.batch_size, network.width or input.frames takes "
+            "less, too. What was saved stays"
         ) from None
 
 
@@ -451,7 +460,8 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
         print(f"{name}: goes on after epoch {saved[0]}", flush=True)
     elif others := other_checkpoints(out, mark):
         print(
-            f"{name}: begins anew; {others[0]} is of another configuration, code or data, and stays until this training is finished",
+            f"{name}: begins anew; {others[0]} is of another configuration, code or data, and stays until this "
+            "training is finished",
             flush=True,
         )
     if (out / "metrics.json").exists():
@@ -474,7 +484,9 @@ def _finish(job: Job, logits: Tensor, out: Path, device: torch.device, origins: 
     if job.group.rank == 0:
         if _edited(job, origins["code"]):
             print(
-                f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this training began. Its result is kept as one of the code that it began with; if the change concerns it, the next `stf train` trains it again",
+                f"{job.config.label} (seed {job.config.seed}): the source of stf_repro has changed since this "
+                "training began. Its result is kept as one of the code that it began with; if the change "
+                "concerns it, the next `stf train` trains it again",
                 file=sys.stderr,
                 flush=True,
             )

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stf_repro.training.runs import profile_params
+
 ROOT = Path(__file__).parents[2]
 TEXT = {
     name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md", "data/README.md")
@@ -150,10 +152,10 @@ def test_the_long_commands_are_run_by_ci():
 def is_still_to_be_made(target: str) -> bool:
     "Whether a link leads to a result of a profile none of whose results are in the repository yet."
     folder, profile, result = (*Path(target).parts, "", "", "")[:3]
-    page = ROOT / "conf" / "profile" / f"{profile}.yaml"
-    if folder != "results" or (ROOT / folder / profile).exists() or not page.exists():
+    known = {path.stem for path in (ROOT / "conf" / "profile").glob("*.yaml")}
+    if folder != "results" or (ROOT / folder / profile).exists() or profile not in known:
         return False
-    return result in {name for group in yaml.safe_load(page.read_text()).get("results", {}).values() for name in group}
+    return result in profile_params(ROOT, profile)["results"]
 
 
 def test_links_and_pictures_exist():
@@ -167,16 +169,10 @@ def test_links_and_pictures_exist():
 
 def test_links_of_notebooks_lead_somewhere():
     "Those of results from where they are executed to: results/<profile>/<name>/."
-    profiles = {
-        path.stem: yaml.safe_load(path.read_text()).get("results", {}).values()
-        for path in (ROOT / "conf" / "profile").glob("*.yaml")
-    }
-    results = {
-        ROOT / "results" / profile / name: name
-        for profile, groups in profiles.items()
-        for group in groups
-        for name in group
-    }
+    results = {}
+    for path in (ROOT / "conf" / "profile").glob("*.yaml"):
+        params = profile_params(ROOT, path.stem)
+        results |= {ROOT / "results" / path.stem / name: name for name in {**params["results"], **params["reports"]}}
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
     places = [
         (path, path.parent)

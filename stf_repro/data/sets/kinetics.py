@@ -87,7 +87,8 @@ def format_kinetics(
     "The text of a Kinetics-Skeleton video for a recording."
     if recording.layout.name != "openpose18" or recording.confidence is None:
         raise ValueError(
-            f"Kinetics-Skeleton holds openpose18 with confidence, not {recording.layout.name!r} with confidence {recording.confidence is not None}"
+            f"Kinetics-Skeleton holds openpose18 with confidence, not {recording.layout.name!r} with confidence "
+            f"{recording.confidence is not None}"
         )
     frames = []
     for t in range(recording.bodies.shape[1]):

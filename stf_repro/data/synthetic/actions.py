@@ -427,7 +427,8 @@ def perform(
     classes = CLASSES[config.part]
     if not 1 <= action <= classes or replication not in _FACING:
         raise ValueError(
-            f"action 1 to {classes} and replication 1 or 2 expected in part {config.part}, got {action} and {replication}"
+            f"action 1 to {classes} and replication 1 or 2 expected in part {config.part}, got {action} and "
+            f"{replication}"
         )
     kind = _BACKWARDS.get(action - 1, action - 1)
     pair = next(i for i, (a, b, _) in enumerate(PAIRS) if action - 1 in (a, b))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...evaluation.statistics import Effect, Summary, effect, summary
 from .formatting import NOT_RUN, cell, columns, step_cells
-from .arms import PAPER, ROWS, Arm, Run, arm, focus_benchmark, same_seeds, scores_of
+from .arms import PAPER, ROWS, Arm, Finished, arm, focus_benchmark, same_seeds, scores_of
 from ..labels import words
 
 # %% ../../../nbs/reference/516_report.tables.ablation.ipynb #c76afbc9
@@ -72,10 +72,10 @@ def _outline(
 
 # %% ../../../nbs/reference/516_report.tables.ablation.ipynb #cdd150c2
 def ablation(
-    runs: list[Run],  # of the groups "main" and "ablation"
+    runs: list[Finished],  # of the groups "main" and "ablation"
     published: pd.DataFrame,  # table5_ablation
     network: str = PAPER,
-) -> tuple[list[AblationRow], list[Run]]:  # the rows; the runs in them
+) -> tuple[list[AblationRow], list[Finished]]:  # the rows; the runs in them
     "Table 5. A row of the paper that was not run has None, a row of ours that was not run is left out."
     benchmark, outline, rows = focus_benchmark(runs), _outline(published, network), []
     found = {model: arm(runs, own, benchmark) for model, own in ablation_arms(network).items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ...evaluation.statistics import Effect
 from ...model.options import CHOICES
 from .formatting import NOT_RUN, with_half
-from .arms import Arm, Run, arm
+from .arms import Arm, Finished, arm
 
 # %% ../../../nbs/reference/517_report.tables.choices.ipynb #1b7850bc
 def verdict(
@@ -23,7 +23,10 @@ def verdict(
     named = sorted(
         (row for row, c in known.items() if c.shown), key=lambda row: -round(known[row].mean, 9)
     )  # equal to the last bits: in the given order
-    head = f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and {len(known) / 20:.2f} would do so by luck alone"
+    head = (
+        f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and "
+        f"{len(known) / 20:.2f} would do so by luck alone"
+    )
     return (
         head
         + "".join(
@@ -46,15 +49,16 @@ def moves(
 
 # %% ../../../nbs/reference/517_report.tables.choices.ipynb #937e8021
 def by_arm(
-    runs: list[Run],
+    runs: list[Finished],
     benchmark: str,  # e.g. "synth60-xsub"
     names: list[str],  # of the clips that the table is about, in the order of the clip store
-) -> dict[Arm, list[Run]]:  # each arm with its seeds, in the order of the runs
+) -> dict[Arm, list[Finished]]:  # each arm with its seeds, in the order of the runs
     "The rows of a table of choices. Raises `ValueError` if two runs are the same arm, or one was scored on other clips."
     rows = {own: arm(runs, own, benchmark) for own in dict.fromkeys(run.arm for run in runs)}
     if other := sorted({run.key for run in runs if run.scores.names.tolist() != names}):
         raise ValueError(
-            f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists what is to be trained again"
+            f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists "
+            "what is to be trained again"
         )
     return {own: found for own, found in rows.items() if found}
 

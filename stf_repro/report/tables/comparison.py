@@ -15,7 +15,7 @@ import pandas as pd
 from ...evaluation.scores import Scores, fuse
 from ...evaluation.statistics import Effect, Summary, effect, summary
 from .formatting import NOT_RUN, cell, columns, step_cells
-from .arms import PAPER, Arm, Run, arm, counterpart, is_made, pairs, same_seeds, scores_of
+from .arms import PAPER, Arm, Finished, arm, counterpart, is_made, pairs, same_seeds, scores_of
 from ..labels import words
 
 # %% ../../../nbs/reference/514_report.tables.comparison.ipynb #9872f1f8
@@ -25,7 +25,8 @@ SOURCE_MARKS = {"poster": "", "original-paper": "p", "later-citation": "c", "inf
 LEGEND = (
     "`?` printed in the paper, not recovered; `-` a dash in the paper, or nothing printed; "
     "(p) from the method's own paper, (c) as a later paper cites it, (i) inferred; "
-    "`*` public code, below the method's own figure; `‡` joints, bones and their motion; `o` four streams of DSTA-Net; `†` joints, bones and velocity; `3s` three streams."
+    "`*` public code, below the method's own figure; `‡` joints, bones and their motion; `o` four streams of "
+    "DSTA-Net; `†` joints, bones and velocity; `3s` three streams."
 )
 
 
@@ -61,7 +62,7 @@ def published_as(
 
 
 def stream(
-    found: dict[tuple, list[Run]],  # by arm, benchmark and modality
+    found: dict[tuple, list[Finished]],  # by arm, benchmark and modality
     which: Arm,
     benchmark: str | None,  # None: nothing was run
     modality: str,  # "J", "B" or "J+B"
@@ -87,10 +88,10 @@ class Row:
 
 
 def comparison(
-    runs: list[Run],  # of the table "main"
+    runs: list[Finished],  # of the table "main"
     published: pd.DataFrame,  # table2_sota
     arms: Sequence[Arm] = tuple(pairs(PAPER)),  # the others are compared with the first
-) -> tuple[list[Row], list[Run]]:  # fifteen rows; the runs in them
+) -> tuple[list[Row], list[Finished]]:  # fifteen rows; the runs in them
     "Some arms in all settings."
     known = {(r.method, r.dataset, r.protocol, r.modality): published_cell(r) for r in published.itertuples()}
     benchmarks = {(d, p): counterpart(runs, d, p) for d, p in SETTINGS}

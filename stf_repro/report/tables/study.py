@@ -20,7 +20,7 @@ from ...evaluation.scores import Scores, correct, fuse
 from ...evaluation.statistics import Effect, crossed, effect, odds, pool, shared_places
 from .formatting import NOT_RUN, probability, with_half
 from .ablation import ablation_arms
-from .arms import PAPER, STF, Arm, Run, pairs
+from .arms import PAPER, STF, Arm, Finished, pairs
 
 # %% ../../../nbs/reference/518_report.tables.study.ipynb #f0b7c276
 class Row(NamedTuple):
@@ -48,7 +48,7 @@ Trainings = dict[tuple[str, int], Scores]  # by fold (a benchmark) and seed
 
 
 def collect(
-    runs: list[Run],
+    runs: list[Finished],
     needed: Iterable[Arm] = tuple(pairs(PAPER)),  # arms that must be there
 ) -> dict[Row, Trainings]:
     "The scores of all runs, by row. Raises `ValueError` if two runs are the same training, or if a needed row was not trained."
@@ -62,7 +62,8 @@ def collect(
         place = run.config["benchmark"], run.seed
         if place in rows.setdefault(row, {}):
             raise ValueError(
-                f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; remove the one that is out of date"
+                f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; remove the one "
+                "that is out of date"
             )
         rows[row][place] = run.scores
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...model.networks import NETWORKS
-from .arms import PAPER, Run, is_made, seeds_text
+from .arms import PAPER, Finished, is_made, seeds_text
 from ..labels import words
 from ...data.io import write_atomic, write_json
 
@@ -56,7 +56,7 @@ def _input(part: dict) -> str:
 
 
 def provenance(
-    runs: list[Run],
+    runs: list[Finished],
     profile: str,
 ) -> str:  # Markdown
     "What a reader needs to judge a table, and to make it again."
@@ -81,7 +81,7 @@ def provenance(
 # %% ../../../nbs/reference/512_report.tables.table_io.ipynb #1d7b8f7b
 def write_made(
     out,  # folder of the result
-    runs: list[Run],
+    runs: list[Finished],
     missing: Iterable[str] = (),  # what was asked for and not found
     made: bool | None = None,  # whether the data are synthetic; default: what the runs say
     footer: str = "",  # from `provenance`, kept for a page that is made again without the runs

@@ -16,7 +16,7 @@ from stf_repro.report.tables.arms import (
     PAPER,
     STF,
     Arm,
-    Run,
+    Finished,
     arm,
     counterpart,
     focus_benchmark,
@@ -36,11 +36,11 @@ def _printed(published: pd.DataFrame) -> dict[Arm, dict[str, str]]:
 
 
 def transfer(
-    runs: list[Run],  # of the group "transfer"
-    main: list[Run],
+    runs: list[Finished],  # of the group "transfer"
+    main: list[Finished],
     published: pd.DataFrame,  # table3_shift
     arms: Sequence[Arm] = tuple(pairs(PAPER)),  # the others are compared with the first
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Run]]:  # for reading, for machines; the runs in them
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Finished]]:  # for reading, for machines; the runs in them
     "Table 3."
     benchmark = counterpart(runs, "NTU120", "xsub") or next((r.config["benchmark"] for r in runs), None)
     tuned = {"last": runs, "all": main}  # which layers
@@ -66,10 +66,10 @@ def transfer(
 
 # %% ../../../nbs/reference/515_report.tables.transfer.ipynb #3dc9ac51
 def scarce(
-    runs: list[Run],  # of the tables "main" and "scarce"
+    runs: list[Finished],  # of the tables "main" and "scarce"
     published: pd.DataFrame,  # table4_scarce
     arms: Sequence[Arm] = tuple(pairs(PAPER)),  # the others are compared with the first
-) -> tuple[pd.DataFrame, pd.DataFrame, list[Run]]:  # for reading, for machines; the runs in them
+) -> tuple[pd.DataFrame, pd.DataFrame, list[Finished]]:  # for reading, for machines; the runs in them
     "Table 4."
     benchmark, people, machine = focus_benchmark(runs), [], []
     shares = {percent: None if percent == "100" else int(percent) for percent in published.percent.unique()}
