@@ -97,6 +97,18 @@ def test_results_notebooks_have_one_parameters_cell_and_no_outputs(root):
         assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
+def test_each_page_has_a_number_of_its_own_in_the_hundred_of_its_room(root):
+    rooms: dict[str, set[str]] = {}
+    numbers = [path.name.split("_")[0] for path in notebooks(root, "reference")]
+    assert len(set(numbers)) == len(numbers)
+    for path in notebooks(root, "reference"):
+        number, module = path.stem.split("_", 1)
+        first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        assert first.strip() == f"#| default_exp {module}", path
+        rooms.setdefault(number[0], set()).add(module.split(".")[0])
+    assert all(len(inside) == 1 for hundred, inside in rooms.items() if hundred != "8"), rooms  # 8: the doors
+
+
 def test_no_notebook_holds_noise(root):
     executed = sorted((root / "results").glob("*/*/*.ipynb"))
     assert len(executed) >= 13
