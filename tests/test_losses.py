@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stf_repro.model.focus import class_score, foci, focus, normalise, pooled_focus, stretch, top_scores
+from stf_repro.model.focus import class_score, foci, focus, normalise, stretch, top_scores
 from stf_repro.model.losses import coherence, divergence, exploration, frozen_statistics, masked, mean, norm
 from stf_repro.model.contract import Output, add
 from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, WindowGraphConv
@@ -123,7 +123,9 @@ def test_closed_form_of_a_pooled_map(N, M, T, seed):
     W = torch.randn(3, 5, generator=g, dtype=torch.float64)
     logits = X.mean((2, 3)).view(N, M, 5).mean(1) @ W.T
     classes = logits.argmax(1)
-    torch.testing.assert_close(pooled_focus(W, classes, X), focus(class_score(logits, classes), [X])[0])
+    w = W[classes].repeat_interleave(M, 0) / (T * 4 * M)
+    closed = torch.einsum("bc,bctv->btv", w, X).relu()
+    torch.testing.assert_close(closed, focus(class_score(logits, classes), [X])[0])
 
 
 def slopes(value, params, g):

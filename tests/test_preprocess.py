@@ -30,7 +30,6 @@ from stf_repro.data.preprocess import (
     kept_frames,
     list_recordings,
     preprocess,
-    select_bodies,
     to_array,
 )
 from stf_repro.data.registry import SOURCES
@@ -137,7 +136,9 @@ def store(recordings, tmp_path_factory):
 
 def test_body_selection_equals_the_original(recordings, original):
     for recording, expected, T in zip(recordings, original["raw_two_bodies"], original["num_frames"]):
-        np.testing.assert_array_equal(select_bodies(recording), expected[:, :T].transpose(3, 1, 2, 0))
+        chosen = recording.bodies[body_order(recording)]
+        np.testing.assert_array_equal(chosen, expected[:, :T].transpose(3, 1, 2, 0)[: len(chosen)])
+        assert not expected.transpose(3, 1, 2, 0)[len(chosen) :].any()
         assert not expected[:, T:].any()
 
 
