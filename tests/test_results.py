@@ -27,7 +27,7 @@ from stf_repro.report.index_page import (
     front_page,
     state,
 )
-from stf_repro.report.render import NotebookError, _check, committed_pages, own_parameters, render
+from stf_repro.report.render import NotebookError, _check, _sources, committed_pages, own_parameters, render
 from stf_repro.training.runs import ConfigError, profile_params
 from stf_repro.report.tables.ablation import ablation, ablation_arms, ablation_long, ablation_table
 from stf_repro.report.tables.formatting import NOT_RUN, columns, read_published
@@ -778,6 +778,15 @@ def test_every_profile_gives_its_notebooks_parameters_that_they_know(root):
             _check(root / "nbs" / "results" / f"{name}.ipynb", {"profile": profile["profile"], "out": "."} | own)
             names.add(name)
     assert names == set(TITLES) == {p.stem for p in (root / "nbs" / "results").glob("*.ipynb")}
+
+
+def test_every_page_of_runs_takes_its_network(root):
+    "One, or a list; the names of its maps come from it. The report is about the paper's."
+    for path in sorted((root / "nbs" / "results").glob("*.ipynb")):
+        if path.stem not in ("table1_datasets", "reproducibility"):
+            (parameters,) = _sources(path, "parameters")
+            assert ('network = "msg3d"' in parameters) != ('networks = ["msg3d"]' in parameters), path
+        assert "model.nets" not in path.read_text(), path
 
 
 def test_no_figure_is_typed_in_a_results_notebook(root):

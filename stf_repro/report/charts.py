@@ -58,14 +58,8 @@ def draw_seeds(
     colours = colours or {"": PALETTE["blue"]}
     points = points.assign(kind=points.kind if "kind" in points else "")
     limits = limits or seed_limits(points.value, zero)
-    options = {
-        "order": rows,
-        "hue_order": list(colours),
-        "palette": colours,
-        "dodge": len(colours) > 1,
-        "jitter": False,
-        "legend": False,
-    }
+    options = {"order": rows, "hue_order": list(colours), "palette": colours, "dodge": len(colours) > 1}
+    options |= {"jitter": False, "legend": False}
     if len(points):
         sns.stripplot(points, x="value", y="row", hue="kind", size=4.5, alpha=0.55, ax=ax, **options)
     if zero:
@@ -86,21 +80,12 @@ def seed_legend(
     over: str = "",  # what the interval is over; default: the points
 ) -> None:
     "What the marks mean, below the figure and over no curve."
-    handles = [
-        ax.plot([], [], "o", color=c, alpha=0.55, ms=4.5, label=f"{kind}: one {of}" if kind else f"one {of}")[0]
-        for kind, c in (colours or {"": PALETTE["blue"]}).items()
-    ]
-    handles += ax.plot(
-        [],
-        [],
-        "-",
-        marker="|",
-        ms=11,
-        mew=2,
-        lw=1.2,
-        color=PALETTE["grey"],
-        label=f"mean, 95 % over {over or of + 's'}",
-    )
+    handles, grey = [], PALETTE["grey"]
+    for kind, colour in (colours or {"": PALETTE["blue"]}).items():
+        one = f"{kind}: one {of}" if kind else f"one {of}"
+        handles += ax.plot([], [], "o", color=colour, alpha=0.55, ms=4.5, label=one)
+    text = f"mean, 95 % over {over or of + 's'}"
+    handles += ax.plot([], [], "-", marker="|", ms=11, mew=2, lw=1.2, color=grey, label=text)
     if any(line.get_marker() in (">", "<") for other in ax.figure.axes for line in other.lines):
-        handles += ax.plot([], [], ">", ms=5, color=PALETTE["grey"], ls="none", label="interval goes on")
+        handles += ax.plot([], [], ">", ms=5, color=grey, ls="none", label="interval goes on")
     ax.figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=ncols, fontsize=8)

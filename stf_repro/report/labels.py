@@ -42,9 +42,7 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
-def count(
-    n: int,
-) -> str:  # e.g. "six"
+def count(n: int) -> str:  # e.g. "six"
     "A small number in words."
     return COUNTS[n] if n < len(COUNTS) else str(n)
 

@@ -27,9 +27,8 @@ def rounded(
     scores: Scores,
 ) -> Scores:
     "The scores as `trainings.npz` keeps them."
-    logits = np.maximum(scores.logits - scores.logits.max(1, keepdims=True), -6e4).astype(
-        np.float16
-    )  # no lower number is finite in half precision
+    lowest = -6e4  # that is finite in half precision
+    logits = np.maximum(scores.logits - scores.logits.max(1, keepdims=True), lowest).astype(np.float16)
     return Scores(logits.astype(np.float32), scores.labels, scores.names.astype(str))
 
 
@@ -45,25 +44,14 @@ def write_trainings(
             sets[key] = len(sets)
             arrays |= {f"names/{sets[key]}": run.scores.names.astype(str), f"labels/{sets[key]}": run.scores.labels}
         arrays[f"logits/{i}"] = rounded(run.scores).logits.astype(np.float16)
-        facts.append(
-            {
-                "key": run.key,
-                "seed": run.seed,
-                "folder": run.folder.name,
-                "clips": sets[key],
-                "config": run.config,
-                "metrics": run.metrics,
-            }
-        )
+        fact = {"key": run.key, "seed": run.seed, "folder": run.folder.name, "clips": sets[key]}
+        facts.append(fact | {"config": run.config, "metrics": run.metrics})
     file = io.BytesIO()
     np.savez_compressed(file, trainings=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
     write_atomic(Path(path), file.getvalue())
 
 
-def damaged(
-    path: Path,
-    error: Exception,
-) -> ValueError:
+def damaged(path: Path, error: Exception) -> ValueError:
     "An error that names the file, and says what to do."
     return ValueError(f"{path} is damaged ({type(error).__name__}: {error}): `git checkout` it, or train again")
 
@@ -77,9 +65,8 @@ def read_trainings(
             sets = {name: z[name] for name in z.files if not name.startswith("logits/")}
             runs = []
             for i, fact in enumerate(json.loads(sets["trainings"].tobytes())):
-                scores = Scores(
-                    z[f"logits/{i}"].astype(np.float32), sets[f"labels/{fact['clips']}"], sets[f"names/{fact['clips']}"]
-                )
+                labels, names = (sets[f"{part}/{fact['clips']}"] for part in ("labels", "names"))
+                scores = Scores(z[f"logits/{i}"].astype(np.float32), labels, names)
                 if not np.isfinite(scores.logits).all():
                     raise ValueError(f"the scores of {fact['key']}, seed {fact['seed']}, are not all numbers")
                 folder = Path("runs", fact["config"]["group"], fact["key"], fact["folder"])
@@ -103,6 +90,14 @@ def read_made(
         raise damaged(path, error) from None
 
 # %% ../../nbs/reference/503_report.page.ipynb #5e0e5da1
+def _absent(path: Path) -> FileNotFoundError:
+    "An error that says what to do for a file that was to be committed."
+    return FileNotFoundError(
+        f"{path} is not there, and no training of this page is finished on this machine: "
+        "`git checkout` the file, or train (`stf runs` lists what is to be done)"
+    )
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     "What an NPZ file holds."
     with np.load(path, allow_pickle=False) as z:
@@ -131,10 +126,7 @@ class Page:
     def file(self, name: str) -> Path:  # where it now lies
         "A file that was committed with the page. Raises `FileNotFoundError` if it is not there."
         if not (self.kept / name).exists():
-            raise FileNotFoundError(
-                f"{self.kept / name} is not there, and no training of this page is finished on this machine: "
-                "`git checkout` the file, or train (`stf runs` lists what is to be done)"
-            )
+            raise _absent(self.kept / name)
         if (self.kept / name).resolve() != (self.out / name).resolve():
             shutil.copyfile(self.kept / name, self.out / name)
         return self.out / name
@@ -205,11 +197,6 @@ def open_page(
     fresh = bool(runs) if fresh is None else fresh
     if not runs and (kept / "trainings.npz").exists():
         runs = read_trainings(kept / "trainings.npz")
-    elif (
-        not runs and (made := read_made(kept)).get("runs") and made.get("trainings", True)
-    ):  # three old pages kept what they show, and no scores
-        raise FileNotFoundError(
-            f"{kept / 'trainings.npz'} is not there, and no training of this page is finished on this machine: "
-            "`git checkout` the file, or train"
-        )
+    elif not runs and (made := read_made(kept)).get("runs") and made.get("trainings", True):
+        raise _absent(kept / "trainings.npz")  # three old pages kept what they show, and no scores
     return Page(profile, name, Path(out), kept, [replace(run, scores=rounded(run.scores)) for run in runs], fresh)

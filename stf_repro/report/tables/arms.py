@@ -58,17 +58,13 @@ class Arm:
         return added if self.network == PAPER else f"{network} + {added}"
 
 
-def pairs(
-    *networks: str,
-) -> list[Arm]:
+def pairs(*networks: str) -> list[Arm]:
     "Each network alone, and with STF."
     return [Arm(network, method) for network in networks for method in (PLAIN, STF)]
 
 
-def arm_of(
-    config: dict,  # config.json
-) -> Arm:
-    "What a run trains. Its label counts where it says more than network and method."
+def arm_of(config: dict) -> Arm:
+    "What a run trains, by its config.json. Its label counts where it says more than network and method."
     own = Arm(config["network"]["name"], config.get("method"))
     return own if config["label"] in (own.row, own.name, own.title) else replace(own, label=config["label"])
 
@@ -100,9 +96,8 @@ def read_runs(
     for table in tables:
         for path in sorted((Path(root) / "runs" / profile / table).glob("*/**/seed-*/metrics.json")):
             folder = path.parent
-            config, record, metrics = (
-                json.loads((folder / f"{name}.json").read_text()) for name in ("config", "record", "metrics")
-            )
+            read = lambda name: json.loads((folder / f"{name}.json").read_text())
+            config, record, metrics = map(read, ("config", "record", "metrics"))
             key = folder.relative_to(Path(root) / "runs" / profile / table).parts[0]
             runs.append(
                 Finished(key, config["seed"], folder, config, metrics, record, read_scores(folder / "scores.npz"))
@@ -133,22 +128,18 @@ def arm(
         where = ", ".join(str(Path(*r.folder.parts[-2:])) for r in own)
         what = f"differ in {', '.join(differ)}" if differ else "have a seed twice"
         raise ValueError(
-            f"{where} are all of {which.title} and {what}, so they are no repetitions over seeds; remove the "
-            "folder of the one that is out of date"
+            f"{where} are all of {which.title} and {what}, so they are no repetitions over seeds; "
+            "remove the folder of the one that is out of date"
         )
     return own
 
 
-def scores_of(
-    runs: Iterable[Finished],
-) -> dict[int, Scores]:  # by seed
+def scores_of(runs: Iterable[Finished]) -> dict[int, Scores]:  # by seed
     "The scores of an arm."
     return {run.seed: run.scores for run in runs}
 
 
-def feature_maps(
-    run: Finished,
-) -> list[FeatureMap]:
+def feature_maps(run: Finished) -> list[FeatureMap]:
     "The maps that the network of a run hands out, first to last."
     config = parse(run.config)
     return build_model(config, get_benchmark(config.benchmark)).feature_maps()
@@ -165,54 +156,34 @@ def invent(
     **extra,  # other keys of config.json
 ) -> Finished:
     "A run that nobody trained, to show the form of a table."
-    name = which.name
-    rng = np.random.default_rng([len(name), ord(name[-1]), seed, len(benchmark), len(modality)])
-    labels = np.arange(n) % classes
+    key, labels = f"{which.name}-invented", np.arange(n) % classes
+    rng = np.random.default_rng([len(which.name), ord(which.name[-1]), seed, len(benchmark), len(modality)])
     logits = rng.normal(size=(n, classes)) + push * np.eye(classes)[labels]  # (n, classes)
     network = {"name": which.network, "width": 12}
-    if which.network == PAPER:
-        network |= {"num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]}
-    config = {
-        "group": "main",
-        "label": name,
-        "method": which.method,
-        "network": network,
-        "seed": seed,
-        "source": benchmark.split("-")[0],
-        "benchmark": benchmark,
-        "percent": None,
-        "init_from": None,
-        "input": {"recipe": "replay", "frames": 60, "frame_stride": 4, "modality": modality},
-        "optim": {"epochs": 8},
-    } | extra
-    record = {
-        "seconds": 1.0,
-        "hardware": "none",
-        "versions": {"torch": "-"},
-        "commit": "invented",
-        "uncommitted_changes": False,
-    }
-    folder = Path(f"runs/x/main/{name}-invented/seed-{seed}")
-    return Finished(
-        f"{name}-invented", seed, folder, config, {}, record, Scores(logits, labels, np.arange(n).astype(str))
-    )
+    network |= {"num_gcn_scales": 3, "num_g3d_scales": 2, "windows": [3]} if which.network == PAPER else {}
+    config = {"group": "main", "label": which.name, "method": which.method, "network": network, "seed": seed}
+    config |= {"source": benchmark.split("-")[0], "benchmark": benchmark, "percent": None, "optim": {"epochs": 8}}
+    config |= {"input": {"recipe": "replay", "frames": 60, "frame_stride": 4, "modality": modality}}
+    record = {"seconds": 1.0, "hardware": "none", "versions": {"torch": "-"}}
+    record |= {"commit": "invented", "uncommitted_changes": False}
+    scores, folder = Scores(logits, labels, np.arange(n).astype(str)), Path(f"runs/x/main/{key}/seed-{seed}")
+    return Finished(key, seed, folder, config | extra, {}, record, scores)
 
 # %% ../../../nbs/reference/511_report.tables.arms.ipynb #e62d33cd
 def same_seeds(
     arms: dict[Hashable, list[Finished]],  # those of one page; an empty one was not run
 ) -> dict[Hashable, list[Finished]]:
-    "The arms of a page, with the seeds that all of them have, in order. Raises `ValueError` if they have none in common."
+    "The arms of a page, with the seeds that all have, in order. Raises `ValueError` if they have none in common."
     there = {key: {run.seed for run in own} for key, own in arms.items() if own}
     shared = set.intersection(*there.values()) if there else set()
     if there and not shared:
         has = "; ".join(f"{arms[key][0].key} has {', '.join(map(str, sorted(seeds)))}" for key, seeds in there.items())
         raise ValueError(
-            f"these runs have no seed in common, so they cannot stand beside each other: {has}. `stf runs` lists "
-            "what is still to be trained"
+            f"these runs have no seed in common, so they cannot stand beside each other: {has}. "
+            "`stf runs` lists what is still to be trained"
         )
-    return {
-        key: sorted((run for run in own if run.seed in shared), key=lambda run: run.seed) for key, own in arms.items()
-    }
+    seed = lambda run: run.seed
+    return {key: sorted((run for run in own if run.seed in shared), key=seed) for key, own in arms.items()}
 
 
 def seeds_text(
@@ -235,15 +206,13 @@ def setting(
     if benchmark in ("kinetics400", "synthkinetics"):
         return "Kinetics", "default"
     source, _, protocol = benchmark.partition("-")
-    known = {f"{kind}{n}": f"NTU{n}" for kind in ("ntu", "synth") for n in (60, 120)}
+    known = {f"{kind}{n}": f"NTU{n}" for kind in ("ntu", "synth", "standin") for n in (60, 120)}
     return (known[source], protocol) if source in known else None
 
 
-def is_made(
-    benchmark: str,
-) -> bool:
+def is_made(benchmark: str) -> bool:
     "Whether the data were made by this project: synthetic, not recorded."
-    return benchmark.startswith("synth")
+    return benchmark.startswith(("synth", "standin"))
 
 
 def counterpart(
@@ -260,10 +229,8 @@ def counterpart(
     return found[0] if found else None
 
 
-def focus_benchmark(
-    runs: list[Finished],
-) -> str | None:
-    "The benchmark that ablation and figures speak of: NTU 60 cross-subject or its counterpart, else the profile's only one."
+def focus_benchmark(runs: list[Finished]) -> str | None:
+    "What ablation and figures speak of: NTU 60 cross-subject or its counterpart, else the profile's only benchmark."
     return counterpart(runs, "NTU60", "xsub") or next((r.config["benchmark"] for r in runs), None)
 
 # %% ../../../nbs/reference/511_report.tables.arms.ipynb #3ff21d07
@@ -276,8 +243,8 @@ def needed(
     benchmark = focus_benchmark(runs)
     found = {own: arm(runs, own, benchmark) for own in dict.fromkeys((*beside, *arms))}
     if lacking := [own.title for own in arms if not found[own]]:
+        where = f" on {benchmark}" if benchmark else ""
         raise ValueError(
-            f"there is no finished run of {', '.join(lacking)}{f' on {benchmark}' if benchmark else ''}; `stf "
-            "runs` lists what is still to be trained"
+            f"there is no finished run of {', '.join(lacking)}{where}; `stf runs` lists what is still to be trained"
         )
     return benchmark, same_seeds(found)

@@ -20,20 +20,12 @@ def verdict(
 ) -> str:  # Markdown
     "Which rows differ from the baseline, and how many would by luck."
     known = {row: c for row, c in changes.items() if c and c.half == c.half}  # a single seed has no interval
-    named = sorted(
-        (row for row, c in known.items() if c.shown), key=lambda row: -round(known[row].mean, 9)
-    )  # equal to the last bits: in the given order
-    head = (
-        f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, and "
-        f"{len(known) / 20:.2f} would do so by luck alone"
-    )
+    shown = {row: c for row, c in known.items() if c.shown}
+    named = sorted(shown, key=lambda row: -round(shown[row].mean, 9))  # equal to the last bits: in the given order
+    listed = "; ".join(f"{row} ({with_half(shown[row].mean, shown[row].half, '+.2f')})" for row in named)
     return (
-        head
-        + "".join(
-            f"{':' if i == 0 else ';'} {row} ({with_half(known[row].mean, known[row].half, '+.2f')})"
-            for i, row in enumerate(named)
-        )
-        + "."
+        f"**{what[0].upper()}{what[1:]}**: {len(named)} of {len(known)} intervals exclude zero, "
+        f"and {len(known) / 20:.2f} would do so by luck alone{': ' * bool(named)}{listed}."
     )
 
 
@@ -53,12 +45,12 @@ def by_arm(
     benchmark: str,  # e.g. "synth60-xsub"
     names: list[str],  # of the clips that the table is about, in the order of the clip store
 ) -> dict[Arm, list[Finished]]:  # each arm with its seeds, in the order of the runs
-    "The rows of a table of choices. Raises `ValueError` if two runs are the same arm, or one was scored on other clips."
+    "The rows of a table of choices. Raises `ValueError` if an arm has two runs, or one was scored on other clips."
     rows = {own: arm(runs, own, benchmark) for own in dict.fromkeys(run.arm for run in runs)}
     if other := sorted({run.key for run in runs if run.scores.names.tolist() != names}):
         raise ValueError(
-            f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; `stf runs` lists "
-            "what is to be trained again"
+            f"{', '.join(other)}: scored on other clips than the {len(names)} of this table; "
+            "`stf runs` lists what is to be trained again"
         )
     return {own: found for own, found in rows.items() if found}
 

@@ -49,27 +49,12 @@ def datasets(
     for source in sources:
         store = ClipStore.open(root / "clips" / source) if (root / "clips" / source).exists() else None
         for b in (b for b in BENCHMARKS.values() if source in (b.source, *b.other_sources)):
-            row = {
-                "benchmark": b.key,
-                "made": is_made(b.key),
-                "stands_for": " ".join(setting(b.key) or ("",)),
-                "classes": len(b.classes),
-            }
-            row |= {
-                "keypoints": len(b.layout),
-                "coordinates": "2D" if b.layout.name in ("openpose18", "coco17", "jhmdb15") else "3D",
-            }
+            row = {"benchmark": b.key, "made": is_made(b.key), "stands_for": " ".join(setting(b.key) or ("",))}
+            row |= {"classes": len(b.classes), "keypoints": len(b.layout)}
+            row |= {"coordinates": "2D" if b.layout.name in ("openpose18", "coco17", "jhmdb15") else "3D"}
             attributes = [store.attributes(i) for i in range(len(store))] if store else []
             train, test = count_parts(b, attributes) if store else ("", "")
             groups = _groups(b.key, attributes) if store else ("", "")
-            rows.append(
-                row
-                | {
-                    "train": train,
-                    "test": test,
-                    "kind": b.rule.attribute,
-                    "train_groups": groups[0],
-                    "test_groups": groups[1],
-                }
-            )
+            row |= {"train": train, "test": test, "kind": b.rule.attribute}
+            rows.append(row | {"train_groups": groups[0], "test_groups": groups[1]})
     return paper, pd.DataFrame(rows)

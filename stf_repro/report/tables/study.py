@@ -35,6 +35,11 @@ class Row(NamedTuple):
         "What table.csv calls the arm."
         return self.arm.name
 
+    @property
+    def facts(self) -> dict:
+        "Columns that say which row it is."
+        return {"label": self.label, "modality": self.modality, "percent": self.percent}
+
     def text(self, name: str) -> str:
         "The row in words, with a name for the arm."
         share = "" if self.percent == 100 else f", {self.percent:g} % of the clips"
@@ -51,7 +56,7 @@ def collect(
     runs: list[Finished],
     needed: Iterable[Arm] = tuple(pairs(PAPER)),  # arms that must be there
 ) -> dict[Row, Trainings]:
-    "The scores of all runs, by row. Raises `ValueError` if two runs are the same training, or if a needed row was not trained."
+    "The scores of all runs, by row. Raises `ValueError` if two are the same training, or a needed arm was not trained."
     if missing := [own.title for own in needed if own not in {run.arm for run in runs}]:
         raise ValueError(
             f"there is no finished run of {' and '.join(missing)}; `stf runs` lists what is still to be trained"
@@ -62,16 +67,14 @@ def collect(
         place = run.config["benchmark"], run.seed
         if place in rows.setdefault(row, {}):
             raise ValueError(
-                f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; remove the one "
-                "that is out of date"
+                f"{run.folder} is a second training of {row} on {place[0]} with seed {place[1]}; "
+                "remove the one that is out of date"
             )
         rows[row][place] = run.scores
     return rows
 
 # %% ../../../nbs/reference/518_report.tables.study.ipynb #6f8e5310
-def with_fused(
-    rows: dict[Row, Trainings],
-) -> dict[Row, Trainings]:
+def with_fused(rows: dict[Row, Trainings]) -> dict[Row, Trainings]:
     "The rows, and the sum of joints and bones where both were trained."
     fused = {}
     for row, joint in rows.items():
@@ -86,19 +89,10 @@ def study_long(
 ) -> pd.DataFrame:  # one line per training
     "Every training of a study: its row, fold, seed, number of test clips and accuracy in percent."
     return pd.DataFrame(
-        [
-            {
-                "label": row.label,
-                "modality": row.modality,
-                "percent": row.percent,
-                "fold": fold,
-                "seed": seed,
-                "clips": len(scores.labels),
-                "top1": 100 * float(correct(scores).mean()),
-            }
-            for row, trainings in rows.items()
-            for (fold, seed), scores in trainings.items()
-        ]
+        row.facts
+        | {"fold": fold, "seed": seed, "clips": len(scores.labels), "top1": 100 * float(correct(scores).mean())}
+        for row, trainings in rows.items()
+        for (fold, seed), scores in trainings.items()
     )
 
 
@@ -124,7 +118,7 @@ def published_gains(
     sota: pd.DataFrame,  # table2_sota, of str
     over: str = "MS-G3D (code)",  # or "MS-G3D (paper)": what its own authors report
 ) -> dict[Row, float]:  # points; rows that the paper has
-    "What the paper reports to gain over MS-G3D on NTU RGB+D 60, cross-subject: the rows of Table 5, and STF on bones and on both from Table 2."
+    "Published gains over MS-G3D on NTU RGB+D 60, cross-subject: the rows of Table 5, and STF on bones and both of Table 2."
     top1 = {(r.method, r.modality): r.top1 for r in sota.itertuples() if (r.dataset, r.protocol) == ("NTU60", "xsub")}
     arms = ablation_arms()
     found = {Row(arms[row]): gain for row, gain in published_steps(ablation).items()}
@@ -143,20 +137,15 @@ def study_table(
     "The rows for people."
     effects, table = against(rows, base=base), []
     for row, own in rows.items():
-        tops, e = [100 * correct(scores).mean() for scores in own.values()], effects.get(row)
-        step = steps.get(row)
+        tops, e, step = [100 * correct(scores).mean() for scores in own.values()], effects.get(row), steps.get(row)
+        known = e and e.error == e.error
         line = {"row": row.text(names.get(row.arm, row.arm.title)), "trainings": len(own)}
         line |= {"top-1 (%)": f"{np.mean(tops):.2f}", "from .. to": f"{min(tops):.1f} .. {max(tops):.1f}"}
-        line |= {
-            f"minus {base.title} (± 95 % over trainings and clips)": with_half(e.mean, e.half, "+.2f") if e else "",
-            "verdict": e.verdict(step) if e else "",
-        }
-        line |= {
-            "shown four times in five from": f"{e.detectable():.1f}" if e and e.error == e.error else "",
-            "published on NTU 60": f"{step:+.2f}" if e and step else "",
-        }
-        line |= {"probability of more": probability(e.beyond(step)) if e and step and e.error == e.error else ""}
-        table.append(line)
+        difference = f"minus {base.title} (± 95 % over trainings and clips)"
+        line |= {difference: with_half(e.mean, e.half, "+.2f") if e else "", "verdict": e.verdict(step) if e else ""}
+        line |= {"shown four times in five from": f"{e.detectable():.1f}" if known else ""}
+        line |= {"published on NTU 60": f"{step:+.2f}" if e and step else ""}
+        table.append(line | {"probability of more": probability(e.beyond(step)) if known and step else ""})
     return pd.DataFrame(table)
 
 # %% ../../../nbs/reference/518_report.tables.study.ipynb #5f180239
@@ -184,23 +173,15 @@ def pooled(
     return table
 
 
-def pooled_table(
-    rows: dict[Row, Pooled],
-) -> pd.DataFrame:
+def pooled_table(rows: dict[Row, Pooled]) -> pd.DataFrame:
     "The pooled rows for people."
-    interval = lambda e: f"{math.exp(e.mean):.2f} [{math.exp(e.low):.2f}, {math.exp(e.high):.2f}]"
+    points = lambda e: f"{e.mean:+.2f} [{e.low:+z.2f}, {e.high:+z.2f}]"
+    odds = lambda e: f"{math.exp(e.mean):.2f} [{math.exp(e.low):.2f}, {math.exp(e.high):.2f}]"
     return pd.DataFrame(
-        [
-            {"row": str(row), "sets": len(p.sets)}
-            | {
-                "points, fixed effect": f"{p.fixed.mean:+.2f} [{p.fixed.low:+z.2f}, {p.fixed.high:+z.2f}]",
-                "verdict": p.fixed.verdict(),
-                "p": probability(p.fixed.p),
-            }
-            | {"points, sets drawn": f"{p.drawn.mean:+.2f} [{p.drawn.low:+z.2f}, {p.drawn.high:+z.2f}]"}
-            | {"odds ratio, fixed": interval(p.ratio), "odds ratio, sets drawn": interval(p.ratio_drawn)}
-            for row, p in rows.items()
-        ]
+        {"row": str(row), "sets": len(p.sets), "points, fixed effect": points(p.fixed)}
+        | {"verdict": p.fixed.verdict(), "p": probability(p.fixed.p), "points, sets drawn": points(p.drawn)}
+        | {"odds ratio, fixed": odds(p.ratio), "odds ratio, sets drawn": odds(p.ratio_drawn)}
+        for row, p in rows.items()
     )
 
 # %% ../../../nbs/reference/518_report.tables.study.ipynb #80769a1e
@@ -221,26 +202,16 @@ def by_class(
     first: Trainings,
     second: Trainings,
 ) -> pd.DataFrame:  # label, clips, first and second (mean accuracy in percent), change, half; by label
-    "The accuracy of each class in two rows, and its change with half its 95 % interval. A class counts where its fold tests it."
+    "The accuracy of each class in two rows, and its change with half its 95 % interval, in the folds that test it."
     places, lines = shared_places(first, second), []
     for label in sorted({int(label) for place in places for label in first[place].labels}):
         own = {place: first[place].labels == label for place in places if (first[place].labels == label).any()}
         hits = [{place: 100.0 * correct(of[place])[mask] for place, mask in own.items()} for of in (first, second)]
-        e = crossed(
-            {place: hits[1][place] - hits[0][place] for place in own},
-            {place[0]: first[place].names[mask] for place, mask in own.items()},
-        )
+        names = {place[0]: first[place].names[mask] for place, mask in own.items()}
+        e = crossed({place: hits[1][place] - hits[0][place] for place in own}, names)
         means = [float(np.mean([h.mean() for h in of.values()])) for of in hits]
-        lines.append(
-            {
-                "label": label,
-                "clips": np.mean([mask.sum() for mask in own.values()]),
-                "first": means[0],
-                "second": means[1],
-                "change": e.mean,
-                "half": e.half,
-            }
-        )
+        line = {"label": label, "clips": np.mean([mask.sum() for mask in own.values()])}
+        lines.append(line | {"first": means[0], "second": means[1], "change": e.mean, "half": e.half})
     return pd.DataFrame(lines)
 
 
@@ -250,25 +221,23 @@ def effects_long(
     base: Arm = Arm(PAPER),
 ) -> pd.DataFrame:  # one line per row
     "The effects with all digits, for effects.csv: what the front page reads."
-    numbers = lambda e, prefix="": {
-        f"{prefix}{name}": getattr(e, name) for name in ("mean", "half", "error", "freedom")
-    }
+    names = ("mean", "half", "error", "freedom")
+    numbers = lambda e, prefix="": {f"{prefix}{name}": getattr(e, name) for name in names}
     return pd.DataFrame(
-        [
-            {"label": row.label, "modality": row.modality, "percent": row.percent, "pairs": len(e.values)}
-            | numbers(e)
-            | {"trainings": e.trainings, "clips": e.clips, "p": e.p, "detectable": e.detectable()}
-            | numbers(ratios[row], "odds_")
-            | {"said": said(e, base)}
-            for row, e in effects.items()
-        ]
+        row.facts
+        | {"pairs": len(e.values)}
+        | numbers(e)
+        | {"trainings": e.trainings, "clips": e.clips, "p": e.p, "detectable": e.detectable()}
+        | numbers(ratios[row], "odds_")
+        | {"said": said(e, base)}
+        for row, e in effects.items()
     )
 
 # %% ../../../nbs/reference/518_report.tables.study.ipynb #5eb83bec
 def search_table(
-    trainings: pd.DataFrame,  # of one data set: setting, what it changes, frames that a training reads of each clip, top1 in percent
+    trainings: pd.DataFrame,  # of one data set: setting, what it changes, frames it reads of each clip, top1 in percent
 ) -> pd.DataFrame:  # one line per setting, the best first
-    "Every setting that was tried: its trainings and its mean on held-out clips in percent. Raises `ValueError` if there is none."
+    "Every setting that was tried: its trainings, and their mean on held-out clips. Raises `ValueError` if there is none."
     if trainings.empty:
         raise ValueError("there is no finished run here; `stf runs` lists what is still to be trained")
     lines = [

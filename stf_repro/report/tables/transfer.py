@@ -30,9 +30,10 @@ from ..labels import words
 PRINTED = {"MS-G3D": Arm(PAPER), "MS-G3D (code)": Arm(PAPER), "STF": Arm(PAPER, STF)}  # by method, as published
 
 
-def _printed(published: pd.DataFrame) -> dict[Arm, dict[str, str]]:
-    "The published row of each arm that has one."
-    return {PRINTED[r["method"]]: r for r in published.to_dict("records")}
+def _printed(published: pd.DataFrame, arms: Sequence[Arm]) -> dict[Arm, dict[str, str]]:
+    "The published row of each arm; empty but for the method, where it has none."
+    known = {PRINTED[r["method"]]: r for r in published.to_dict("records")}
+    return {own: known.get(own) or dict.fromkeys(published, "") | {"method": own.title} for own in arms}
 
 
 def transfer(
@@ -48,9 +49,8 @@ def transfer(
     scores = {key: scores_of(own) for key, own in found.items()}
     base, *others = arms
     head = f"gain of {others[0].title}" if len(others) == 1 else f"gain over {base.title}"
-    people, machine, printed = [], [], _printed(published)
-    for own in arms:
-        r = dict.fromkeys(published, "") | {"method": own.title} | printed.get(own, {})
+    people, machine = [], []
+    for own, r in _printed(published, arms).items():
         last, full = (summary(scores[own, part]) for part in tuned)
         gain = effect(scores[base, "last"], scores[own, "last"]) if own != base else None
         steps = step_cells(head, gain)
@@ -80,9 +80,8 @@ def scarce(
     for percent, of_percent in published.groupby("percent", sort=False):
         epochs = dict.fromkeys(str(run.config["optim"]["epochs"]) for own in arms for run in found[percent, own])
         gains = {own: effect(scores[percent, arms[0]], scores[percent, own]) for own in arms[1:]}
-        row, printed = {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}, _printed(of_percent)
-        for own in arms:
-            r = dict.fromkeys(published, "") | {"method": own.title} | printed.get(own, {})
+        row = {"training clips": f"{percent} %", "epochs": " and ".join(epochs)}
+        for own, r in _printed(of_percent, arms).items():
             value = summary(scores[percent, own])
             row[f"ours on {words(benchmark or NOT_RUN)}: {own.title}"] = cell(value)
             ours = columns("ours", value, Summary) | columns("step", gains.get(own), Effect)
