@@ -859,9 +859,7 @@ def _look_commands(commands: _Commands) -> None:
         help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: "
         "focus.gif, in this folder)",
     )
-    p.add_argument(
-        "--module", default="gcn1", help="gcn1, g3d1, gcn2, g3d2, gcn3 or g3d3, first to last (default: gcn1)"
-    )
+    p.add_argument("--module", help="a feature map of the network; of MS-G3D gcn1, g3d1, ... g3d3 (default: the first)")
     p.add_argument(
         "--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)"
     )

@@ -49,6 +49,24 @@ def test_a_network_is_what_it_says_of_itself(name, layout, persons):
         model(x[:, :2])
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_depend_on_every_map(name):
+    "A map is the tensor that a module reads, not a copy of it: or the focus would be zero."
+    out = small(name).run(torch.randn(2, 3, 16, 25, 2))
+    for map_name, X in out.maps.items():
+        (slope,) = torch.autograd.grad(out.logits.sum(), X, retain_graph=True, allow_unused=True)
+        assert slope is not None and slope.abs().max() > 0, map_name
+
+
+@pytest.mark.parametrize("name", SITED)
+def test_how_a_graph_enters_is_asked_of_every_unit(name):
+    "Another `join` than the sum is used: here one that leaves G out."
+    model, x = small(name), torch.randn(2, 3, 16, 25, 2)
+    before = model.run(x).logits
+    alone = lambda A, residual, G: (A + residual).expand_as(G)
+    torch.testing.assert_close(with_stf(model, 16, join=alone).eval().run(x).logits, before, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SITED)
 def test_with_closed_gates_stf_modules_change_nothing(name):
     "And with open ones they do, in every module, with a graph of each body's own."
@@ -190,3 +208,32 @@ def test_a_new_network_is_a_file_and_a_line_and_retrains_nothing(root, tmp_path)
     assert json.loads(before) == json.loads(run(HASHES))
     said = [line for line in run(USE).splitlines() if "nothing to do" not in line]
     assert said == ["plain []", "M5 ['stf.early.alpha.phi.bias']"]
+
+
+def test_a_size_for_a_network_that_does_not_exist_is_an_error(root, tmp_path):
+    from stf_repro.training.config import run_configs
+    from stf_repro.training.runs import ConfigError, read_params, resolve
+
+    text = (root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("    convolution:\n", "    convolutoin:\n"))
+    run = resolve("", read_params(tmp_path / "params.yaml"), "msg3d-xsub60-joint")
+    with pytest.raises(ConfigError, match="'convolutoin', which is no network; did you mean 'convolution'"):
+        run_configs(run)
+
+
+def test_an_edit_that_fails_leaves_the_finished_training(tmp_path, monkeypatch):
+    "What was trained stays until the training that replaces it has done an epoch."
+    from stf_repro.training import trainer
+
+    store, out = toy_store(tmp_path / "clips"), tmp_path / "run"
+    done = trainer.train(parse(TRAINING), store, out, "cpu", progress=False)
+
+    def broken(*args):
+        raise RuntimeError("a mistake")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "run_epoch", broken)
+        with pytest.raises(RuntimeError, match="a mistake"):
+            trainer.train(parse({**TRAINING, "label": "another"}), store, out, "cpu", progress=False)
+    assert trainer.train(parse(TRAINING), store, out, "cpu", progress=False) == done
+    assert trainer.finished(out) and not (out / "checkpoints").exists()

@@ -181,13 +181,15 @@ def random_recordings(draw):
 @given(random_recordings(), st.sampled_from([14, 20, 47]))
 def test_fast_paths_equal_the_loop(tmp_path_factory, recording, frames):
     expected = loop_preprocess(recording, frames)
-    np.testing.assert_allclose(to_array(recording, frames), expected, atol=1e-5)  # metres, up to about 10
+    np.testing.assert_allclose(
+        to_array(recording, frames), expected, atol=2e-5
+    )  # metres, up to about 10: float32 rounds by 1e-6, and some ten times
     folder = tmp_path_factory.mktemp("random")
     x, present = replay(
         Clips(write_store(folder / "made", [clip_of(recording)], "made", NTU)), torch.tensor([0]), frames
     )
     shutil.rmtree(folder)
-    np.testing.assert_allclose(x[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(x[0].numpy(), expected, atol=2e-5)
     np.testing.assert_array_equal(present[0].numpy(), expected.any((0, 1, 2)))
 
 

@@ -50,7 +50,7 @@ class Output:
 class FeatureMap:
     "A map that a network hands out."
 
-    name: str
+    name: str  # of the tensor that a unit reads: not of a copy, or the logits do not depend on it
     channels: int  # C
     stride: int = 1  # frames of the clip for one of the map, which has ceil(T / stride)
     stage: int = 0  # which of the network's stages reads it
@@ -62,12 +62,12 @@ class Site:
 
     name: str
     scales: int  # K
-    units: tuple[nn.Module, ...]  # graph convolutions that take the G: each has `A`, `residual` and `join`
+    units: tuple[nn.Module, ...]  # graph convolutions that take the G: each has `A`, `residual` and `join`, and uses it
 
 
 @dataclass(frozen=True)
 class Paper:
-    "Where a network is from, and what was reported of it."
+    "Where a network is from, and what its authors report. As `PAPER` in the module of the network: editing it retrains nothing."
 
     title: str
     authors: str

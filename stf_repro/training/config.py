@@ -215,4 +215,7 @@ def run_configs(
     "The trainings of a run. Raises `ConfigError`."
     if "seed" in run.section:
         raise ConfigError(f"{run.name}.seed is unknown; did you mean 'seeds'?")
+    if unknown := sorted(run.sized - set(NETWORKS)):
+        near = difflib.get_close_matches(unknown[0], NETWORKS, 1, 0)[0]
+        raise ConfigError(f"`networks` gives a size to {unknown[0]!r}, which is no network; did you mean {near!r}?")
     return {training: parse(run.settings(training), run.name, own) for training in run.only(seed, fold)}

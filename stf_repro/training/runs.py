@@ -252,6 +252,7 @@ class Run:
     folder: Path  # runs/<profile>/<group>/<key>
     clips: Path  # the clip store of its source
     base: "Run | None" = None  # of a transfer: the run whose networks it starts from
+    sized: frozenset[str] = frozenset()  # names of networks that the profile gives a size to
 
     def only(
         self,
@@ -291,6 +292,15 @@ class Run:
         return same and (self.place(training) / "metrics.json").exists()
 
 
+def _sized(params: dict) -> frozenset[str]:
+    "Names of networks that any part of a profile gives a size to."
+    named = (
+        part for kind in ("protocols", "methods", "runs", "transfers") for part in (params.get(kind) or {}).values()
+    )
+    parts = [params.get("base") or {}, *(part for part in named if isinstance(part, dict))]
+    return frozenset(name for part in parts if isinstance(part.get("networks"), dict) for name in part["networks"])
+
+
 def resolve(
     root,  # of the project
     params: dict,  # from `read_params`
@@ -314,6 +324,7 @@ def resolve(
         Path(root) / "runs" / params["profile"] / section["group"] / key,
         Path(root) / "clips" / str(section.get("source")),
         resolve(root, params, start) if transfer else None,
+        _sized(params),
     )
     for training in run.trainings if transfer else ():
         run.base.only(training.seed, training.fold)

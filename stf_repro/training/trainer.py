@@ -45,7 +45,7 @@ from stf_repro.training.loop import (
 )
 from .fingerprint import code_hash, fingerprint
 from .precision import arithmetic
-from .artifacts import commit, finished, origin, write_benchmark, write_results
+from .artifacts import clear_results, commit, finished, origin, write_benchmark, write_results
 
 # %% ../../nbs/reference/310_training.trainer.ipynb #3f1971f6
 def find_device(
@@ -447,6 +447,7 @@ def _train(
         with arithmetic(config.optim.precision):
             logits = run_epoch(job, step, bar)
         if chief:
+            clear_results(out)
             save_checkpoint(out, len(job.history), mark, job.tensors(), job.state())
     bar.bar.close()
     logits = score(job) if logits is None else logits
@@ -454,7 +455,7 @@ def _train(
 
 # %% ../../nbs/reference/310_training.trainer.ipynb #ae074b4e
 def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
-    "Say where the training begins, and clear what must not be taken for its result."
+    "Say where the training begins."
     name = f"{config.label} (seed {config.seed})"
     if saved:
         print(f"{name}: goes on after epoch {saved[0]}", flush=True)
@@ -465,9 +466,10 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
             flush=True,
         )
     if (out / "metrics.json").exists():
-        print(f"{name}: replaces a finished training of another configuration, code or data", flush=True)
-    for file in ("metrics.json", "scores.npz"):
-        (out / file).unlink(missing_ok=True)  # of an earlier configuration
+        print(
+            f"{name}: replaces, after its first epoch, a finished training of another configuration, code or data",
+            flush=True,
+        )
 
 
 def _edited(job: Job, code: str) -> bool:
