@@ -334,7 +334,7 @@ from stf_repro.training.config import run_configs
 from stf_repro.training.runs import read_params, resolve
 
 config = next(iter(run_configs(resolve("", read_params("params.yaml"), "M1")).values()))
-whole, file, more = trainer.save_checkpoint, Path(trainer.__file__).with_name("epoch.py"), sys.argv[1]
+whole, file, more = trainer.save_checkpoint, Path(trainer.__file__).with_name("loop.py"), sys.argv[1]
 print(trainer.identify(config, trainer.ClipStore.open("clips/synth60"), trainer.find_device("cpu"))[0]["fingerprint"])
 trainer.save_checkpoint = lambda *args: (whole(*args), file.write_text(file.read_text() + more))
 trainer.train(config, "clips/synth60", "out", "cpu", progress=False)
@@ -571,7 +571,10 @@ def test_evaluate_says_that_a_run_is_of_another_configuration(project, small_par
     ):
         assert main(["evaluate", run]) == 0
         assert "optim.epochs 3, now 1" in capsys.readouterr().out, run
-    assert main(["train", "M1", "--device", "cpu"]) == 0 and "replaces a finished training" in capsys.readouterr().out
+    assert (
+        main(["train", "M1", "--device", "cpu"]) == 0
+        and "a finished training of another configuration" in capsys.readouterr().out
+    )
 
 
 def test_a_network_on_no_device_is_a_sentence():

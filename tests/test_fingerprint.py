@@ -104,7 +104,7 @@ STF = {"M5", "gram"}  # with STF modules
         # what computes nothing: words, errors, progress, what other rooms do
         ("model/losses.py", '"L_c: modules', '# a remark\n    "L_c: other words, modules', set()),
         ("model/contract.py", 'raise ValueError(f"{expected}; got', 'raise ValueError(f"{expected}, and not', set()),
-        ("training/trainer.py", "are too few for batches of", "do not fill batches of", set()),
+        ("training/trainer.py", "test clips are too few for ", "test clips do not fill ", set()),
         (
             "training/trainer.py",
             'f"{k} {v:.3g}" for k, v in row.items()',

@@ -459,7 +459,7 @@ def raw(tmp_path, recordings):
 
 @pytest.mark.slow
 def test_preprocess_is_the_same_loose_zipped_and_in_processes(raw, tmp_path, recordings, monkeypatch):
-    import stf_repro.data.preprocess as module
+    import stf_repro.data.sets.ntu as module
 
     summary = preprocess("synth60", raw, tmp_path / "one", workers=1)
     assert summary["clips"] == 8 and summary["bad"] == 0 and not (tmp_path / "one.bad.tsv").exists()
@@ -699,7 +699,7 @@ def test_what_macos_adds_to_an_archive_is_no_recording(tmp_path, recordings):
 
 DIES = """
 import os, signal, sys
-import stf_repro.data.sets.ntu as module
+import stf_repro.data.preprocess as module
 from stf_repro.data import preprocess as jobs
 from stf_repro.data.preprocess import preprocess
 read = module.parse_ntu

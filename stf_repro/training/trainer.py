@@ -467,7 +467,7 @@ def _announce(config: RunConfig, out: Path, mark: str, saved) -> None:
         )
     if (out / "metrics.json").exists():
         print(
-            f"{name}: replaces, after its first epoch, a finished training of another configuration, code or data",
+            f"{name}: a finished training of another configuration, code or data stays until an epoch is done",
             flush=True,
         )
 
