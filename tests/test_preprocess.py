@@ -699,7 +699,7 @@ def test_what_macos_adds_to_an_archive_is_no_recording(tmp_path, recordings):
 
 DIES = """
 import os, signal, sys
-import stf_repro.data.preprocess as module
+import stf_repro.data.sets.ntu as module
 from stf_repro.data import preprocess as jobs
 from stf_repro.data.preprocess import preprocess
 read = module.parse_ntu
