@@ -128,14 +128,14 @@ def test_closed_form_of_a_pooled_map(N, M, T, seed):
     torch.testing.assert_close(closed, focus(class_score(logits, classes), [X])[0])
 
 
-def slopes(value, params, g):
+def slopes(value, params, g, steps=(1e-7, 1e-8, 2e-9)):
     """The derivative along a random direction: by autograd, and by central differences.
     A kink between the two ends (a ReLU, a maximum) spoils one difference, a wrong derivative spoils all: of three, the best counts."""
     grads = torch.autograd.grad(value(), params, allow_unused=True)
     directions = [torch.randn(p.shape, generator=g, dtype=p.dtype) for p in params]
     exact = sum((d * gr).sum() for d, gr in zip(directions, grads) if gr is not None).item()
     start, differences = [p.data.clone() for p in params], []
-    for h in (1e-7, 1e-8, 2e-9):
+    for h in steps:
         ends = []
         for sign in (1, -1):
             for p, s, d in zip(params, start, directions):

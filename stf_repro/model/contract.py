@@ -62,7 +62,9 @@ class Site:
 
     name: str
     scales: int  # K
-    units: tuple[nn.Module, ...]  # graph convolutions that take the G: each has `A`, `residual` and `join`, and uses it
+    units: tuple[
+        nn.Module, ...
+    ]  # graph convolutions that take the G, and ask their `join` how it meets their own matrices
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ class Paper:
 
 
 def add(
-    A: Tensor,  # (K, V, V) fixed by the skeleton
-    residual: Tensor,  # (K, V, V) learned
-    G: Tensor,  # (B, K, V, V) of each body
+    A: Tensor,  # (K, V, V) fixed by the skeleton; zero if nothing is
+    residual: Tensor,  # (K, V, V), or more axes: learned, or made of the clip, as the network has it
+    G: Tensor,  # (B, K, V, V) of each body, with an axis of length one for each further axis of the network's own
 ) -> Tensor:  # (B, K, V, V)
     "The matrices of a graph convolution with an instance-dependent part: A + A_res + G."
     return A + residual + G
@@ -111,6 +113,7 @@ class SkeletonNetwork(nn.Module, ABC):
     title: ClassVar[str]  # in a table
     paper: ClassVar[Paper | None] = None  # None: ours
     Config: ClassVar[type[Part]]  # its size: `name`, and arguments of __init__
+    fixed_length: ClassVar[bool] = False  # made for one number of frames, which __init__ takes as `frames`
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class SkeletonNetwork(nn.Module, ABC):
     ):
         super().__init__()
         self.layout, self.num_persons, self.in_channels = layout, num_persons, in_channels
-        self.data_norm = nn.BatchNorm1d(num_persons * len(layout) * in_channels)
+        self.data_norm = nn.BatchNorm1d(num_persons * len(layout) * in_channels)  # or V*C features: bodies in the batch
         self.stf = nn.ModuleDict()  # by the name of a site
 
     @classmethod
@@ -131,9 +134,11 @@ class SkeletonNetwork(nn.Module, ABC):
         layout: Layout,
         num_persons: int,
         in_channels: int,
+        frames: int,  # of the clips that it will read
     ) -> "SkeletonNetwork":
         "The network of a configuration, with random weights from torch's global generator."
-        return cls(num_classes, layout, num_persons, in_channels, **config.model_dump(exclude={"name"}))
+        size = config.model_dump(exclude={"name"}) | ({"frames": frames} if cls.fixed_length else {})
+        return cls(num_classes, layout, num_persons, in_channels, **size)
 
     def feature_maps(self) -> list[FeatureMap]:
         "The maps of `run`, first to last."
@@ -151,8 +156,13 @@ class SkeletonNetwork(nn.Module, ABC):
         "Normalise the coordinates and fold bodies into the batch. Raises `ValueError` for an input of another shape."
         check_shape(self, x)
         N, C, T, V, M = x.shape
-        x = self.data_norm(x.permute(0, 4, 3, 1, 2).reshape(N, M * V * C, T))
+        x = self.data_norm(x.permute(0, 4, 3, 1, 2).reshape(-1, self.data_norm.num_features, T))
         return x.view(N * M, V, C, T).permute(0, 2, 3, 1)
+
+    def bodies(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
+        "Bodies folded into the batch, coordinates as they are. Raises `ValueError` for an input of another shape."
+        check_shape(self, x)
+        return x.permute(0, 4, 1, 2, 3).flatten(0, 1)
 
     def pool(self, x: Tensor) -> Tensor:  # (N*M, C) -> (N, C)
         "Mean over the bodies of each clip."

@@ -11,12 +11,40 @@ from typing import Annotated, Union
 from pydantic import Field
 
 from .contract import SkeletonNetwork
+from .nets.aagcn import AAGCN
+from .nets.agcn import AGCN
 from .nets.convolution import TemporalConvNet
+from .nets.ctrgcn import CTRGCN
+from .nets.dcgcn import DCGCN
+from .nets.dstanet import DSTANet
+from .nets.dynamicgcn import DynamicGCN
+from .nets.gcnnas import GCNNAS
 from .nets.msg3d import MSG3D
+from .nets.paresgcn import PAResGCN
+from .nets.pstgcn import PSTGCN
+from .nets.sgn import SGN
+from .nets.stgcn import STGCN
+from .nets.stgcnpp import STGCNPP
+from .nets.stigcn import STIGCN
+from .nets.unik import UNIK
 
 # %% ../../nbs/reference/206_model.networks.ipynb #eca9709d
 NETWORKS: dict[str, type[SkeletonNetwork]] = {  # by the name in a configuration
     "msg3d": MSG3D,
+    "stgcn": STGCN,
+    "agcn": AGCN,
+    "aagcn": AAGCN,
+    "dcgcn": DCGCN,
+    "stigcn": STIGCN,
+    "paresgcn": PAResGCN,
+    "dstanet": DSTANet,
+    "dynamicgcn": DynamicGCN,
+    "unik": UNIK,
+    "pstgcn": PSTGCN,
+    "gcnnas": GCNNAS,
+    "sgn": SGN,
+    "ctrgcn": CTRGCN,
+    "stgcnpp": STGCNPP,
     "convolution": TemporalConvNet,
 }
 AnyNetwork = Annotated[

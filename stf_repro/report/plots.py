@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'FOCUS_CMAP', 'STYLE', 'small_png', 'use_style', 'limb_colours', 'picture_plane', 'draw_skeleton',
-           'draw_clip', 'drawable', 'draw_strips', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
+           'draw_on_body', 'draw_clip', 'drawable', 'draw_strips', 'Picture', 'save_figure', 'draw_volume', 'save_gif']
 
 # %% ../../nbs/reference/501_report.plots.ipynb #970b7f0b
 import io
@@ -153,6 +153,24 @@ def draw_skeleton(
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.set_axis_off()
+
+# %% ../../nbs/reference/501_report.plots.ipynb #baa67ece
+def draw_on_body(
+    numbers,  # (n, V) array or tensor; below zero is drawn as zero
+    layout: Layout,  # that of the example clip: 25 joints of NTU RGB+D
+    titles: Sequence[str],  # n
+    mark: int | None = None,  # a joint to draw a ring around
+) -> None:
+    "Bodies side by side, whose joints are coloured by numbers, each on a scale from zero to one."
+    from stf_repro.evaluation.bundled import example_clip, load_pretrained
+
+    net = load_pretrained("msg3d-synth60")
+    bodies, up = drawable(example_clip().batch(net.config.input)[0][0].numpy(), layout, net.config.input.recipe)
+    ring = None if mark is None else np.arange(len(layout)) == mark
+    _, axes = plt.subplots(1, len(titles), figsize=(1.7 * len(titles), 2.4), dpi=80, squeeze=False)
+    for ax, values, title in zip(axes[0], np.asarray(numbers, dtype=float), titles, strict=True):
+        draw_skeleton(ax, bodies[0, 0], layout, values, up, truth=ring)
+        ax.set_title(title, fontsize=8)
 
 # %% ../../nbs/reference/501_report.plots.ipynb #c8f8b8f4
 def _limits(xy: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

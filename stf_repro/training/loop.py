@@ -38,7 +38,7 @@ def build_model(
     "The network that a run trains, with random weights from torch's global generator. Raises `ValueError` for STF modules that the network has no place for."
     channels = 2 if config.input.planar else benchmark.channels
     model = NETWORKS[config.network.name].build(
-        config.network, len(benchmark.classes), benchmark.layout, benchmark.num_persons, channels
+        config.network, len(benchmark.classes), benchmark.layout, benchmark.num_persons, channels, config.input.length
     )
     return with_stf(model, config.input.length, **arguments(config.read).get("stf", {})) if config.stf else model
 

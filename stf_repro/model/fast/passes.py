@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from .norm import Averages, Bodies, batch_normed, collapsed, dilated, folded, side_by_side
 from .order import graph_conv, inner, outer
 from ..contract import PLACES, Output, add
+from ..blocks import TemporalConv
 from stf_repro.model.nets.msg3d import (
     MSG3D,
     Block,
     MultiScaleGraphConv,
     MultiScaleTemporalConv,
-    TemporalConv,
     WindowGraphConv,
 )
 

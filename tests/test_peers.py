@@ -1,0 +1,163 @@
+"Every network against numbers that its original code produced (tests/fixtures/README.md), in float64."
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stf_repro.model.blocks import directed, hops, partitions
+from stf_repro.model.networks import NETWORKS
+from stf_repro.model.nets import dcgcn, dstanet, paresgcn
+from stf_repro.model.nets.stigcn import relations
+from stf_repro.model.weights import load_published
+from stf_repro.skeleton import LAYOUTS
+
+FIXTURES = Path(__file__).parent / "fixtures" / "peers"
+PEERS = {  # fixture -> network, what it is made with, parameters that only the original has
+    **{
+        name: (name, {}, 0)
+        for name in ("stgcn", "agcn", "aagcn", "dcgcn", "ctrgcn", "stgcnpp", "stigcn", "pstgcn", "paresgcn")
+    },
+    "unik": ("unik", {}, 250),
+    "gcnnas": ("gcnnas", {}, 274_784),
+    "dynamicgcn": ("dynamicgcn", {"frames": 32}, 0),
+    "dstanet": ("dstanet", {"frames": 32}, 0),
+    "dstanet_spatial": ("dstanet", {"frames": 32, "time": "convolution"}, 0),
+    "single_sgn": ("sgn", {"groups": tuple((v,) for v in range(9))}, 0),
+}
+SOFTMAX = {
+    "stigcn",
+    "gcnnas",
+}  # one of their given matrices is a softmax in float32, of which the last bits are the original's
+
+
+def weight(key: str, shape: list[int], kind: str, kept) -> torch.Tensor:
+    "The value that a weight of the original has in the fixture; all were float32."
+    r = np.random.RandomState(zlib.crc32(key.encode()) % 2**32)
+    values = {
+        "weight": lambda: r.standard_normal(shape) / np.sqrt(np.prod(shape[1:])),
+        "gain": lambda: 1 + 0.1 * r.standard_normal(shape),
+        "bias": lambda: 0.05 * r.standard_normal(shape),
+        "adjacency": lambda: r.rand(*shape) ** 4,
+        "scale": lambda: 0.5 + r.rand(*shape),
+        "count": lambda: np.zeros(()),
+        "stat": lambda: kept[f"stat/{key}"],
+        "kept": lambda: kept[f"kept/{key}"] if f"kept/{key}" in kept else np.zeros(()),
+    }[kind]()
+    return torch.tensor(np.asarray(values, dtype=np.float32), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module", params=PEERS)
+def peer(request):
+    "A network with the weights of its fixture, and the fixture."
+    name, more, _ = PEERS[request.param]
+    said, stored = (
+        json.loads((FIXTURES / f"{request.param}.json").read_text()),
+        np.load(FIXTURES / f"{request.param}.npz"),
+    )
+    model = NETWORKS[name](60, LAYOUTS["ntu25"], **more).double()  # matrices are made in float32, as in the originals
+    state = {key: weight(key, shape, kind, stored) for key, shape, kind, *_ in said["state"]}
+    load_published(model, state, dstanet.published(more["time"]) if "time" in more else None)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    return request.param, model, said, stored
+
+
+def the_input(model: nn.Module, stored, monkeypatch) -> torch.Tensor:
+    "The clips; a network that makes several inputs of them gets those of the fixture."
+    x = torch.tensor(stored["x"], dtype=torch.float64)
+    if x.ndim == 6:  # (N, 3, 6, T, V, M)
+        parts = [part.permute(0, 4, 1, 2, 3).flatten(0, 1) for part in x.unbind(1)]
+        monkeypatch.setattr(paresgcn, "three_inputs", lambda *_: parts)
+        return x[:, 0, :3]
+    return x
+
+
+def relative(ours: torch.Tensor, theirs) -> float:
+    theirs = torch.as_tensor(np.asarray(theirs), dtype=torch.float64)
+    return float((ours.detach() - theirs).abs().max() / theirs.abs().max())
+
+
+def test_it_is_the_published_network(peer, monkeypatch):
+    "Logits and each block in evaluation, then logits and loss in training."
+    name, model, said, stored = peer
+    x, blocks, seen = the_input(model, stored, monkeypatch), getattr(model, "blocks", ()), []
+    hooks = [block.register_forward_hook(lambda _, __, out: seen.append(out.detach().clone())) for block in blocks]
+    with torch.no_grad():
+        logits = model.eval()(x)
+    tolerance = 1e-7 if name in SOFTMAX else 1e-9
+    assert relative(logits, stored["logits_eval"]) < tolerance
+    units = [unit for unit in said["units"] if not unit.startswith(("input_branches", "spa_net", "tem_net"))]
+    for unit, out in zip(units, seen, strict=True):
+        assert list(out.shape) == said["units"][unit]
+        assert relative(out[0, :4, :4, :4], stored[f"act/{unit}/slice"]) < 1e-6  # stored as float32
+    for hook in hooks:
+        hook.remove()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        logits = model.train()(x)
+    assert relative(logits, stored["logits_train"]) < tolerance
+    loss = F.cross_entropy(logits, torch.as_tensor(stored["y"]).long())
+    assert abs(loss.item() - float(stored["loss_train"])) < tolerance
+    model.load_state_dict(before)  # running statistics
+
+
+def test_its_gradient_is_the_published_networks(peer, monkeypatch):
+    name, model, said, stored = peer
+    x = the_input(model, stored, monkeypatch)
+    if name == "paresgcn":  # its input is what the stems read
+        parts = [part.requires_grad_() for part in paresgcn.three_inputs(x)]
+        slopes = torch.autograd.grad(model.eval()(x).amax(1).sum(), parts)
+        slope = torch.stack([s.unflatten(0, (2, 2)).permute(0, 2, 3, 4, 1) for s in slopes], 1)
+    else:
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(model.eval()(x).amax(1).sum(), x)
+    assert relative(slope, stored["input_grad"]) < 1e-6  # stored as float32
+
+
+def test_it_has_as_many_parameters(peer):
+    name, model, said, _ = peer
+    assert sum(p.numel() for p in model.parameters()) + PEERS[name][2] == said["parameters"]
+
+
+def test_every_network_with_a_paper_is_compared():
+    "MS-G3D has fixtures of its own (test_msg3d)."
+    assert {name for name, _, _ in PEERS.values()} | {"msg3d"} == {k for k, v in NETWORKS.items() if v.paper}
+
+
+def test_drop_graph_drops_what_the_original_drops():
+    z = {key: torch.tensor(value) for key, value in np.load(FIXTURES / "dropgraph.npz").items()}
+    x, keep = z["x"], float(z["keep_prob"])
+    joints = dcgcn.drop_joints(x, keep, z["A_sum"].float(), z["uniform_space"])
+    frames = dcgcn.drop_frames(x, keep, int(z["block_size_time"]), z["uniform_time"][:, 0])
+    for ours, theirs in ((joints, z["out_space"]), (frames, z["out_time"])):
+        assert torch.equal(ours == 0, theirs == 0)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)  # fp32
+
+
+def test_three_inputs_are_those_of_the_original():
+    z = np.load(FIXTURES / "features.npz")
+    x = torch.tensor(z["joints"], dtype=torch.float64).permute(3, 0, 1, 2)  # (M, 3, T, V)
+    theirs = torch.tensor(z["branches"], dtype=torch.float64).permute(0, 4, 1, 2, 3)
+    for ours, expected in zip(paresgcn.three_inputs(x, LAYOUTS["ntu25"]), theirs, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # stored as float32
+
+
+def test_matrices_of_a_skeleton_are_those_of_the_originals():
+    "Rows here are columns there."
+    layout = LAYOUTS["ntu25"]
+    stored = {name: np.load(FIXTURES / f"{name}.npz") for name in ("agcn", "stgcn", "paresgcn", "stigcn")}
+    for ours, name, key in (
+        (directed(layout), "agcn", "A"),
+        (partitions(layout, cut_off=True), "stgcn", "A"),
+        (hops(layout, 3), "paresgcn", "A"),
+        *zip(relations(layout), ["stigcn"] * 4, ("A_joint", "A_bone", "A_cheb3", "A_cheb4_softmax")),
+    ):
+        theirs = torch.tensor(stored[name][f"graph/{key}"], dtype=torch.float32).transpose(-1, -2)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
