@@ -21,7 +21,7 @@ from stf_repro.model.options import attached, heard_with_gradient
 from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import parse
-from stf_repro.training.trainer import TrainingError, prepare
+from stf_repro.training.trainer import TrainingError, prepare, train
 
 
 def small(name: str, classes=5, layout="ntu25", persons=2, frames=16) -> torch.nn.Module:
@@ -305,3 +305,18 @@ def test_every_network_goes_through_pickle_and_deepcopy(name):
     with torch.no_grad():
         for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
             assert torch.equal(twin(x), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SITED)
+def test_every_network_trains_with_all_terms(name, tmp_path):
+    "Two epochs: the second with every term."
+    size = {"num_gcn_scales": 2, "num_g3d_scales": 2, "windows": [3]} if name == "msg3d" else {}
+    optim = TRAINING["optim"] | {"epochs": 2, "milestones": [1]}
+    config = parse(TRAINING | {"network": {"name": name, "width": 12, **size}, "optim": optim})
+    out = tmp_path / "run"
+    train(config, toy_store(tmp_path / "clips"), out, "cpu", progress=False)
+    last = (out / "history.tsv").read_text().splitlines()
+    names, values = last[0].split("\t"), last[-1].split("\t")
+    found = dict(zip(names, values))
+    assert all(found[term] for term in TERMS)
