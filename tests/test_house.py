@@ -265,9 +265,9 @@ def test_exact_versions_fit_the_ranges(root):
 
 
 KNOWS = {  # what each module of the core may know of the others
-    "contract": set(), "networks": {"contract", "nets"},
-    "focus": set(), "stf": {"contract"}, "losses": {"focus"}, "objective": {"losses", "focus", "contract"}, "weights": {"nets.msg3d"},
-    "fast.order": set(), "fast.norm": {"fast.order"}, "fast.passes": {"fast.order", "fast.norm", "contract", "nets.msg3d"},
+    "contract": set(), "blocks": {"contract"}, "adaptive": {"contract", "blocks"}, "networks": {"contract", "nets"},
+    "focus": set(), "stf": {"contract"}, "losses": {"focus"}, "objective": {"losses", "focus", "contract"}, "weights": {"contract", "nets.msg3d"},
+    "fast.order": set(), "fast.norm": {"fast.order"}, "fast.passes": {"fast.order", "fast.norm", "contract", "blocks", "nets.msg3d"},
     "options": {"contract", "nets.msg3d", "focus", "stf", "losses", "objective"}, "readings": {"options"},
 }  # fmt: skip
 
@@ -279,8 +279,8 @@ def test_the_model_room_is_the_table_of_the_design(root):
         if name.startswith("model.")
     }
     networks = {
-        name: {"contract"} for name in found if name.startswith("nets.")
-    }  # each knows the contract, and no other
+        name: {"contract", "blocks", "adaptive"} for name in found if name.startswith("nets.")
+    }  # each knows the contract and what all share, and no other
     knows = KNOWS | networks | {"networks": {"contract", *networks}}
     assert set(found) == set(knows)
     assert {name: known - knows[name] for name, known in found.items() if known - knows[name]} == {}

@@ -291,7 +291,7 @@ def test_dropout_is_the_same_in_the_masked_pass():
     x, present = torch.randn(3, 3, 16, 25, 2), torch.ones(3, 2, dtype=torch.bool)
     forward = ForwardPass(model, x, torch.zeros(3, dtype=torch.long), present)
     where = torch.get_rng_state()
-    with frozen_statistics(model), same_draws(forward.drawn, x.device):
+    with frozen_statistics(model), same_draws(forward.drawn, x):
         again = model.run(x, present)
     assert torch.equal(again.logits, forward.out.logits) and torch.equal(torch.get_rng_state(), where)
     assert not torch.equal(model.run(x, present).logits, forward.out.logits)

@@ -119,19 +119,18 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def same_draws(
     state: tuple[Tensor, ...],  # from `drawn`
-    device: torch.device,
+    x: Tensor,  # on the same device
 ) -> Iterator[None]:
     "Draw the random numbers again that were drawn after `drawn`, and go on afterwards as if nothing had been drawn."
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng([device] if on_gpu else []):
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.set_rng_state(state[0])
-        if on_gpu:
-            torch.cuda.set_rng_state(state[1], device)
+        if x.is_cuda:
+            torch.cuda.set_rng_state(state[1], x.device)
         yield
 
 
 def drawn(
-    device: torch.device,
+    x: Tensor,  # on the device that is asked
 ) -> tuple[Tensor, ...]:
     "Where torch's generators stand."
-    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []))
+    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else []))

@@ -103,7 +103,7 @@ class ForwardPass:
         reading: FocusReading = FocusReading(),
     ):
         self.model, self.x, self.labels, self.present, self.reading = model, x, labels, present, reading
-        self.drawn = losses.drawn(x.device)
+        self.drawn = losses.drawn(x)
         self.out = _run(model, x, present)
         self.maps = reading.place(self.out)
         self.modules = list(self.maps)  # names, first to last
@@ -179,7 +179,7 @@ def exploration_term(
 ) -> TermValue:
     "L_e: mask what the network looked at, and look again."
     clips, Q = counted(forward), exploration_mask(forward, **how)
-    with losses.frozen_statistics(forward.model), losses.same_draws(forward.drawn, forward.x.device):
+    with losses.frozen_statistics(forward.model), losses.same_draws(forward.drawn, forward.x):
         again = forward.model.run(losses.masked(forward.x, Q), forward.present)
     return losses.exploration(again.logits, forward.classes[:, 0], clips, survival), clips.sum()
 
