@@ -452,7 +452,7 @@ def test_help_is_grouped_and_every_command_has_an_example(capsys):
         "own": ["new"],
         "pipeline": ["download", "preprocess", "train", "render", "export"],
         "look": ["predict", "focus", "draw", "evaluate", "mechanism"],
-        "check": ["doctor", "bench", "runs", "show"],
+        "check": ["doctor", "bench", "networks", "runs", "show"],
     }
     assert sorted(sum(groups.values(), [])) == sorted(commands)
     assert all(f"Example: stf {name}" in " ".join(p.format_help().split()) for name, p in commands.items())

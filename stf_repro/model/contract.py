@@ -75,7 +75,6 @@ class Paper:
     authors: str
     venue: str  # and year
     link: str
-    parameters: float | None = None  # in millions, at the published size
 
 
 def add(

@@ -27,7 +27,7 @@ class AAGCNConfig(Part):
 
 PAPER = Paper(
     "Skeleton-Based Action Recognition with Multi-Stream Adaptive Graph Convolutional Networks",
-    "Shi, Zhang, Cheng and Lu", "IEEE TIP 2020", "https://arxiv.org/abs/1912.06971", 3.8,
+    "Shi, Zhang, Cheng and Lu", "IEEE TIP 2020", "https://arxiv.org/abs/1912.06971",
 )  # fmt: skip
 
 

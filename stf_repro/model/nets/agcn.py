@@ -27,7 +27,7 @@ class AGCNConfig(Part):
 
 PAPER = Paper(
     "Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition",
-    "Shi, Zhang, Cheng and Lu", "CVPR 2019", "https://arxiv.org/abs/1805.07694", 3.5,
+    "Shi, Zhang, Cheng and Lu", "CVPR 2019", "https://arxiv.org/abs/1805.07694",
 )  # fmt: skip
 
 

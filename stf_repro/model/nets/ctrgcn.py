@@ -97,7 +97,7 @@ class CTRGCNConfig(Part):
 
 PAPER = Paper(
     "Channel-wise Topology Refinement Graph Convolution for Skeleton-Based Action Recognition",
-    "Chen, Zhang, Yuan, Li, Deng and Hu", "ICCV 2021", "https://arxiv.org/abs/2107.12213", 1.4,
+    "Chen, Zhang, Yuan, Li, Deng and Hu", "ICCV 2021", "https://arxiv.org/abs/2107.12213",
 )  # fmt: skip
 
 

@@ -135,7 +135,7 @@ class DCGCNConfig(Part):
 
 PAPER = Paper(
     "Decoupling GCN with DropGraph Module for Skeleton-Based Action Recognition",
-    "Cheng, Zhang, Cao, Shi, Cheng and Lu", "ECCV 2020", "https://doi.org/10.1007/978-3-030-58586-0_32", 3.4,
+    "Cheng, Zhang, Cao, Shi, Cheng and Lu", "ECCV 2020", "https://doi.org/10.1007/978-3-030-58586-0_32",
 )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ class DSTANetConfig(Part):
 
 PAPER = Paper(
     "Decoupled Spatial-Temporal Attention Network for Skeleton-Based Action Recognition",
-    "Shi, Zhang, Cheng and Lu", "ACCV 2020", "https://arxiv.org/abs/2007.03263", 3.5,
+    "Shi, Zhang, Cheng and Lu", "ACCV 2020", "https://arxiv.org/abs/2007.03263",
 )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class DynamicGCNConfig(Part):
 
 PAPER = Paper(
     "Dynamic GCN: Context-enriched Topology Learning for Skeleton-based Action Recognition",
-    "Ye, Pu, Zhong, Li, Xie and Tang", "ACM MM 2020", "https://arxiv.org/abs/2007.14690", 3.7,
+    "Ye, Pu, Zhong, Li, Xie and Tang", "ACM MM 2020", "https://arxiv.org/abs/2007.14690",
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class GCNNASConfig(Part):
 
 PAPER = Paper(
     "Learning Graph Convolutional Network for Skeleton-Based Human Action Recognition by Neural Searching",
-    "Peng, Hong, Chen and Zhao", "AAAI 2020", "https://arxiv.org/abs/1911.04131", 6.6,
+    "Peng, Hong, Chen and Zhao", "AAAI 2020", "https://arxiv.org/abs/1911.04131",
 )  # fmt: skip
 
 

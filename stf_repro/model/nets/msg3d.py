@@ -196,7 +196,7 @@ class MSG3DConfig(Part):
 # %% ../../../nbs/networks/msg3d.ipynb #35bc913d
 PAPER = Paper(
     "Disentangling and Unifying Graph Convolutions for Skeleton-Based Action Recognition",
-    "Liu, Zhang, Chen, Wang and Ouyang", "CVPR 2020", "https://arxiv.org/abs/2003.14111", 3.2,
+    "Liu, Zhang, Chen, Wang and Ouyang", "CVPR 2020", "https://arxiv.org/abs/2003.14111",
 )  # fmt: skip
 
 

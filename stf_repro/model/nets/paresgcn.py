@@ -139,7 +139,7 @@ class PAResGCNConfig(Part):
 
 PAPER = Paper(
     "Stronger, Faster and More Explainable: A Graph Convolutional Baseline for Skeleton-based Action Recognition",
-    "Song, Zhang, Shan and Wang", "ACM MM 2020", "https://arxiv.org/abs/2010.09978", 3.6,
+    "Song, Zhang, Shan and Wang", "ACM MM 2020", "https://arxiv.org/abs/2010.09978",
 )  # fmt: skip
 
 

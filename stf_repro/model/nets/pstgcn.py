@@ -29,7 +29,7 @@ class PSTGCNConfig(Part):
 
 PAPER = Paper(
     "Progressive Spatio-Temporal Graph Convolutional Network for Skeleton-Based Human Action Recognition",
-    "Heidari and Iosifidis", "ICASSP 2021", "https://arxiv.org/abs/2011.05668", 0.9,
+    "Heidari and Iosifidis", "ICASSP 2021", "https://arxiv.org/abs/2011.05668",
 )  # fmt: skip
 
 

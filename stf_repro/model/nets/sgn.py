@@ -74,7 +74,7 @@ class SGNConfig(Part):
 
 PAPER = Paper(
     "Semantics-Guided Neural Networks for Efficient Skeleton-Based Human Action Recognition",
-    "Zhang, Lan, Zeng, Xing, Xue and Zheng", "CVPR 2020", "https://arxiv.org/abs/1904.01189", 0.69,
+    "Zhang, Lan, Zeng, Xing, Xue and Zheng", "CVPR 2020", "https://arxiv.org/abs/1904.01189",
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class STGCNConfig(Part):
 
 PAPER = Paper(
     "Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition",
-    "Yan, Xiong and Lin", "AAAI 2018", "https://arxiv.org/abs/1801.07455", 3.1,
+    "Yan, Xiong and Lin", "AAAI 2018", "https://arxiv.org/abs/1801.07455",
 )  # fmt: skip
 
 

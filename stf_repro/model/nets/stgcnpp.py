@@ -85,7 +85,7 @@ class STGCNPPConfig(Part):
 
 PAPER = Paper(
     "PYSKL: Towards Good Practices for Skeleton Action Recognition",
-    "Duan, Wang, Chen and Lin", "ACM MM 2022", "https://arxiv.org/abs/2205.09443", 1.4,
+    "Duan, Wang, Chen and Lin", "ACM MM 2022", "https://arxiv.org/abs/2205.09443",
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class STIGCNConfig(Part):
 
 PAPER = Paper(
     "Spatio-Temporal Inception Graph Convolutional Networks for Skeleton-Based Action Recognition",
-    "Huang, Shen, Tian, Li, Huang and Hua", "ACM MM 2020", "https://arxiv.org/abs/2011.13322", 1.6,
+    "Huang, Shen, Tian, Li, Huang and Hua", "ACM MM 2020", "https://arxiv.org/abs/2011.13322",
 )  # fmt: skip
 
 

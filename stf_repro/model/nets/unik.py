@@ -37,7 +37,7 @@ class UNIKConfig(Part):
 
 PAPER = Paper(
     "UNIK: A Unified Framework for Real-world Skeleton-based Action Recognition",
-    "Yang, Wang, Dantcheva, Garattoni, Francesca and Bremond", "BMVC 2021", "https://arxiv.org/abs/2107.08580", 3.5,
+    "Yang, Wang, Dantcheva, Garattoni, Francesca and Bremond", "BMVC 2021", "https://arxiv.org/abs/2107.08580",
 )  # fmt: skip
 
 
