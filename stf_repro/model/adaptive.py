@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import SumOfConvs, quiet_norm, shortcut
+from .blocks import SumOfConvs, draw_stacked, quiet_norm, shortcut
 from .contract import add
 
 # %% ../../nbs/reference/210_model.adaptive.ipynb #c6b1ca2f
@@ -37,7 +37,12 @@ class Similarity(nn.Module):
         super().__init__()
         self.query, self.key = (nn.Conv2d(in_channels, num_matrices * size, 1) for _ in range(2))
         self.gate = nn.Parameter(torch.zeros(1)) if gated else None
-        self.size, self.squash = size, squash
+        self.num_matrices, self.size, self.squash = num_matrices, size, squash
+
+    def begin(self) -> None:
+        "Queries and keys of each matrix as if they stood alone."
+        for conv in (self.query, self.key):
+            draw_stacked(conv, self.num_matrices)
 
     def forward(
         self,

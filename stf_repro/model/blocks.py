@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['rows_to_one', 'directed', 'partitions', 'hops', 'chebyshev', 'aggregate', 'gather', 'SumOfConvs', 'TemporalConv',
-           'NoShortcut', 'shortcut', 'Block', 'plan', 'Backbone', 'draw_weights', 'quiet_norm']
+           'NoShortcut', 'shortcut', 'Block', 'PlanConfig', 'plan', 'nine_frames', 'planned', 'Backbone',
+           'draw_weights', 'draw_stacked', 'quiet_norm']
 
 # %% ../../nbs/reference/209_model.blocks.ipynb #36a2c7eb
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from .contract import FeatureMap, Output, Site, SkeletonNetwork
+from .contract import FeatureMap, Output, Part, Site, SkeletonNetwork
 from ..skeleton import Layout, hop_distance
 
 # %% ../../nbs/reference/209_model.blocks.ipynb #69c22851
@@ -56,7 +58,7 @@ def hops(
     "A matrix for each distance from 0 to `num_hops` bones."
     distance = torch.as_tensor(hop_distance(layout), dtype=torch.get_default_dtype())
     exact = torch.stack([distance == d for d in range(num_hops + 1)]).to(distance.dtype)
-    return exact * rows_to_one(exact.sum(0)).amax(-1)[:, None]
+    return exact / exact.sum((0, 2))[:, None]  # every joint has itself within reach
 
 
 def chebyshev(
@@ -98,6 +100,11 @@ class SumOfConvs(nn.ModuleList):
 
     def __init__(self, in_channels: int, out_channels: int, num_matrices: int):
         super().__init__(nn.Conv2d(in_channels, out_channels, 1) for _ in range(num_matrices))
+
+    def begin(self) -> None:
+        "Weights whose sum over all matrices has He's deviation."
+        for conv in self:
+            nn.init.normal_(conv.weight, 0, (2 / (conv.weight.numel() * len(self))) ** 0.5)
 
     def forward(
         self,
@@ -157,6 +164,13 @@ class Block(nn.Module):
     ) -> Tensor:  # (B, C', T', V)
         return F.relu(self.time(self.graph(x, G)) + self.around(x))
 
+# %% ../../nbs/reference/209_model.blocks.ipynb #db96b36f
+class PlanConfig(Part):
+    "How large a network of planned blocks is."
+
+    width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the papers
+    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
+
 
 def plan(
     in_channels: int,  # C of the input
@@ -167,6 +181,23 @@ def plan(
     after = [(width * 2**stage, 2 if stage and not i else 1) for stage, n in enumerate(depth) for i in range(n)]
     before = [in_channels, *(channels for channels, _ in after)]
     return [(a, b, stride) for a, (b, stride) in zip(before, after)]
+
+
+def nine_frames(channels: int, stride: int) -> TemporalConv:
+    "The temporal convolution of ST-GCN and most that followed."
+    return TemporalConv(channels, channels, 9, stride)
+
+
+def planned(
+    shapes: Iterable[tuple[int, int, int]],  # of each block, as from `plan`
+    graph: Callable[[int, int], nn.Module],  # channels before and after -> a graph convolution
+    time: Callable[[int, int], nn.Module] = nine_frames,  # channels and stride -> a temporal one
+) -> list[Block]:
+    "The blocks of a plan. Nothing goes around the first."
+    return [
+        Block(a, b, stride, graph(a, b), time(b, stride), shortcut(a, b, stride) if i else NoShortcut())
+        for i, (a, b, stride) in enumerate(shapes)
+    ]
 
 # %% ../../nbs/reference/209_model.blocks.ipynb #d078e5b1
 class Backbone(SkeletonNetwork):
@@ -179,16 +210,17 @@ class Backbone(SkeletonNetwork):
         num_persons: int,
         in_channels: int,
         blocks: Iterable[nn.Module],  # each with `in_channels`, `out_channels`, `stride` and a `graph`
+        entry: nn.Module | None = None,  # what comes before the first block: (B, C, T, V) -> (B, C', T, V)
     ):
         super().__init__(layout, num_persons, in_channels)
-        self.blocks = nn.ModuleList(blocks)
+        self.entry, self.blocks = entry, nn.ModuleList(blocks)
         self.drop, self.head = nn.Identity(), nn.Linear(self.blocks[-1].out_channels, num_classes)
 
     def feature_maps(self) -> list[FeatureMap]:
         "What each block reads."
-        stride, found = 1, []
+        stride, found, first = 1, [], 0 if self.entry is None else 1
         for i, block in enumerate(self.blocks):
-            found.append(FeatureMap(f"block{i + 1}", block.in_channels, stride, i))
+            found.append(FeatureMap(f"block{i + 1}", block.in_channels, stride, first + i))
             stride *= block.stride
         return found
 
@@ -197,15 +229,8 @@ class Backbone(SkeletonNetwork):
         return [Site(f"block{i}", block.graph.num_matrices, (block.graph,)) for i, block in enumerate(self.blocks, 1)]
 
     def stages(self) -> list[nn.Module]:
-        "The blocks."
-        return list(self.blocks)
-
-    def embed(
-        self,
-        x: Tensor,  # (B, C, T, V) normalised coordinates
-    ) -> Tensor:  # what the first block reads
-        "Nothing here; for networks that widen the input before their first block."
-        return x
+        "The entry, if there is one, and the blocks."
+        return list(self.blocks) if self.entry is None else [self.entry, *self.blocks]
 
     def run(
         self,
@@ -213,7 +238,8 @@ class Backbone(SkeletonNetwork):
         present: Tensor | None = None,  # (N, M) bool; not needed here: bodies that are not there count in the mean
     ) -> Output:
         "Logits and all named feature maps of one forward pass."
-        h, read, beta, G, ends = self.embed(self.fold(x)), {}, {}, {}, {}
+        h, read, beta, G, ends = self.fold(x), {}, {}, {}, {}
+        h = h if self.entry is None else self.entry(h)
         named = {m.name for m in self.feature_maps()}
         for i, block in enumerate(self.blocks, 1):
             name = f"block{i}"
@@ -229,17 +255,26 @@ class Backbone(SkeletonNetwork):
 def draw_weights(
     network: nn.Module,  # changed in place
 ) -> None:
-    "Weights as 2s-AGCN begins with them."
+    "Weights as 2s-AGCN begins with them; a part that has a `begin` has its own."
     for part in network.modules():
         if isinstance(part, (nn.Conv1d, nn.Conv2d)):
             nn.init.kaiming_normal_(part.weight, mode="fan_out")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-    for part in network.modules():
-        if isinstance(part, SumOfConvs):
-            for conv in part:
-                nn.init.normal_(conv.weight, 0, (2 / (conv.weight.numel() * len(part))) ** 0.5)
     nn.init.normal_(network.head.weight, 0, (2 / network.head.out_features) ** 0.5)
+    for part in network.modules():
+        if hasattr(part, "begin"):
+            part.begin()
+
+
+def draw_stacked(
+    conv: nn.Conv2d,  # changed in place
+    number: int,  # of convolutions that this one computes, one after another in its outputs
+) -> None:
+    "Weights as if each of the convolutions stood alone."
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    with torch.no_grad():
+        conv.weight *= number**0.5
 
 
 def quiet_norm(

@@ -122,7 +122,9 @@ class SkeletonNetwork(nn.Module, ABC):
     ):
         super().__init__()
         self.layout, self.num_persons, self.in_channels = layout, num_persons, in_channels
-        self.data_norm = nn.BatchNorm1d(num_persons * len(layout) * in_channels)  # or V*C features: bodies in the batch
+        self.data_norm = nn.BatchNorm1d(
+            num_persons * len(layout) * in_channels
+        )  # or V*C features: bodies in the batch; or None
         self.stf = nn.ModuleDict()  # by the name of a site
 
     @classmethod
@@ -152,16 +154,13 @@ class SkeletonNetwork(nn.Module, ABC):
         return []
 
     def fold(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
-        "Normalise the coordinates and fold bodies into the batch. Raises `ValueError` for an input of another shape."
+        "Normalise the coordinates, unless the network has no norm for them, and fold bodies into the batch. Raises `ValueError` for an input of another shape."
         check_shape(self, x)
         N, C, T, V, M = x.shape
+        if self.data_norm is None:
+            return x.permute(0, 4, 1, 2, 3).flatten(0, 1)
         x = self.data_norm(x.permute(0, 4, 3, 1, 2).reshape(-1, self.data_norm.num_features, T))
         return x.view(N * M, V, C, T).permute(0, 2, 3, 1)
-
-    def bodies(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
-        "Bodies folded into the batch, coordinates as they are. Raises `ValueError` for an input of another shape."
-        check_shape(self, x)
-        return x.permute(0, 4, 1, 2, 3).flatten(0, 1)
 
     def pool(self, x: Tensor) -> Tensor:  # (N*M, C) -> (N, C)
         "Mean over the bodies of each clip."

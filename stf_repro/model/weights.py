@@ -142,7 +142,9 @@ def published_state(
                 break
         if key:
             name = re.sub(r"#(\d+)", lambda m: str(int(m[1]) - 1), key.replace("^T", ""))
-            found.setdefault(name, []).append(value.transpose(-1, -2) if "^T" in key else value)
+            if "^T" in key:  # matrices of joints
+                value = (value[None] if value.ndim == 2 else value).transpose(-1, -2)
+            found.setdefault(name, []).append(value)
     return {name: values[0] if len(values) == 1 else torch.cat(values) for name, values in found.items()}
 
 
@@ -155,5 +157,14 @@ def load_published(
     "Load weights of a network's original code. Raises `KeyError` or `ValueError` as `load_part` does."
     names = sys.modules[type(model).__module__].PUBLISHED if names is None else names
     ours, found = model.state_dict(), published_state(state, names)
-    same_size = {k: v.reshape(ours[k].shape) for k, v in found.items() if k in ours and ours[k].numel() == v.numel()}
-    load_part(model, found | same_size, without)
+    same = {
+        k: v.reshape(ours[k].shape)
+        for k, v in found.items()
+        if k in ours and _without_ones(v) == _without_ones(ours[k])
+    }
+    load_part(model, found | same, without)
+
+
+def _without_ones(value: Tensor) -> list[int]:
+    "Its shape, but for axes of length one; some originals keep axes that do nothing."
+    return [size for size in value.shape if size > 1]

@@ -9,20 +9,17 @@ __all__ = ['PAPER', 'PUBLISHED', 'AGCNConfig', 'AGCN']
 from typing import Literal
 
 import torch
-from pydantic import Field
 
 from ..adaptive import AdaptiveConv, Similarity
-from ..blocks import Backbone, Block, NoShortcut, TemporalConv, directed, draw_weights, plan, shortcut
-from ..contract import Paper, Part
+from ..blocks import Backbone, PlanConfig, directed, draw_weights, plan, planned
+from ..contract import Paper
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/agcn.ipynb #3c1fce9a
-class AGCNConfig(Part):
+class AGCNConfig(PlanConfig):
     "How large a 2s-AGCN is."
 
     name: Literal["agcn"] = "agcn"
-    width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
 
 
 PAPER = Paper(
@@ -47,13 +44,11 @@ class AGCN(Backbone):
     ):
         A = directed(layout)
 
-        def block(i: int, before: int, after: int, stride: int) -> Block:
+        def graph(before: int, after: int) -> AdaptiveConv:
             relation = Similarity(before, after // 4, len(A))
-            graph = AdaptiveConv(before, after, A, torch.full_like(A, 1e-6), relation)
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, TemporalConv(after, after, 9, stride), around)
+            return AdaptiveConv(before, after, A, torch.full_like(A, 1e-6), relation)
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width, depth)))
+        blocks = planned(plan(in_channels, width, depth), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
 

@@ -10,21 +10,21 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from stf_repro.model.blocks import (
     Backbone,
-    Block,
-    NoShortcut,
+    PlanConfig,
     TemporalConv,
     directed,
+    draw_stacked,
     draw_weights,
     plan,
+    planned,
     quiet_norm,
     shortcut,
 )
-from ..contract import Paper, Part, add
+from ..contract import Paper, add
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/ctrgcn.ipynb #c5cd2b0f
@@ -49,6 +49,11 @@ class ChannelwiseConv(nn.Module):
         self.value = nn.Conv2d(in_channels, K * out_channels, 1)
         self.norm, self.around = quiet_norm(out_channels), shortcut(in_channels, out_channels)
 
+    def begin(self) -> None:
+        "What is computed for all matrices at once begins as if each stood alone."
+        for conv in (self.mine, self.theirs, self.value):
+            draw_stacked(conv, self.num_matrices)
+
     def refinement(
         self,
         x: Tensor,  # (B, C, T, V)
@@ -72,27 +77,35 @@ class ChannelwiseConv(nn.Module):
 class FourBranches(nn.Module):
     "Five frames, five of every second frame, the largest of three, and the frame itself; a quarter of the channels each."
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
+    def __init__(
+        self,
+        channels: int,  # a multiple of 4
+        stride: int,
+    ):
         super().__init__()
-        width = out_channels // 4
+        width = channels // 4
 
         def branch(*rest: nn.Module) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(), *rest)
+            return nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(), *rest)
 
         self.branches = nn.ModuleList(branch(TemporalConv(width, width, 5, stride, dilation)) for dilation in (1, 2))
         self.branches.append(branch(nn.MaxPool2d((3, 1), (stride, 1), (1, 0)), nn.BatchNorm2d(width)))
-        self.branches.append(nn.Sequential(nn.Conv2d(in_channels, width, 1, (stride, 1)), nn.BatchNorm2d(width)))
+        self.branches.append(nn.Sequential(nn.Conv2d(channels, width, 1, (stride, 1)), nn.BatchNorm2d(width)))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, V) -> (B, C', T', V)
+    def begin(self) -> None:
+        "Norms that are nearly one."
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                nn.init.normal_(part.weight, 1, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, V) -> (B, C, T', V)
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 # %% ../../../nbs/networks/ctrgcn.ipynb #1bbc9915
-class CTRGCNConfig(Part):
+class CTRGCNConfig(PlanConfig):
     "How large a CTR-GCN is."
 
     name: Literal["ctrgcn"] = "ctrgcn"
-    width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
 
 
 PAPER = Paper(
@@ -117,13 +130,11 @@ class CTRGCN(Backbone):
     ):
         A = directed(layout)
 
-        def block(i: int, before: int, after: int, stride: int) -> Block:
-            size = max((before if i else after) // 8, 1)
-            graph, time = ChannelwiseConv(before, after, A, size), FourBranches(after, after, stride)
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, time, around)
+        def graph(before: int, after: int) -> ChannelwiseConv:
+            size = (after if before == in_channels else before) // 8
+            return ChannelwiseConv(before, after, A, max(size, 1))
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width, depth)))
+        blocks = planned(plan(in_channels, width, depth), graph, FourBranches)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
 

@@ -15,18 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stf_repro.model.blocks import (
-    Backbone,
-    Block,
-    NoShortcut,
-    TemporalConv,
-    directed,
-    draw_weights,
-    plan,
-    quiet_norm,
-    shortcut,
-)
-from ..contract import Paper, Part, add
+from ..blocks import Backbone, PlanConfig, directed, draw_weights, plan, planned, quiet_norm, shortcut
+from ..contract import Paper, add
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/dcgcn.ipynb #fbb03af0
@@ -49,6 +39,10 @@ class DecoupledConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, len(A) * out_channels, 1)
         self.inner, self.norm = nn.BatchNorm2d(len(A) * out_channels), quiet_norm(out_channels)
         self.around = shortcut(in_channels, out_channels)
+
+    def begin(self) -> None:
+        "Half of He's deviation, by the outputs of all matrices."
+        nn.init.normal_(self.conv.weight, 0, (0.5 / self.conv.out_channels) ** 0.5)
 
     def forward(
         self,
@@ -123,12 +117,10 @@ class DropGraph(nn.Module):
         return drop_frames(x, self.keep, self.run, torch.rand(B, T, device=x.device))
 
 # %% ../../../nbs/networks/dcgcn.ipynb #cd582cf1
-class DCGCNConfig(Part):
+class DCGCNConfig(PlanConfig):
     "How large a DC-GCN is."
 
     name: Literal["dcgcn"] = "dcgcn"
-    width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
     groups: int = Field(16, ge=1)  # of channels, at most; as many as divide `width`
     keep: float = Field(1.0, gt=0, le=1)  # share that DropGraph leaves, in the last four blocks
 
@@ -157,15 +149,10 @@ class DCGCN(Backbone):
     ):
         A = directed(layout)
 
-        def block(i: int, before: int, after: int, stride: int) -> Block:
-            graph, time = (
-                DecoupledConv(before, after, A, math.gcd(groups, width)),
-                TemporalConv(after, after, 9, stride),
-            )
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, time, around)
+        def graph(before: int, after: int) -> DecoupledConv:
+            return DecoupledConv(before, after, A, math.gcd(groups, width))
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width, depth)))
+        blocks = planned(plan(in_channels, width, depth), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
         for block in self.blocks[-4:] if keep < 1 else ():

@@ -138,9 +138,10 @@ class DynamicGCN(Backbone):
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
         self.data_norm = nn.BatchNorm1d(len(layout) * in_channels)
+        self.head.reset_parameters()  # this and the shortcuts around blocks begin as PyTorch begins
         for block in self.blocks:
-            if block.graph is not None:
-                block.graph.attention.begin()
+            if isinstance(getattr(block, "around", None), TemporalConv):
+                block.around.conv.reset_parameters()
 
     def feature_maps(self) -> list[FeatureMap]:
         "What each block reads, as long as all joints are there, and what the first pool reads."

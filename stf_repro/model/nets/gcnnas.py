@@ -14,17 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..adaptive import AdaptiveConv, over_joints
-from stf_repro.model.blocks import (
-    Backbone,
-    Block,
-    NoShortcut,
-    TemporalConv,
-    chebyshev,
-    directed,
-    draw_weights,
-    plan,
-    shortcut,
-)
+from ..blocks import Backbone, chebyshev, directed, draw_weights, plan, planned
 from ..contract import Paper, Part
 from ...skeleton import Layout
 
@@ -68,7 +58,10 @@ def given_matrices(
 ) -> Tensor:  # (K, V, V)
     "The fixed matrices of a block; the term of order 4 comes as a softmax of its V-th part."
     third = chebyshev(A, 3) if 3 in orders else torch.zeros_like(A)
-    return third + (chebyshev(A, 4) / A.shape[-1]).softmax(-1) if 4 in orders else third
+    if 4 not in orders:
+        return third
+    fourth = chebyshev(A, 4) / A.shape[-1]
+    return third + fourth.double().softmax(-1).to(A.dtype)  # the same on any processor
 
 # %% ../../../nbs/networks/gcnnas.ipynb #54b22907
 class GCNNASConfig(Part):
@@ -97,16 +90,14 @@ class GCNNAS(Backbone):
         in_channels: int = 3,  # C
         width: int = 64,
     ):
-        A = directed(layout)
+        A, found = directed(layout), iter(FOUND)
 
-        def block(i: int, before: int, after: int, stride: int) -> Block:
-            kinds, orders = FOUND[i]
+        def graph(before: int, after: int) -> AdaptiveConv:
+            kinds, orders = next(found)
             relations = Relations(before, after // 4, kinds)
-            graph = AdaptiveConv(before, after, given_matrices(A, orders), torch.full_like(A, 1e-6), relations)
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, TemporalConv(after, after, 9, stride), around)
+            return AdaptiveConv(before, after, given_matrices(A, orders), torch.full_like(A, 1e-6), relations)
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width)))
+        blocks = planned(plan(in_channels, width), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
 

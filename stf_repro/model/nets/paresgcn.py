@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARM', 'LEG', 'PAPER', 'PUBLISHED', 'towards_centre', 'three_inputs', 'HopConv', 'body_parts', 'PartAttention',
-           'HopBlock', 'PAResGCNConfig', 'PAResGCN']
+           'HopBlock', 'Stems', 'PAResGCNConfig', 'PAResGCN']
 
 # %% ../../../nbs/networks/paresgcn.ipynb #798e99b8
 from typing import Literal
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..blocks import NoShortcut, TemporalConv, gather, hops, shortcut
-from ..contract import FeatureMap, Output, Paper, Part, Site, SkeletonNetwork, add
+from ..blocks import Backbone, NoShortcut, TemporalConv, gather, hops, shortcut
+from ..contract import Paper, Part, add
 from ...skeleton import Layout, hop_distance
 
 # %% ../../../nbs/networks/paresgcn.ipynb #13559e1a
@@ -129,7 +129,33 @@ class HopBlock(nn.Module):
     def forward(self, x: Tensor, G: Tensor | None = None) -> Tensor:  # (B, C, T, V) -> (B, C', T', V)
         return self.attention(F.relu(self.time(self.graph(x, G)) + self.around(x)))
 
+# %% ../../../nbs/networks/paresgcn.ipynb #6c25a459
+class Stems(nn.Module):
+    "Three narrow networks, one for each input; their results stand side by side."
 
+    def __init__(
+        self,
+        in_channels: int,  # C of the coordinates
+        width: int,
+        layout: Layout,
+    ):
+        super().__init__()
+        self.layout, A, half = layout, hops(layout, 3), width // 2
+
+        def stem() -> nn.Sequential:
+            return nn.Sequential(
+                nn.BatchNorm2d(2 * in_channels),
+                HopBlock(2 * in_channels, width, 1, A, NoShortcut()),
+                HopBlock(width, width, 1, A, nn.Identity()),
+                HopBlock(width, half, 1, A, shortcut(width, half)),
+            )
+
+        self.each = nn.ModuleList(stem() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, V) coordinates -> (B, 3 * width / 2, T, V)
+        return torch.cat([stem(part) for stem, part in zip(self.each, three_inputs(x, self.layout))], 1)
+
+# %% ../../../nbs/networks/paresgcn.ipynb #51129b2c
 class PAResGCNConfig(Part):
     "How large a PA-ResGCN is."
 
@@ -143,7 +169,7 @@ PAPER = Paper(
 )  # fmt: skip
 
 
-class PAResGCN(SkeletonNetwork):
+class PAResGCN(Backbone):
     "PA-ResGCN-B19: the function of the original code, for any layout and width."
 
     name, title, paper, Config = "paresgcn", "PA-ResGCN-B19", PAPER, PAResGCNConfig
@@ -156,63 +182,23 @@ class PAResGCN(SkeletonNetwork):
         in_channels: int = 3,  # C
         width: int = 64,
     ):
-        super().__init__(layout, num_persons, in_channels)
-        del self.data_norm  # each stem has its own
         A, parts = hops(layout, 3), body_parts(layout)
-
-        def stem() -> nn.Sequential:
-            first = HopBlock(2 * in_channels, width, 1, A, NoShortcut())
-            last = HopBlock(width, width // 2, 1, A, shortcut(width, width // 2))
-            return nn.Sequential(
-                nn.BatchNorm2d(2 * in_channels), first, HopBlock(width, width, 1, A, nn.Identity()), last
-            )
-
-        self.stems, self.blocks, before = nn.ModuleList(stem() for _ in range(3)), nn.ModuleList(), 3 * width // 2
-        for after in (multiple * width for multiple in (2, 2, 2, 4, 4, 4)):
-            stride = 1 if after == before else 2
-            self.blocks.append(HopBlock(before, after, stride, A, shortcut(before, after, stride), parts))
-            before = after
-        self.head = nn.Linear(before, num_classes)
+        widths = [3 * width // 2, *(multiple * width for multiple in (2, 2, 2, 4, 4, 4))]
+        strides = (2, 1, 1, 2, 1, 1)
+        blocks = [
+            HopBlock(before, after, stride, A, shortcut(before, after, stride), parts)
+            for before, after, stride in zip(widths, widths[1:], strides)
+        ]
+        super().__init__(num_classes, layout, num_persons, in_channels, blocks, Stems(in_channels, width, layout))
+        self.data_norm = None  # each stem has a norm of its own
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out")
                 nn.init.zeros_(part.bias)
-            if isinstance(part, HopBlock):
-                nn.init.zeros_(part.time.bn.weight)
             if isinstance(part, HopConv):
                 nn.init.normal_(part.conv.weight, 0, (2 / part.conv.out_channels) ** 0.5)
         nn.init.normal_(self.head.weight, 0, 0.001)
         nn.init.zeros_(self.head.bias)
-
-    def feature_maps(self) -> list[FeatureMap]:
-        "What the six blocks after the stems read."
-        strides = (1, 2, 2, 2, 4, 4)
-        return [FeatureMap(f"block{i + 1}", b.in_channels, strides[i], i + 1) for i, b in enumerate(self.blocks)]
-
-    def sites(self) -> list[Site]:
-        "Their graph convolutions."
-        return [Site(f"block{i}", b.graph.num_matrices, (b.graph,)) for i, b in enumerate(self.blocks, 1)]
-
-    def stages(self) -> list[nn.Module]:
-        "The stems, and the blocks."
-        return [self.stems, *self.blocks]
-
-    def run(
-        self,
-        x: Tensor,  # (N, C, T, V, M)
-        present: Tensor | None = None,  # (N, M) bool; not needed here
-    ) -> Output:
-        "Logits and all named feature maps of one forward pass."
-        h = torch.cat([stem(part) for stem, part in zip(self.stems, three_inputs(self.bodies(x), self.layout))], 1)
-        read, beta, G, ends = {}, {}, {}, {}
-        for i, block in enumerate(self.blocks, 1):
-            name = f"block{i}"
-            read[name] = h
-            own, predicted = self.own_adjacency({name: h})
-            h = ends[name] = block(h, own.get(name))
-            beta, G = beta | predicted, G | own
-        places = {"block": read, "output": ends, "last": {"last": h}}
-        return Output(self.head(self.pool(h.mean((2, 3)))), read, beta, G, places)
 
 # %% ../../../nbs/networks/paresgcn.ipynb #0a66cd35
 _PARTS = (
@@ -230,9 +216,9 @@ _PARTS = (
 PUBLISHED = (  # beginnings of the original's names, and what they are here
     (r"fcn", "head"),
     (r"(input_branches\.\d\.)?A$", ""),
-    (r"input_branches\.(\d)\.bn", r"stems.\1.0"),
+    (r"input_branches\.(\d)\.bn", r"entry.each.\1.0"),
     *(
-        (rf"input_branches\.(\d)\.layers\.{i}\.{name}", rf"stems.\1.{i + 1}.{here}")
+        (rf"input_branches\.(\d)\.layers\.{i}\.{name}", rf"entry.each.\1.{i + 1}.{here}")
         for i in range(3)
         for name, here in _PARTS
     ),

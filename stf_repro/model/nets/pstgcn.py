@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from ..adaptive import AdaptiveConv
-from ..blocks import Backbone, Block, NoShortcut, TemporalConv, directed, draw_weights, shortcut
+from ..blocks import Backbone, directed, draw_weights, planned
 from ..contract import Paper, Part
 from ...skeleton import Layout
 
@@ -48,13 +48,10 @@ class PSTGCN(Backbone):
     ):
         A, widths = directed(layout), [max(channels * width // 64, 1) for channels in GROWN]
 
-        def block(i: int, before: int, after: int) -> Block:
-            stride = 2 if i in (4, 7) else 1
-            graph = AdaptiveConv(before, after, A, torch.full_like(A, 1e-6))
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, TemporalConv(after, after, 9, stride), around)
+        def graph(before: int, after: int) -> AdaptiveConv:
+            return AdaptiveConv(before, after, A, torch.full_like(A, 1e-6))
 
-        blocks = (block(i, *shape) for i, shape in enumerate(zip([in_channels, *widths], widths)))
+        blocks = planned(zip([in_channels, *widths], widths, (1, 1, 1, 1, 2, 1, 1, 2)), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
 

@@ -47,7 +47,6 @@ class FrameConv(nn.Module):
             nn.Conv2d(in_channels, out_channels, 1),
         )
         self.norm = nn.BatchNorm2d(out_channels)
-        nn.init.zeros_(self.gathered.weight)
 
     def forward(
         self,
@@ -95,7 +94,7 @@ class SGN(SkeletonNetwork):
         frames: int = 20,  # T of the clips
     ):
         super().__init__(layout, num_persons, in_channels)
-        del self.data_norm  # positions and velocities have one each
+        self.data_norm = None  # positions and velocities have one each
         V, w = len(groups) or len(layout), width
         self.frames, self.reduce = frames, nn.Parameter(pooling(groups, len(layout))) if groups else None
         self.position_norm, self.velocity_norm = (nn.BatchNorm1d(in_channels * V) for _ in range(2))
@@ -108,6 +107,11 @@ class SGN(SkeletonNetwork):
             nn.Conv2d(4 * w, 8 * w, 1), nn.BatchNorm2d(8 * w), nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Linear(8 * w, num_classes)
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out")
+        for layer in self.layers:
+            nn.init.zeros_(layer.gathered.weight)
 
     def feature_maps(self) -> list[FeatureMap]:
         "What the three graph layers read."
@@ -128,7 +132,7 @@ class SGN(SkeletonNetwork):
         present: Tensor | None = None,  # (N, M) bool; not needed here
     ) -> Output:
         "Logits and all named feature maps of one forward pass. Raises `ValueError` for another number of frames."
-        h = self.bodies(x)
+        h = self.fold(x)
         if h.shape[2] != self.frames:
             raise ValueError(f"this network was made for {self.frames} frames, got {h.shape[2]}")
         h = h if self.reduce is None else h @ self.reduce

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..blocks import Backbone, Block, NoShortcut, gather, partitions, plan, shortcut
-from ..contract import Paper, Part, add
+from ..blocks import Backbone, Block, NoShortcut, PlanConfig, gather, partitions, plan, shortcut
+from ..contract import Paper, add
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/stgcn.ipynb #73d7820b
@@ -43,12 +43,11 @@ class PartitionedConv(nn.Module):
         return gather(self.conv(x), A if G is None else self.join(self.A, A - self.A, G))
 
 # %% ../../../nbs/networks/stgcn.ipynb #c104b71a
-class STGCNConfig(Part):
+class STGCNConfig(PlanConfig):
     "How large an ST-GCN is."
 
     name: Literal["stgcn"] = "stgcn"
-    width: int = Field(64, ge=1, multiple_of=1)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
+    width: int = Field(64, ge=1)  # channels of the first stage; 64, 128, 256 in the paper
     dropout: float = Field(0.5, ge=0, lt=1)  # after each block but the first
     partition: Literal["code", "paper"] = "code"
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..blocks import Backbone, Block, NoShortcut, directed, gather, plan, shortcut
-from ..contract import Paper, Part, add
+from ..blocks import Backbone, PlanConfig, directed, gather, plan, planned, shortcut
+from ..contract import Paper, add
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/stgcnpp.ipynb #3ff8aad4
@@ -75,12 +75,11 @@ class SixBranches(nn.Module):
         return self.merge(torch.cat([branch(x) for branch in self.branches], 1))
 
 # %% ../../../nbs/networks/stgcnpp.ipynb #6544def7
-class STGCNPPConfig(Part):
+class STGCNPPConfig(PlanConfig):
     "How large an ST-GCN++ is."
 
     name: Literal["stgcnpp"] = "stgcnpp"
-    width: int = Field(64, ge=6)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
+    width: int = Field(64, ge=6)  # channels of the first stage: one for each branch, or more
 
 
 PAPER = Paper(
@@ -105,12 +104,10 @@ class STGCNPP(Backbone):
     ):
         A = directed(layout)
 
-        def block(i: int, before: int, after: int, stride: int) -> Block:
-            graph, time = LearnedConv(before, after, A), SixBranches(after, stride)
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, time, around)
+        def graph(before: int, after: int) -> LearnedConv:
+            return LearnedConv(before, after, A)
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width, depth)))
+        blocks = planned(plan(in_channels, width, depth), graph, SixBranches)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         self.data_norm = nn.BatchNorm1d(len(layout) * in_channels)
 

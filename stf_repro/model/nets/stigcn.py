@@ -25,7 +25,8 @@ def relations(
     "Itself, the bone to the parent, and two terms of parents and children; the last as a softmax of its V-th part."
     itself, inward, outward = directed(layout)
     third, fourth = (chebyshev(inward + outward, order) for order in (3, 4))
-    return torch.stack([itself, itself - inward, third, (fourth / len(layout)).softmax(-1)])
+    last = (fourth / len(layout)).double().softmax(-1).to(fourth.dtype)  # the same on any processor
+    return torch.stack([itself, itself - inward, third, last])
 
 
 class FourRelations(nn.Module):
@@ -142,6 +143,7 @@ class STIGCN(Backbone):
                 blocks.append(InceptionBlock(before, after, 2 if stage and not i else 1, A, around))
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
+        nn.init.zeros_(self.head.bias)
         for block in self.blocks[1:]:
             for merge in (block.graph.merge, block.time.merge):
                 nn.init.constant_(merge[1].weight, 1e-6)

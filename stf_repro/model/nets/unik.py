@@ -9,12 +9,11 @@ __all__ = ['PAPER', 'PUBLISHED', 'dependencies', 'UNIKConfig', 'UNIK']
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ..adaptive import AdaptiveConv, Similarity
-from ..blocks import Backbone, Block, NoShortcut, TemporalConv, draw_weights, plan, shortcut
-from ..contract import Paper, Part
+from ..blocks import Backbone, PlanConfig, draw_weights, plan, planned
+from ..contract import Paper
 from ...skeleton import Layout
 
 # %% ../../../nbs/networks/unik.ipynb #dc7850b8
@@ -23,16 +22,14 @@ def dependencies(
     num_joints: int,  # V
 ) -> Tensor:  # (K, V, V)
     "What the learned matrices begin as: small uniform numbers."
-    bound = num_joints**-0.5 / 5
+    bound = 1 / num_joints
     return torch.empty(num_heads, num_joints, num_joints).uniform_(-bound, bound)
 
 # %% ../../../nbs/networks/unik.ipynb #aa734aad
-class UNIKConfig(Part):
+class UNIKConfig(PlanConfig):
     "How large a UNIK is."
 
     name: Literal["unik"] = "unik"
-    width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((4, 3, 3), min_length=1)  # blocks of each stage
 
 
 PAPER = Paper(
@@ -55,14 +52,11 @@ class UNIK(Backbone):
         width: int = 64,
         depth: tuple[int, ...] = (4, 3, 3),
     ):
-        def block(i: int, before: int, after: int, stride: int) -> Block:
-            relation = Similarity(before, after // 4, 3)
+        def graph(before: int, after: int) -> AdaptiveConv:
             start = dependencies(3, len(layout))
-            graph = AdaptiveConv(before, after, torch.zeros_like(start), start, relation)
-            around = shortcut(before, after, stride) if i else NoShortcut()
-            return Block(before, after, stride, graph, TemporalConv(after, after, 9, stride), around)
+            return AdaptiveConv(before, after, torch.zeros_like(start), start, Similarity(before, after // 4, 3))
 
-        blocks = (block(i, *shape) for i, shape in enumerate(plan(in_channels, width, depth)))
+        blocks = planned(plan(in_channels, width, depth), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
 
