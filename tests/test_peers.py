@@ -1,5 +1,6 @@
 "Every network against numbers that its original code produced (tests/fixtures/README.md), in float64."
 
+import copy
 import json
 import zlib
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_it_is_the_published_network(peer, monkeypatch):
         logits = model.eval()(x)
     tolerance = LAST_BITS.get(name, 1e-9)
     assert relative(logits, stored["logits_eval"]) < tolerance
-    units = [unit for unit in said["units"] if not unit.startswith(("input_branches", "spa_net", "tem_net"))]
+    units = [unit for unit in said["units"] if not unit.startswith(("input_branches", "spa_net", "tem_net"))]  # below
     for unit, out in zip(units, seen, strict=True):
         assert list(out.shape) == said["units"][unit]
         assert relative(out[0, :4, :4, :4], stored[f"act/{unit}/slice"]) < 1e-6  # stored as float32
@@ -117,6 +118,85 @@ def test_its_gradient_is_the_published_networks(peer, monkeypatch):
         x.requires_grad_()
         (slope,) = torch.autograd.grad(model.eval()(x).amax(1).sum(), x)
     assert relative(slope, stored["input_grad"]) < 1e-6  # stored as float32
+
+
+INNER = {  # a unit of the original -> where it is here
+    "paresgcn": {
+        f"input_branches.{i}.layers.{j}": (f"entry.each.{i}.{j + 1}", None) for i in range(3) for j in range(3)
+    },
+    "single_sgn": {  # the original's axes are joints, frames
+        "spa_net.joint_embed": ("position", (0, 1, 3, 2)),
+        "spa_net.dif_embed": ("velocity", (0, 1, 3, 2)),
+        "spa_net.compute_g1": ("graph", None),
+        "spa_net.gcn": ("layers.2", (0, 1, 3, 2)),
+        "tem_net.tem_embed": ("frame_code", (0, 1, 3, 2)),
+    },
+}
+
+
+@pytest.mark.parametrize("peer", INNER, indirect=True)
+def test_inner_units_are_those_of_the_original(peer, monkeypatch):
+    name, model, said, stored = peer
+    x, seen = the_input(model, stored, monkeypatch), {}
+    modules = dict(model.named_modules())
+    for unit, (ours, axes) in INNER[name].items():
+        modules[ours].register_forward_hook(
+            lambda _, __, out, unit=unit, axes=axes: seen.update({unit: out if axes is None else out.permute(axes)})
+        )
+    with torch.no_grad():
+        model.eval()(x)
+    for unit in INNER[name]:
+        assert list(seen[unit].shape) == said["units"][unit]
+        first = seen[unit][0, :4, :4, :4]
+        assert relative(first, stored[f"act/{unit}/slice"].reshape(first.shape)) < 1e-6  # stored as float32
+
+
+def ours_by_their_keys(model: nn.Module, said: dict, ours: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    "Values that belong to our weights, laid out as the original's: each of its numbers is followed to where it goes."
+    places, start = {}, 0
+    for key, shape, *_ in said["state"]:
+        number = int(np.prod(shape))
+        places[key] = torch.arange(start, start + number, dtype=torch.float64).reshape(shape)
+        start += number
+    numbered = copy.deepcopy(model)
+    load_published(numbered, places)
+    flat = torch.full((start,), torch.nan, dtype=torch.float64)
+    for name, place in numbered.state_dict().items():
+        if name in ours:
+            flat[place.flatten().long()] = ours[name].detach().flatten().double()
+    return {key: flat[place.long()] for key, place in places.items()}
+
+
+def test_the_gradient_of_every_weight_is_the_published_networks(peer, monkeypatch):
+    "Its norm, in training mode."
+    name, model, said, stored = peer
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    loss = F.cross_entropy(model.train()(the_input(model, stored, monkeypatch)), torch.as_tensor(stored["y"]).long())
+    weights = dict(model.named_parameters())
+    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    ours = {key: torch.zeros_like(w) if g is None else g for (key, w), g in zip(weights.items(), slopes)}
+    model.load_state_dict(before)  # running statistics
+    ours = ours_by_their_keys(model, said, ours)
+    largest = np.nanmax(stored["param_grad_norm"])
+    for key, norm in zip(said["param_names"], stored["param_grad_norm"], strict=True):
+        if not np.isnan(norm):  # used
+            assert ours[key].norm().item() == pytest.approx(norm, rel=1e-5, abs=1e-7 * largest), key
+
+
+def test_weights_begin_as_the_published_networks(peer):
+    "Mean and deviation of each weight of the original at its construction, within five standard errors."
+    name, _, said, _ = peer
+    network, more, _ = PEERS[name]
+    torch.manual_seed(0)
+    fresh = NETWORKS[network](60, LAYOUTS["ntu25"], **more).double()
+    ours = ours_by_their_keys(fresh, said, fresh.state_dict())
+    for key, _, kind, mean, deviation in said["state"]:
+        n = ours[key].numel()
+        if kind in ("stat", "count", "kept") or n < 64 or ours[key].isnan().any():
+            continue
+        error = deviation / n**0.5
+        assert ours[key].mean().item() == pytest.approx(mean, abs=7 * error + 1e-6), key  # of two means
+        assert ours[key].std(unbiased=False).item() == pytest.approx(deviation, abs=5 * error + 1e-6), key
 
 
 def test_it_has_as_many_parameters(peer):
