@@ -14,13 +14,17 @@ import torch
 from processes import TRAINING, toy_store
 from test_losses import LEARNED, FixedBalance, objective_of, slopes
 
+from stf_repro.data.samplers import Clips
+from stf_repro.evaluation.localisation import clip_focus
 from stf_repro.model.losses import frozen_statistics, same_draws
+from stf_repro.model.nets.dcgcn import DropGraph
 from stf_repro.model.networks import NETWORKS
 from stf_repro.model.objective import TERMS, ForwardPass
 from stf_repro.model.options import attached, heard_with_gradient
 from stf_repro.model.stf import with_stf
 from stf_repro.skeleton import LAYOUTS
 from stf_repro.training.config import parse
+from stf_repro.training.loop import make_batch
 from stf_repro.training.trainer import TrainingError, prepare, train
 
 
@@ -100,6 +104,55 @@ def test_with_closed_gates_stf_modules_change_nothing(name):
         module.gate.data.fill_(1.0)
         assert (model.run(x).logits - before.logits).abs().max() > 1e-9 * size, name
         module.gate.data.zero_()
+
+
+@pytest.mark.parametrize("name", SITED)
+def test_a_graph_for_one_joint_reaches_that_joint_alone(name):
+    "G[v, u] lets joint v hear joint u: nobody else's features change at the end of that graph convolution."
+    model, v, u = small(name).double(), 7, 20
+    site, x = model.sites()[0], torch.randn(1, 3, 16, 25, 2, dtype=torch.float64)
+    unit, before = site.units[0], {}
+    hook = unit.register_forward_hook(lambda _, args, out: before.update(args=args, out=out))
+    with torch.no_grad():
+        model.run(x)
+        hook.remove()
+        G = torch.zeros(before["args"][0].shape[0], site.scales, 25, 25, dtype=torch.float64)
+        G[:, :, v, u] = 1.0
+        args = before["args"]
+        change = (unit(*args[:-1], G) if len(args) > 1 else unit(*args, G)) - before["out"]
+    if name == "sgn":  # its unit makes the graph: (B, T, V, V)
+        moved = change.abs().amax((0, 1))
+        assert moved[v, u] > 0.5 and moved.sum() == moved[v, u]
+    else:
+        joints = (change.abs() > 1e-12).flatten(0, 2).any(0).unflatten(0, (-1, 25)).any(0)  # windows hold V joints each
+        assert joints[v]
+        if name not in ("aagcn", "dynamicgcn", "msg3d"):  # attention over joints, or windows, spread what one heard
+            assert joints.sum() == 1
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if getattr(small(name), "blocks", None) and name != "msg3d"]
+)
+def test_the_end_of_a_block_is_what_the_next_one_reads(name):
+    out = small(name).run(torch.randn(2, 3, 16, 25, 2))
+    names = list(out.maps)
+    for one, following in zip(names, names[1:]):
+        assert out.places["output"][one] is out.maps[following]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if small(name).feature_maps()])
+def test_the_focus_of_every_map_can_be_drawn(name, tmp_path):
+    "From a network whose weights are not being trained: only what makes a map, and what follows, is recorded."
+    model, store = small(name, classes=8), Clips(toy_store(tmp_path / "clips"))
+    config = parse({**TRAINING, "input": {"frames": 48, "frame_stride": 3}}).input
+    for part in model.modules():  # norms know what they read: or eight blocks without a norm in between explode
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            part.momentum = 1.0
+    model.train()(make_batch(store, torch.arange(6), config)[0])
+    model.eval()
+    for m in model.feature_maps():
+        view = clip_focus(model, store, torch.arange(3), config, module=m.name)
+        assert view.Q.shape == (3, 2, 16, 25) and view.Q.amax() == 1, m.name
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in SITED])
@@ -283,6 +336,45 @@ def test_a_clip_is_judged_without_its_neighbours(name):
     with torch.no_grad():
         alone, together = model(x[:1]), model(x)[:1]
     assert (alone - together).abs().max() < 1e-12 * together.abs().max()
+
+
+def test_drop_graph_is_for_training_and_for_the_last_four_blocks():
+    torch.manual_seed(0)
+    model, x = NETWORKS["dcgcn"](5, LAYOUTS["ntu25"], width=16, keep=0.5), torch.randn(3, 3, 16, 25, 2)
+    has = [any(isinstance(part, DropGraph) for part in block.modules()) for block in model.blocks]
+    assert has == [False] * 6 + [True] * 4
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), model(x))
+        model.train()
+        assert not torch.equal(model(x), model(x))
+
+
+def test_dropout_drops():
+    "In training, at the place and the share that the configuration says."
+    x = torch.randn(3, 3, 20, 25, 2)
+    for name in ("stgcn", "stigcn", "sgn"):
+        torch.manual_seed(0)
+        model = NETWORKS[name](5, LAYOUTS["ntu25"], dropout=0.5, **({"frames": 20} if name == "sgn" else {}))
+        seen = []
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout) and part.p:
+                part.register_forward_hook(
+                    lambda _, args, out: seen.append(((out == 0) & (args[0] != 0), args[0] != 0))
+                )
+        with torch.no_grad():
+            model.train()(x)
+        share = [(gone.sum() / there.sum()).item() for gone, there in seen]
+        assert share and all(0.3 < s < 0.7 for s in share), name
+
+
+def test_the_partition_that_the_paper_means():
+    "ST-GCN's option changes the matrices of every block, and nothing else."
+    code, paper = (NETWORKS["stgcn"](5, LAYOUTS["ntu25"], width=8, partition=p) for p in ("code", "paper"))
+    paper.load_state_dict(code.state_dict())
+    for a, b in zip(code.blocks, paper.blocks):
+        assert b.graph.A.count_nonzero((1, 2)).tolist() == [25, 24, 24]
+        assert a.graph.A.count_nonzero((1, 2)).tolist() == [25, 40, 8]
+        torch.testing.assert_close(a.graph.A.sum(0), b.graph.A.sum(0))
 
 
 def test_dropout_is_the_same_in_the_masked_pass():
