@@ -22,7 +22,7 @@ from stf_repro.model.networks import NETWORKS
 from stf_repro.model.objective import TERMS, ForwardPass
 from stf_repro.model.options import attached, heard_with_gradient
 from stf_repro.model.stf import with_stf
-from stf_repro.skeleton import LAYOUTS
+from stf_repro.skeleton import LAYOUTS, hop_distance
 from stf_repro.training.config import parse
 from stf_repro.training.loop import make_batch
 from stf_repro.training.trainer import TrainingError, prepare, train
@@ -412,3 +412,12 @@ def test_every_network_trains_with_all_terms(name, tmp_path):
     names, values = last[0].split("\t"), last[-1].split("\t")
     found = dict(zip(names, values))
     assert all(found[term] for term in TERMS)
+
+
+@pytest.mark.parametrize("name", ["gcnnas", "stigcn"])
+def test_chebyshev_terms_of_the_matrix_are_an_option(name):
+    "The default computes what was published; the mended form reaches joints two bones away, which powers of entries do not."
+    A = [NETWORKS[name](5, LAYOUTS["ntu25"], width=8, powers=powers).blocks[1].graph.A for powers in ("code", "paper")]
+    far = torch.as_tensor(hop_distance(LAYOUTS["ntu25"])) > 1
+    third = 2 if name == "stigcn" else 1  # of the parents
+    assert not A[0][third][far].any() and A[1][third][far].any()

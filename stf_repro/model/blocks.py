@@ -64,12 +64,14 @@ def hops(
 def chebyshev(
     A: Tensor,  # (..., V, V)
     order: int,  # 3 or 4
+    of_matrix: bool = False,  # the polynomial; else what GCN-NAS and STIGCN compute: powers of each entry
 ) -> Tensor:  # (..., V, V)
-    "What GCN-NAS and STIGCN compute as Chebyshev terms: powers of each entry, not of the matrix."
+    "A Chebyshev term of a skeleton's matrix."
     identity = torch.eye(A.shape[-1], dtype=A.dtype)
-    if order == 3:
-        return 4 * A**2 - A - 2 * identity
-    return 8 * A**4 - 4 * A**2 - 4 * A + identity
+    if of_matrix:
+        square = A @ A
+        return 4 * square @ A - 3 * A if order == 3 else 8 * square @ square - 8 * square + identity
+    return 4 * A**2 - A - 2 * identity if order == 3 else 8 * A**4 - 4 * A**2 - 4 * A + identity
 
 # %% ../../nbs/reference/209_model.blocks.ipynb #ce911c22
 def aggregate(

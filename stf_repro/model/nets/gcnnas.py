@@ -55,12 +55,13 @@ FOUND = (  # similarities of each of the ten blocks, and the orders of its Cheby
 def given_matrices(
     A: Tensor,  # (K, V, V) of the skeleton
     orders: tuple[int, ...],  # (), (3,) or (3, 4)
+    of_matrix: bool = False,  # Chebyshev polynomials of the matrix, instead of the original's of each entry
 ) -> Tensor:  # (K, V, V)
     "The fixed matrices of a block; the term of order 4 comes as a softmax of its V-th part."
-    third = chebyshev(A, 3) if 3 in orders else torch.zeros_like(A)
+    third = chebyshev(A, 3, of_matrix) if 3 in orders else torch.zeros_like(A)
     if 4 not in orders:
         return third
-    fourth = chebyshev(A, 4) / A.shape[-1]
+    fourth = chebyshev(A, 4, of_matrix) / A.shape[-1]
     return third + fourth.double().softmax(-1).to(A.dtype)  # the same on any processor
 
 # %% ../../../nbs/networks/gcnnas.ipynb #54b22907
@@ -69,6 +70,7 @@ class GCNNASConfig(Part):
 
     name: Literal["gcnnas"] = "gcnnas"
     width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
+    powers: Literal["code", "paper"] = "code"  # of each entry, as the original has them, or of the matrix
 
 
 PAPER = Paper(
@@ -89,13 +91,15 @@ class GCNNAS(Backbone):
         num_persons: int = 2,  # M
         in_channels: int = 3,  # C
         width: int = 64,
+        powers: str = "code",
     ):
         A, found = directed(layout), iter(FOUND)
 
         def graph(before: int, after: int) -> AdaptiveConv:
             kinds, orders = next(found)
             relations = Relations(before, after // 4, kinds)
-            return AdaptiveConv(before, after, given_matrices(A, orders), torch.full_like(A, 1e-6), relations)
+            given = given_matrices(A, orders, of_matrix=powers == "paper")
+            return AdaptiveConv(before, after, given, torch.full_like(A, 1e-6), relations)
 
         blocks = planned(plan(in_channels, width), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)

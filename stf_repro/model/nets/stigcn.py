@@ -21,10 +21,11 @@ from ...skeleton import Layout
 # %% ../../../nbs/networks/stigcn.ipynb #5df11faf
 def relations(
     layout: Layout,  # V joints
+    of_matrix: bool = False,  # Chebyshev polynomials of the matrix, instead of the original's of each entry
 ) -> Tensor:  # (4, V, V)
     "Itself, the bone to the parent, and two terms of parents and children; the last as a softmax of its V-th part."
     itself, inward, outward = directed(layout)
-    third, fourth = (chebyshev(inward + outward, order) for order in (3, 4))
+    third, fourth = (chebyshev(inward + outward, order, of_matrix) for order in (3, 4))
     last = (fourth / len(layout)).double().softmax(-1).to(fourth.dtype)  # the same on any processor
     return torch.stack([itself, itself - inward, third, last])
 
@@ -111,6 +112,7 @@ class STIGCNConfig(Part):
     width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
     depth: tuple[int, ...] = Field((3, 3, 3), min_length=1)  # blocks of each stage, after the first block
     dropout: float = Field(0.5, ge=0, lt=1)  # before the last layer
+    powers: Literal["code", "paper"] = "code"  # of each entry, as the original has them, or of the matrix
 
 
 PAPER = Paper(
@@ -133,8 +135,9 @@ class STIGCN(Backbone):
         width: int = 64,
         depth: tuple[int, ...] = (3, 3, 3),
         dropout: float = 0.5,
+        powers: str = "code",
     ):
-        A, blocks = relations(layout), []
+        A, blocks = relations(layout, of_matrix=powers == "paper"), []
         for stage, number in enumerate((1, *depth)):
             for i in range(number):
                 before = blocks[-1].out_channels if blocks else in_channels
