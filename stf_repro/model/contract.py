@@ -153,6 +153,9 @@ class SkeletonNetwork(nn.Module, ABC):
         "The parts that follow one another between the norm of the coordinates and the head."
         return []
 
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        "Called before each epoch of a training, counted from 0; for networks that change over it."
+
     def fold(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> (N*M, C, T, V)
         "Normalise the coordinates, unless the network has no norm for them, and fold bodies into the batch. Raises `ValueError` for an input of another shape."
         check_shape(self, x)

@@ -333,6 +333,7 @@ class Objective:
     warmup: float = 0.4  # part of the training, from the start, on cross-entropy alone
     cap: float = 10.0  # largest factor
     teach_every: int = 1  # steps from one in which beta is taught (L_Gk) to the next
+    label_smoothing: float = 0.0  # of the cross-entropy
     balance: Callable[[dict[str, float], float], FrozenBalance] = FrozenBalance
     schedule: Callable[..., Plan] = alternate  # from the names of the terms to a plan
     reading: FocusReading = FocusReading()
@@ -384,7 +385,7 @@ class Objective:
                     f"{', '.join(terms)}: a term needs feature maps, and {type(model).__name__} hands out none; "
                     "name at least one (B, C, T, V) in Output(logits, maps)"
                 )
-            found = {CE: cross_entropy(forward.out.logits, labels)}
+            found = {CE: cross_entropy(forward.out.logits, labels, self.label_smoothing)}
             found |= {name: TERMS[name](forward, **self.choices.get(name, {})) for name in terms}
         self.balanced.update(mean_sizes(found, self.reduce))
         factors = {CE: float(CE in names)} | {name: self.balanced.factor(name) for name in terms}
@@ -403,6 +404,7 @@ class Objective:
 def cross_entropy(
     logits: Tensor,  # (N, classes)
     labels: Tensor,  # (N,) from 0
+    smoothing: float = 0.0,  # share of the evidence that all classes get alike
 ) -> TermValue:
     "Cross-entropy, the mean over all clips. Raises `ValueError` for a label that is not a class (on a CPU; on a GPU the check would cost a wait)."
     classes = logits.shape[1]
@@ -411,4 +413,4 @@ def cross_entropy(
             f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: "
             f"{classes} classes are counted from 0 to {classes - 1}"
         )
-    return F.cross_entropy(logits, labels), torch.tensor(len(labels))
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing), torch.tensor(len(labels))

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..data.benchmarks import Benchmark
 from ..data.registry import BENCHMARKS
+from ..data.samplers import MODALITIES
 from ..model.contract import Part
 from ..model.networks import NETWORKS, AnyNetwork
 from ..model.objective import TERMS
@@ -29,8 +30,28 @@ class InputConfig(Part):
     )
     frames: int = Field(300, ge=1)
     frame_stride: int = Field(1, ge=1)  # keep every n-th frame; 1 is the original
-    modality: Literal["joint", "bone", "joint-motion", "bone-motion"] = "joint"
+    modality: str = "joint"  # one of data.samplers.MODALITIES, or several, "joint+bone": their channels side by side
     planar: bool = False  # the first two channels only
+    turn: float = Field(0.0, ge=0, le=180)  # training: degrees by which a clip is turned at most, about each axis
+
+    @field_validator("modality")
+    @classmethod
+    def _known_streams(cls, modality):
+        streams = modality.split("+")
+        if unknown := [name for name in streams if name not in MODALITIES]:
+            near = difflib.get_close_matches(unknown[0], MODALITIES, 1, 0)[0]
+            raise ValueError(
+                f"unknown modality {unknown[0]!r}; did you mean {near!r}? They are {', '.join(MODALITIES)}, "
+                'and several with "+" between them'
+            )
+        if len(set(streams)) < len(streams):
+            raise ValueError(f"{modality!r} names a modality twice")
+        return modality
+
+    @property
+    def streams(self) -> list[str]:
+        "The modalities that the network sees, side by side."
+        return self.modality.split("+")
 
     @property
     def length(self) -> int:
@@ -71,8 +92,10 @@ class OptimConfig(Part):
         1, ge=1
     )  # passes a step: the gradients of batch_size / accumulate clips at a time are averaged
     lr: float = Field(0.05, gt=0)  # sgd: at the start; adamw: at the peak
+    warmup_epochs: int = Field(0, ge=0)  # sgd: the rate rises to lr over so many epochs, a step each
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd
     weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy: the share that all classes get alike
     score_every: int = Field(
         1, ge=1
     )  # epochs from one scoring of the test part to the next; the last epoch is always scored (C24)
@@ -84,6 +107,12 @@ class OptimConfig(Part):
     def _ascending_milestones(self):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must ascend, got {list(self.milestones)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rises_once(self):
+        if self.recipe == "adamw" and self.warmup_epochs:
+            raise ValueError("warmup_epochs is for recipe: sgd; the rate of adamw rises by itself")
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.samplers import RECIPES, Clips, modality
+from ..data.samplers import RECIPES, Clips, modality, turned
 from ..data.benchmarks import Benchmark
 from ..model.contract import SkeletonNetwork
 from ..model.fast.passes import accelerate
@@ -36,7 +36,7 @@ def build_model(
     benchmark: Benchmark,
 ) -> SkeletonNetwork:
     "The network that a run trains, with random weights from torch's global generator. Raises `ValueError` for STF modules that the network has no place for."
-    channels = 2 if config.input.planar else benchmark.channels
+    channels = (2 if config.input.planar else benchmark.channels) * len(config.input.streams)
     model = NETWORKS[config.network.name].build(
         config.network, len(benchmark.classes), benchmark.layout, benchmark.num_persons, channels, config.input.length
     )
@@ -55,6 +55,7 @@ def build_objective(
         o.cap,
         o.teach_every,
         reading=reading,
+        label_smoothing=config.optim.label_smoothing,
         choices={name: taken[name] for name in TERMS if name in taken},
         **own,
     )
@@ -80,8 +81,10 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:  # x (N, C, T, V, M), present (N, M)
     "The input of the network for some clips."
     x, present = RECIPES[config.recipe](clips, indices, config.frames, generator)
-    x = modality(x[:, :, :: config.frame_stride], clips.layout, config.modality)
-    return x[:, : 2 if config.planar else None], present
+    x = x[:, :, :: config.frame_stride]
+    x = x if generator is None or not config.turn else turned(x, config.turn, generator)
+    x = x[:, : 2 if config.planar else None]
+    return torch.cat([modality(x, clips.layout, name) for name in config.streams], 1), present
 
 
 def epoch_batches(
@@ -122,7 +125,9 @@ def learning_rate(
 ) -> float:
     "The rate of a step: a tenth after each milestone; or up to a peak and down to nothing along cosines."
     if optim.recipe == "sgd":
-        return optim.lr * 0.1 ** sum(step // steps >= m for m in optim.milestones)
+        epoch = step // steps
+        rise = min((epoch + 1) / (optim.warmup_epochs or 1), 1)
+        return optim.lr * rise * 0.1 ** sum(epoch >= m for m in optim.milestones)
     last, top = optim.epochs * steps - 1, PEAK * optim.epochs * steps - 1
     along = lambda low, high, done: low + (high - low) * (1 - math.cos(math.pi * done)) / 2
     if step < top:

@@ -223,6 +223,8 @@ def prepare(
     "A training before its first step. Raises `TrainingError`."
     benchmark = benchmark_of(config, store, benchmark)
     parts = split_clips(config, store, benchmark)
+    if config.input.turn and (benchmark.channels != 3 or store.confidence):
+        raise TrainingError(f"{config.label}: input.turn turns bodies in space, and these are flat: leave it out")
     torch.manual_seed(config.seed)
     try:
         model = build_model(config, benchmark)
@@ -289,6 +291,7 @@ def run_epoch(
 ) -> Tensor | None:  # logits (n, classes) of the test clips, if they were scored
     "Train one more epoch, and score it if it is time."
     config, epoch, began = job.config, len(job.history), time.monotonic()
+    job.model.begin_epoch(epoch, config.optim.epochs)
     steps = len(job.parts["train"]) // config.optim.batch_size
     row = {"epoch": epoch + 1, "lr": learning_rate(config.optim, epoch * steps, steps)}
     row |= train_epoch(

@@ -155,9 +155,16 @@ class DCGCN(Backbone):
         blocks = planned(plan(in_channels, width, depth), graph)
         super().__init__(num_classes, layout, num_persons, in_channels, blocks)
         draw_weights(self)
+        self.keep = keep
         for block in self.blocks[-4:] if keep < 1 else ():
             block.time = nn.Sequential(block.time, DropGraph(A.sum(0), keep))
             block.around = nn.Sequential(block.around, DropGraph(A.sum(0), keep))
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        "DropGraph drops nothing in the first epoch, and leaves `keep` in the last."
+        for part in self.modules():
+            if isinstance(part, DropGraph):
+                part.keep = 1 - (1 - self.keep) * epoch / max(epochs - 1, 1)
 
 # %% ../../../nbs/networks/dcgcn.ipynb #c8110e55
 PUBLISHED = (  # beginnings of the original's names, and what they are here

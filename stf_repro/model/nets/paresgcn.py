@@ -182,6 +182,8 @@ class PAResGCN(Backbone):
         in_channels: int = 3,  # C
         width: int = 64,
     ):
+        if in_channels > 3:
+            raise ValueError("PA-ResGCN makes velocities and bones of the joints itself: it takes input.modality joint")
         A, parts = hops(layout, 3), body_parts(layout)
         widths = [3 * width // 2, *(multiple * width for multiple in (2, 2, 2, 4, 4, 4))]
         strides = (2, 1, 1, 2, 1, 1)
