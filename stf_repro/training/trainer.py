@@ -521,6 +521,7 @@ def train_in_memory(
     job = prepare(config, store, torch.device(device))
     step = Step(job.model, job.objective, config.optim.precision)
     for epoch in range(config.optim.epochs):
+        job.model.begin_epoch(epoch, config.optim.epochs)
         train_epoch(step, job.optimiser, job.objective, job.clips, job.parts["train"], config, epoch)
     job.model.eval()
     return job
