@@ -4,18 +4,31 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'MODALITIES', 'SOURCE_MARKS', 'LEGEND', 'published_cell', 'comparison_published', 'published_as', 'stream',
-           'Row', 'comparison', 'comparison_table', 'comparison_long', 'with_ours']
+           'Row', 'comparison', 'comparison_table', 'comparison_long', 'with_ours', 'rows_here']
 
 # %% ../../../nbs/reference/514_report.tables.comparison.ipynb #f5192e1c
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from ...evaluation.scores import Scores, fuse
 from ...evaluation.statistics import Effect, Summary, effect, summary
+from ...model.networks import NETWORKS
 from .formatting import NOT_RUN, cell, columns, step_cells
-from .arms import PAPER, Arm, Finished, arm, counterpart, is_made, pairs, same_seeds, scores_of
+from stf_repro.report.tables.arms import (
+    PAPER,
+    PLAIN,
+    STF,
+    Arm,
+    Finished,
+    arm,
+    counterpart,
+    is_made,
+    pairs,
+    same_seeds,
+    scores_of,
+)
 from ..labels import words
 
 # %% ../../../nbs/reference/514_report.tables.comparison.ipynb #9872f1f8
@@ -141,3 +154,19 @@ def with_ours(wide: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
     cells = lambda own: {words(r.dataset, r.protocol, r.modality): cell(r.own[own]) for r in rows}
     extra = [{"method": f"{own.title}, ours", "venue": ""} | cells(own) for own in rows[0].own]
     return pd.concat([wide, pd.DataFrame(extra)], ignore_index=True)
+
+# %% ../../../nbs/reference/514_report.tables.comparison.ipynb #ced7757c
+def rows_here(
+    about: pd.DataFrame,  # table2_rows
+    made: Collection[Arm],  # what these results have
+) -> pd.DataFrame:  # a row a published method
+    "Which network of this project each published method is, and whether it was run."
+    out = []
+    for r in about.itertuples():
+        title = NETWORKS[r.network].title if r.network else "none"
+        network = f"{title} (`{r.network}`)" if r.network else title
+        own = Arm(r.network or PAPER, STF if r.method == published_as(Arm(PAPER, STF)) else PLAIN)
+        run = "run" if r.here == "yes" and own in made else NOT_RUN
+        here = network if r.here != "part" else f"in part: {network}"
+        out.append({"published": r.method, "here": here, "in these results": run, "remark": r.why})
+    return pd.DataFrame(out)
