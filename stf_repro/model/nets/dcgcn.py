@@ -59,11 +59,9 @@ def gather_groups(
     A: Tensor,  # (K, g, V, V) or (B, K, g, V, V)
 ) -> Tensor:  # (B, C, T, V)
     "Sum over neighbours and matrices; channel c has the matrices of group c mod g."
-    B, _, T, V = x.shape
     K, g = A.shape[-4:-2]
-    x = x.view(B, K, -1, g, T, V).permute(0, 3, 2, 4, 1, 5).reshape(B, g, -1, K * V)  # (B, g, C/g*T, K*V)
-    A = torch.einsum("...kgvu->...gkuv", A).flatten(-3, -2)  # (g, K*V, V)
-    return (x @ A).view(B, g, -1, T, V).transpose(1, 2).reshape(B, -1, T, V)
+    of_body = "b" if A.ndim == 5 else ""
+    return torch.einsum(f"bkcgtu,{of_body}kgvu->bcgtv", x.unflatten(1, (K, -1, g)), A).flatten(1, 2)
 
 # %% ../../../nbs/networks/dcgcn.ipynb #3dc844e5
 def _share(size: Tensor) -> Tensor:
