@@ -46,7 +46,7 @@ class Row:
     line: int  # from 1
     cells: list[str]
 
-
+# %% ../../nbs/reference/601_custom.tables.ipynb #489384ed
 def _split(text: str) -> tuple[list[Row], str | None]:
     "The rows of a table, and the mark between its cells; None: spaces."
     lines, said = text.splitlines(), None
@@ -280,7 +280,7 @@ def _left_aside(path, head: Row, rows: list[Row], known: Iterable[str], joints: 
             stacklevel=2,
         )
 
-
+# %% ../../nbs/reference/601_custom.tables.ipynb #936b5d94
 def _wide(path, head: Row, rows: list[Row], joints: tuple[str, ...], needed: int) -> np.ndarray:  # (M, T, V, 4)
     "A row per frame."
     for base in (0, 1):

@@ -89,7 +89,7 @@ def load_run(
         ) from None
     return TrainedNetwork(model.eval().to(device), config, benchmark)
 
-
+# %% ../../nbs/reference/402_evaluation.localisation.ipynb #529b581d
 @contextmanager
 def recorded_from(
     model: SkeletonNetwork,

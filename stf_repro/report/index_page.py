@@ -246,7 +246,7 @@ def found_focus(
         f"in the last ({words(*last)}, of what it reads) {share(values[last])}, {side(values[last] - chance)} it"
     )
 
-
+# %% ../../nbs/reference/505_report.index_page.ipynb #0e71e90c
 def found_mechanism(
     table: pd.DataFrame,  # table.csv of mechanism, of str
     arms: Sequence[Arm] = PAIR,

@@ -149,6 +149,7 @@ def draw_skeleton(
             edgecolors=PALETTE["blue"],
             linewidths=0.9 * size,
             zorder=1.5,
+            clip_on=False,  # around a hand at the edge, too
         )
     ax.set_aspect("equal")
     ax.autoscale_view()

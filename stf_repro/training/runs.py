@@ -300,7 +300,7 @@ def _sized(params: dict) -> frozenset[str]:
     parts = [params.get("base") or {}, *(part for part in named if isinstance(part, dict))]
     return frozenset(name for part in parts if isinstance(part.get("networks"), dict) for name in part["networks"])
 
-
+# %% ../../nbs/reference/300_training.runs.ipynb #8acc9bc0
 def resolve(
     root,  # of the project
     params: dict,  # from `read_params`
@@ -378,7 +378,7 @@ def _written(files: list[tuple[str, dict]], part: str, path: tuple, chosen: str 
 
 _NOWHERE = object()
 
-
+# %% ../../nbs/reference/300_training.runs.ipynb #5dbfee01
 def trace(
     root,  # of the project
     params: dict,  # from `read_params`

@@ -211,7 +211,7 @@ def split_clips(
         )
     return {part: torch.as_tensor(places) for part, places in parts.items()}
 
-
+# %% ../../nbs/reference/310_training.trainer.ipynb #4873555d
 def prepare(
     config: RunConfig,
     store: ClipStore,
@@ -365,7 +365,7 @@ def _told_of_memory(config: RunConfig):
             "less, too. What was saved stays"
         ) from None
 
-
+# %% ../../nbs/reference/310_training.trainer.ipynb #6e15e84e
 def train(
     config: RunConfig,
     store,  # a clip store, or its folder

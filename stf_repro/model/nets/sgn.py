@@ -151,7 +151,7 @@ class SGN(SkeletonNetwork):
         h = self.time((h + when).amax(3, keepdim=True)).amax((2, 3))
         return Output(self.head(self.pool(h)), read if self.reduce is None else {}, beta, G)
 
-
+# %% ../../../nbs/networks/sgn.ipynb #4cb24ffd
 def _normed(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     "A batch norm for each channel and joint."
     B, C, T, V = x.shape
