@@ -177,8 +177,6 @@ class PAResGCN(SkeletonNetwork):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out")
                 nn.init.zeros_(part.bias)
-            if isinstance(part, HopBlock):
-                nn.init.zeros_(part.time.bn.weight)
             if isinstance(part, HopConv):
                 nn.init.normal_(part.conv.weight, 0, (2 / part.conv.out_channels) ** 0.5)
         nn.init.normal_(self.head.weight, 0, 0.001)
