@@ -131,14 +131,23 @@ def preprocess(root: Path, args) -> str:
 def _preprocess_own(root: Path, source: str, section: dict) -> str:
     "Make the clip store of a data set of your own; what seems wrong goes to standard error."
     from stf_repro.custom.dataset import preprocess_own
-    from stf_repro.custom.project import described
+    from stf_repro.custom.project import described, find_network
+
+    network = _network(_params(root))
+    find_network(network)  # a name that is misspelt is said at once
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         store = preprocess_own(source, section, root)
     for warning in caught:
         print(f"stf preprocess: {warning.message}", file=sys.stderr)
-    return described(store)
+    return described(store, network)
+
+
+def _network(params: dict) -> str:
+    "The network that the runs of a project take if they name no other."
+    network = (params.get("base") or {}).get("network") or "msg3d"
+    return network.get("name", "msg3d") if isinstance(network, dict) else network
 
 
 def export(root: Path, args) -> str:
@@ -166,7 +175,7 @@ def new(root: None, args) -> str:
     "Write a project folder for clips of your own."
     from stf_repro.custom.project import new_project
 
-    folder = new_project(args.folder, args.layout, args.clips)
+    folder = new_project(args.folder, args.layout, args.clips, args.network)
     return f"{folder}: put your clips into {folder}/raw/{folder.absolute().name}, then read {folder}/README.md"
 
 
@@ -743,7 +752,11 @@ _CHECK = "check"
 def _data_commands(commands: _Commands) -> None:
     "From raw files to clips."
     p = commands.add(
-        _OWN, new, "write a project folder for clips of your own", "stf new gym --layout coco17", project=False
+        _OWN,
+        new,
+        "write a project folder for clips of your own",
+        "stf new gym --layout coco17 --network ctrgcn",
+        project=False,
     )
     p.add_argument("folder", metavar="DIR", help="the folder to write; its name becomes that of the data set")
     p.add_argument(
@@ -759,6 +772,12 @@ def _data_commands(commands: _Commands) -> None:
         default=250,
         metavar="N",
         help="about how many clips you have: sizes suit their number (default: 250)",
+    )
+    p.add_argument(
+        "--network",
+        default="msg3d",
+        metavar="NAME",
+        help="ctrgcn, stgcn, sgn, ...: `stf networks` lists all; its size suits few clips (default: msg3d)",
     )
     p = commands.add(_PIPELINE, download, "make or fetch raw files into raw/SOURCE", "stf download nwucla")
     p.add_argument(

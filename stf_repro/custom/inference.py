@@ -23,6 +23,7 @@ from .poses import read_poses
 from ..data.registry import SOURCES
 from ..evaluation.localisation import FORMS, TrainedNetwork, clip_focus, load_run
 from ..evaluation.bundled import SHIPPED, clips_of, example_clip, load_pretrained
+from ..model.blocks import Backbone
 from ..model.nets.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.loop import make_batch, predict
@@ -158,7 +159,7 @@ def _farness(net: TrainedNetwork, recordings: list[Recording]) -> list[float]:
     norm, V = net.network.data_norm, len(net.layout)
     clips = clips_of(recordings, _device(net), net.benchmark.num_persons)
     x, _ = make_batch(clips, torch.arange(len(clips)), net.config.input)  # (N, C, T, V, M)
-    body = x[..., 0].permute(0, 3, 1, 2).flatten(1, 2)  # (N, V*C, T): the first of the features of `MSG3D.fold`
+    body = x[..., 0].permute(0, 3, 1, 2).flatten(1, 2)  # (N, V*C, T): as `SkeletonNetwork.fold` orders features
     mean, spread = (v[: V * x.shape[1], None] for v in (norm.running_mean, (norm.running_var + norm.eps).sqrt()))
     return ((body - mean) / spread).square().mean((1, 2)).sqrt().tolist()
 
@@ -174,7 +175,7 @@ def unlike(
         "trained on movements"
         for name in still
     ]
-    if isinstance(net.network, MSG3D):  # whose norm knows where joints are
+    if isinstance(net.network, MSG3D | Backbone) and hasattr(net.network, "data_norm"):  # it knows where joints are
         far = [(r.name, times) for r, times in zip(recordings, _farness(net, recordings)) if times > FARTHEST]
         said += [
             f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as "
@@ -265,7 +266,8 @@ def look(
     modules = [m.name for m in net.network.feature_maps()]
     if not modules:
         raise ValueError(
-            "this network is the baseline without a graph, which has no module that a focus could be computed of"
+            f"{net.network.title} hands out no map of single joints, so there is no focus to draw: another network has "
+            "one, see `stf networks`"
         )
     module = module or modules[0]
     for what, name, known in (

@@ -102,10 +102,11 @@ def recorded_from(
     before = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     stages, first = model.stages(), maps[module].stage
-    before_it = stages[first - 1] if first else model.data_norm
-    makes = ([part for part in before_it.children() if [*part.parameters()]] or [before_it])[
-        -1
-    ]  # its last part will do
+    before_it = stages[first - 1] if first else getattr(model, "data_norm", None)
+    if before_it is None:  # what comes before the first stage has no name here
+        makes = model
+    else:  # its last part will do
+        makes = ([part for part in before_it.children() if [*part.parameters()]] or [before_it])[-1]
     for part in (makes, *stages[first:]):  # what makes the map, and what follows
         part.requires_grad_(True)
     try:

@@ -282,10 +282,12 @@ def mechanism(
         if name in TERMS
     }
     found["top1", "whole"] = _percent(said == clips.labels[test])
+    ends = forward.out.places.get("output", {}).values()
+    comparable = ends and all(X.shape[-1] == forward.x.shape[3] for X in ends)  # no end has fewer joints
     at_the_end = replace(objective, reading=replace(objective.reading, place=At("output")))
     for place, read in {
         "": objective,
-        **({" at the end": at_the_end} if "output" in forward.out.places else {}),
+        **({" at the end": at_the_end} if comparable else {}),
     }.items():
         sizes = gradient_sizes(
             fast, *_batch(clips, test[:64], config), read, [name for name in names if not place or name != "adjacency"]

@@ -100,7 +100,7 @@ class SGN(SkeletonNetwork):
         self.position_norm, self.velocity_norm = (nn.BatchNorm1d(in_channels * V) for _ in range(2))
         self.position, self.velocity = (embedding(in_channels, w, w) for _ in range(2))
         self.joint_code, self.frame_code = embedding(V, w, w), embedding(frames, w, 4 * w)
-        self.graph = FrameGraph(2 * w, 4 * w, V)
+        self.frame_graph = FrameGraph(2 * w, 4 * w, V)  # `graph` is a word of torch.export
         self.layers = nn.ModuleList([FrameConv(2 * w, 2 * w), FrameConv(2 * w, 4 * w), FrameConv(4 * w, 4 * w)])
         self.time = nn.Sequential(
             nn.Conv2d(4 * w, 4 * w, (3, 1), padding=(1, 0)), nn.BatchNorm2d(4 * w), nn.ReLU(), nn.Dropout(dropout),
@@ -120,7 +120,7 @@ class SGN(SkeletonNetwork):
 
     def sites(self) -> list[Site]:
         "The graph of the frames."
-        return [] if self.reduce is not None else [Site("layer1", 1, (self.graph,))]
+        return [] if self.reduce is not None else [Site("layer1", 1, (self.frame_graph,))]
 
     def stages(self) -> list[nn.Module]:
         "The embedding of positions, the graph layers, and time."
@@ -145,7 +145,7 @@ class SGN(SkeletonNetwork):
             read[f"layer{i}"] = h
             if S is None:
                 G, beta = self.own_adjacency(read)
-                S = self.graph(h, G.get("layer1"))
+                S = self.frame_graph(h, G.get("layer1"))
             h = layer(h, S)
         when = self.frame_code(torch.eye(T, dtype=x.dtype, device=x.device)[None, ..., None])
         h = self.time((h + when).amax(3, keepdim=True)).amax((2, 3))
@@ -180,8 +180,8 @@ PUBLISHED = (  # beginnings of the original's names, and what they are here
     (r"spa_net\.dif_embed\.cnn\.0\.bn", "velocity_norm"),
     (r"spa_net\.dif_embed\.cnn\.1\.cnn", "velocity.0"),
     (r"spa_net\.dif_embed\.cnn\.3\.cnn", "velocity.2"),
-    (r"spa_net\.compute_g1\.g1\.cnn", "graph.query"),
-    (r"spa_net\.compute_g1\.g2\.cnn", "graph.key"),
+    (r"spa_net\.compute_g1\.g1\.cnn", "frame_graph.query"),
+    (r"spa_net\.compute_g1\.g2\.cnn", "frame_graph.key"),
     (r"spa_net\.gcn\.gcn(\d)\.bn", r"layers.#\1.norm"),
     (r"spa_net\.gcn\.gcn(\d)\.w\.cnn", r"layers.#\1.gathered"),
     (r"spa_net\.gcn\.gcn(\d)\.w1\.cnn", r"layers.#\1.own"),
