@@ -127,7 +127,7 @@ INNER = {  # a unit of the original -> where it is here
     "single_sgn": {  # the original's axes are joints, frames
         "spa_net.joint_embed": ("position", (0, 1, 3, 2)),
         "spa_net.dif_embed": ("velocity", (0, 1, 3, 2)),
-        "spa_net.compute_g1": ("graph", None),
+        "spa_net.compute_g1": ("frame_graph", None),
         "spa_net.gcn": ("layers.2", (0, 1, 3, 2)),
         "tem_net.tem_embed": ("frame_code", (0, 1, 3, 2)),
     },

@@ -175,7 +175,7 @@ def unlike(
         "trained on movements"
         for name in still
     ]
-    if isinstance(net.network, MSG3D | Backbone) and hasattr(net.network, "data_norm"):  # it knows where joints are
+    if isinstance(net.network, MSG3D | Backbone) and net.network.data_norm is not None:  # it knows where joints are
         far = [(r.name, times) for r, times in zip(recordings, _farness(net, recordings)) if times > FARTHEST]
         said += [
             f"{name} is unlike all clips that this network was trained on: its joints are {times:.0f} times as "

@@ -102,7 +102,7 @@ def recorded_from(
     before = {p: p.requires_grad for p in model.parameters()}
     model.requires_grad_(False)
     stages, first = model.stages(), maps[module].stage
-    before_it = stages[first - 1] if first else getattr(model, "data_norm", None)
+    before_it = stages[first - 1] if first else model.data_norm
     if before_it is None:  # what comes before the first stage has no name here
         makes = model
     else:  # its last part will do
