@@ -29,10 +29,11 @@ from ..training.loop import build_model, make_batch
 
 # %% ../../nbs/reference/408_evaluation.bundled.ipynb #ba9e3d3a
 FOLDER = Path(stf_repro.__file__).parent / "pretrained"
-SHIPPED = {
-    "msg3d-synth60": "msg3d-xsub60-joint",
-    "stf-synth60": "stf-xsub60-joint",
-}  # name -> run of the default profile
+SHIPPED = {  # name -> run of the default profile, in its group
+    "msg3d-synth60": "main/msg3d-xsub60-joint",
+    "stf-synth60": "main/stf-xsub60-joint",
+    "ctrgcn-synth60": "others/ctrgcn",
+}
 
 # %% ../../nbs/reference/408_evaluation.bundled.ipynb #71a8e59a
 def load_pretrained(
