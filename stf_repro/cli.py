@@ -841,7 +841,7 @@ _FILE = (
     "a pose estimator (.json), a folder that OpenPose filled"
 )
 _NETWORK = (
-    "one that ships with the package, stf-synth60 or msg3d-synth60, or the folder of a finished training, such as "
+    "one that ships with the package, stf-synth60, msg3d-synth60 or ctrgcn-synth60, or the folder of a finished training, such as "
     "runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
 )
 
