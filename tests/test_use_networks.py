@@ -1,5 +1,6 @@
 "What somebody with recordings of their own does with a network of the table: a project, a training, questions, an export."
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from test_own import CLIPS, LABELS, STICK, SUBJECTS
 
 from stf_repro.cli import main, parser
 from stf_repro.custom.dataset import own_data
-from stf_repro.custom.inference import open_network, read_for
-from stf_repro.custom.project import new_project, recipe, suggest, takes_stf
-from stf_repro.evaluation.bundled import clips_of
+from stf_repro.custom.inference import look, open_network, read_for, unlike
+from stf_repro.custom.project import new_project, recipe, suggest, takes_stf, train_own
+from stf_repro.custom.poses import array_poses
+from stf_repro.evaluation import adjacency
+from stf_repro.evaluation.bundled import clips_of, example_clip, load_pretrained
 from stf_repro.evaluation.localisation import TrainedNetwork
 from stf_repro.model.networks import NETWORKS
 from stf_repro.training.loop import make_batch
@@ -34,6 +37,8 @@ def project(folder: Path, network: str) -> list[str]:
     params = yaml.safe_load((gym / "params.yaml").read_text())
     params["sources"]["gym"]["split"] = {"subject": ["chen"]}
     params["base"]["optim"]["epochs"] = 1
+    if "depth" in NETWORKS[network].Config.model_fields:  # fewer blocks alike: exporters take a second for each two
+        params["base"]["network"]["depth"] = [1, 1, 1]
     (gym / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return list(params["runs"])
 
@@ -57,6 +62,8 @@ def check_onnx(net: TrainedNetwork, file: Path, dynamo: bool) -> None:
     "network", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in NETWORKS]
 )
 def test_a_project_of_every_network_trains_and_answers(tmp_path, monkeypatch, capsys, network):
+    monkeypatch.setattr("stf_repro.custom.project.training_time", lambda *_, **__: 1.0)  # two generic measurements
+    monkeypatch.setattr("stf_repro.evaluation.mechanism.fitted_afterwards", lambda model, _: model)  # that take long
     runs = project(tmp_path, network)
     assert runs == (["stf", network] if takes_stf(network, STICK) else [network])
     monkeypatch.chdir(tmp_path / "gym")
@@ -71,8 +78,8 @@ def test_a_project_of_every_network_trains_and_answers(tmp_path, monkeypatch, ca
         assert net.network.name == network and net.config.stf == bool(net.network.stf) == (run == "stf")
         maps = [m.name for m in net.network.feature_maps()]
         for module in maps:
-            assert main(["focus", CLIP, "--network", place, "--module", module, "-o", f"{run}-{module}.csv"]) == 0
-        for command in (["focus", CLIP, "--network", place, "-o", "focus.png"], ["mechanism", run, "--device", "cpu"]):
+            assert np.isfinite(look(net, read_for(net, CLIP)[0], module).Q).all()
+        for command in (["focus", CLIP, "--network", place, "-o", "focus.csv"], ["mechanism", run, "--device", "cpu"]):
             assert main(command) == (0 if maps else 1)
         said = capsys.readouterr()
         assert "top1" in said.out if maps else said.err.count("hands out no") == 2
@@ -87,7 +94,7 @@ def test_a_new_network_learns(network):
     x = torch.tensor(np.stack(CLIPS), dtype=torch.float32).permute(0, 3, 1, 2)[..., None]  # (N, C, T, V, 1)
     labels = torch.tensor([label == "wave" for label in LABELS]).long()
     optimiser, values = torch.optim.AdamW(model.parameters(), 0.003), []
-    for _ in range(12):
+    for _ in range(8):
         optimiser.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(x), labels)
         loss.backward()
@@ -127,3 +134,31 @@ def test_a_misspelt_network_is_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "gym").exists()
     commands = next(action for action in parser()._actions if action.dest == "command").choices
     assert "--network NAME" in commands["new"].format_help() and "stf networks" in commands["new"].format_help()
+
+
+def test_matrices_that_are_heard_have_the_sizes_of_those_that_are_read():
+    "MS-G3D's are the same for all clips, and those of its GCN are not tiled: both ways of measuring must agree."
+    net, example = load_pretrained("stf-synth60"), example_clip()
+    ask = lambda: adjacency.class_adjacency(net.network, example.clips, torch.tensor([0, 0]), net.config.input, 60)
+    read = ask()
+    G = {
+        name: net.network.run(example.batch(net.config.input)[0]).G[name][0].detach()
+        for name in read
+        if name.startswith("gcn")
+    }
+    with torch.no_grad():
+        heard = adjacency._sizes_by_clip(net.network, example.clips, torch.tensor([0, 0]), net.config.input, G, 64)
+    for name, sizes in heard.items():
+        for what, value in sizes.items():
+            assert value == pytest.approx(getattr(read[name], what), rel=1e-4, abs=1e-5), (name, what)
+
+
+def test_other_units_are_noticed_by_every_network_whose_norm_knows_places(tmp_path):
+    store = own_data(tmp_path / "sticks", CLIPS, LABELS, STICK, split=2)
+    train_own(
+        store, tmp_path / "run", suggest(store, stf=False, epochs=8, network="unik"), device="cpu", progress=False
+    )
+    net = open_network(str(tmp_path / "run" / "sticks-1"))
+    clip = array_poses("wave", CLIPS[0], STICK)
+    assert unlike(net, [clip]) == []
+    assert "is unlike all clips" in unlike(net, [replace(clip, bodies=clip.bodies * 100)])[0]

@@ -89,7 +89,7 @@ def image_poses(
     far = float(np.abs(xy).max(initial=0))
     if not far < 4:  # NaN is not smaller either
         ask = (
-            "give the image's height and width"
+            "give the image's height and width (`image_shape`; `--image-size` on the command line)"
             if image_shape is None
             else f"the image is said to have height and width {tuple(image_shape)}"
         )

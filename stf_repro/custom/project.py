@@ -249,7 +249,8 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 
 Everything is set in params.yaml. To test on people that no training has seen, write there
 `split: {{subject: [anna, ben]}}` in place of `split: 5`; the runs follow.
-Joints in pixels need `image_shape: [480, 640]`, height and width. `stf show {first}` prints all settings.
+Joints in pixels need `image_shape: [480, 640]` there, height and width, and `--image-size 640x480` in predict and
+focus. `stf show {first}` prints all settings.
 Another network beside {title}: `stf networks` lists them; under runs, for example,
 `{other}: {{method: plain, network: {{name: {other}, width: 16}}}}`.
 After a change of files, labels, layout or split run `stf preprocess {name}` again, then train.
