@@ -96,8 +96,8 @@ def test_memory_that_is_shared_counts_once_and_weights_do_not():
 
 
 def test_the_measured_page_holds_every_network(root):
-    folder = root / "nbs" / "benchmarks" / "measured"
-    timed = pd.read_csv(folder / "networks.csv").set_index("network")
+    folder = root / "nbs" / "benchmarks" / "measured" / "networks"
+    timed = pd.read_csv(folder / "times.csv").set_index("network")
     assert list(timed.index) == list(NETWORKS) and (timed > 0).all(axis=None)
     assert (timed.loc["msg3d", ["step_ratio", "score_ratio"]] == 1).all()
     ways = pd.read_csv(folder / "convolutions.csv")
