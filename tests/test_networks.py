@@ -16,12 +16,14 @@ from test_losses import LEARNED, FixedBalance, objective_of, slopes
 
 from stf_repro.data.samplers import Clips
 from stf_repro.evaluation.localisation import clip_focus
+from stf_repro.model.blocks import directed, middle, partitions
 from stf_repro.model.losses import frozen_statistics, same_draws
 from stf_repro.model.nets.dcgcn import DropGraph
 from stf_repro.model.networks import NETWORKS
 from stf_repro.model.objective import TERMS, ForwardPass
 from stf_repro.model.options import attached, heard_with_gradient
 from stf_repro.model.stf import with_stf
+from stf_repro.model.weights import load_published
 from stf_repro.skeleton import LAYOUTS, hop_distance
 from stf_repro.training.config import parse
 from stf_repro.training.loop import make_batch
@@ -349,6 +351,14 @@ def test_drop_graph_is_for_training_and_for_the_last_four_blocks():
         assert not torch.equal(model(x), model(x))
 
 
+@pytest.mark.parametrize("depth", [(1,), (1, 1), (2, 2)])
+def test_drop_graph_fits_any_depth_and_renames_nothing(depth):
+    make = lambda keep: NETWORKS["dcgcn"](5, LAYOUTS["ntu25"], width=8, depth=depth, keep=keep)
+    model = make(0.5).train()
+    assert list(model.state_dict()) == list(make(1.0).state_dict())
+    assert model(torch.randn(3, 3, 16, 25, 2)).isfinite().all()
+
+
 def test_dropout_drops():
     "In training, at the place and the share that the configuration says."
     x = torch.randn(3, 3, 20, 25, 2)
@@ -365,6 +375,32 @@ def test_dropout_drops():
             model.train()(x)
         share = [(gone.sum() / there.sum()).item() for gone, there in seen]
         assert share and all(0.3 < s < 0.7 for s in share), name
+
+
+def test_graphs_point_to_the_neck_where_a_layout_begins_at_the_nose():
+    "In OpenPose's layout; elsewhere to the root."
+    layout = LAYOUTS["openpose18"]
+    nose, neck = layout.joints.index("nose"), layout.joints.index("neck")
+    _, inward, outward = directed(layout)
+    assert inward[nose, neck] and outward[neck, nose] and not inward[neck].any()
+    assert partitions(layout)[2][nose, neck] and middle(LAYOUTS["ntu25"]) == LAYOUTS["ntu25"].root
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("T", [1, 2])
+def test_a_clip_may_have_one_frame(name, T):
+    with torch.no_grad():
+        assert small(name, frames=T)(torch.randn(2, 3, T, 25, 2)).isfinite().all()
+
+
+def test_joints_that_are_not_there_cannot_be_pooled():
+    with pytest.raises(ValueError, match="joint 99, and the layout has 25"):
+        NETWORKS["sgn"](5, LAYOUTS["ntu25"], groups=((0, 99),))
+
+
+def test_a_network_without_a_table_of_names_says_so():
+    with pytest.raises(KeyError, match="MSG3D has no table of published names"):
+        load_published(small("msg3d"), {})
 
 
 def test_the_partition_that_the_paper_means():

@@ -102,18 +102,6 @@ def test_a_misspelt_stream_is_one_sentence(modality, reason):
         parse({**TRAINING, "input": {"modality": modality}})
 
 
-def test_a_network_that_makes_its_streams_says_so(tmp_path):
-    part = {
-        **TRAINING,
-        "stf": False,
-        "objective": {},
-        "network": "paresgcn",
-        "input": {**TRAINING["input"], "modality": "joint+bone"},
-    }
-    with pytest.raises(TrainingError, match="input.modality joint"):
-        prepare(parse(part), toy_store(tmp_path / "clips"), torch.device("cpu"))
-
-
 def test_drop_graph_begins_with_nothing(tmp_path, monkeypatch):
     "Its share falls from epoch to epoch, and a training that is resumed goes on with the share of its epoch."
     seen = []
@@ -126,3 +114,24 @@ def test_drop_graph_begins_with_nothing(tmp_path, monkeypatch):
     model = build_model(config, prepare(config, toy_store(tmp_path / "again"), torch.device("cpu")).benchmark)
     model.begin_epoch(1, 3)
     assert {round(p.keep, 6) for p in model.modules() if isinstance(p, DropGraph)} == {0.9}
+
+
+@pytest.mark.parametrize("modality", ["bone", "joint+bone"])
+def test_a_network_that_makes_its_streams_takes_joints(modality):
+    with pytest.raises(ConfigError, match="takes input.modality: joint"):
+        parse({**TRAINING, "stf": False, "objective": {}, "network": "paresgcn", "input": {"modality": modality}})
+
+
+@pytest.mark.parametrize(
+    "change,reason",
+    [
+        ({"network": {"name": "stgcn", "depth": [0]}}, "network.depth"),
+        ({"network": {"name": "sgn", "groups": [[]]}}, "network.groups"),
+        ({"optim": {"warmup_epochs": 9, "epochs": 3, "milestones": [2]}}, "warmup_epochs: 9 is no part of 3 epochs"),
+        ({"optim": {"milestones": [0, 2]}}, "milestones"),
+        ({"input": {"recipe": "resample", "turn": 10}}, "turns clips in training by itself"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_named(change, reason):
+    with pytest.raises(ConfigError, match=reason):
+        parse({**TRAINING, "stf": False, "objective": {}, **change})

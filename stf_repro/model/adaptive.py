@@ -54,7 +54,7 @@ class Similarity(nn.Module):
 
 # %% ../../nbs/reference/210_model.adaptive.ipynb #43e44a35
 class AdaptiveConv(nn.Module):
-    "A graph convolution with given, learned and per-clip matrices (2s-AGCN eq. 3)."
+    "A graph convolution with given, learned and per-clip matrices (2s-AGCN)."
 
     join = staticmethod(add)  # how G enters
 
@@ -86,7 +86,7 @@ class AdaptiveConv(nn.Module):
 
 # %% ../../nbs/reference/210_model.adaptive.ipynb #cad0deaf
 class ThreeAttentions(nn.Module):
-    "Joints, frames and channels, one after another (MS-AAGCN sec. III-D)."
+    "Joints, frames and channels, one after another (MS-AAGCN)."
 
     def __init__(
         self,

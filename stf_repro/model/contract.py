@@ -112,6 +112,7 @@ class SkeletonNetwork(nn.Module, ABC):
     title: ClassVar[str]  # in a table
     paper: ClassVar[Paper | None] = None  # None: ours
     Config: ClassVar[type[Part]]  # its size: `name`, and arguments of __init__
+    makes_streams: ClassVar[bool] = False  # makes bones and velocities of the joints itself
     fixed_length: ClassVar[bool] = False  # made for one number of frames, which __init__ takes as `frames`
 
     def __init__(

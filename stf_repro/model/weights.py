@@ -155,7 +155,9 @@ def load_published(
     without: tuple[str, ...] = (),  # beginnings of our names that keep what they have, e.g. ("head.",)
 ) -> None:
     "Load weights of a network's original code. Raises `KeyError` or `ValueError` as `load_part` does."
-    names = sys.modules[type(model).__module__].PUBLISHED if names is None else names
+    names = getattr(sys.modules[type(model).__module__], "PUBLISHED", None) if names is None else names
+    if names is None:
+        raise KeyError(f"{type(model).__name__} has no table of published names (MS-G3D has `load_msg3d_weights`)")
     ours, found = model.state_dict(), published_state(state, names)
     same = {
         k: v.reshape(ours[k].shape)

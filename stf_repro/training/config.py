@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from ..data.benchmarks import Benchmark
 from ..data.registry import BENCHMARKS
@@ -33,6 +33,12 @@ class InputConfig(Part):
     modality: str = "joint"  # one of data.samplers.MODALITIES, or several, "joint+bone": their channels side by side
     planar: bool = False  # the first two channels only
     turn: float = Field(0.0, ge=0, le=180)  # training: degrees by which a clip is turned at most, about each axis
+
+    @model_validator(mode="after")
+    def _turned_once(self):
+        if self.turn and self.recipe == "resample":
+            raise ValueError("recipe: resample turns clips in training by itself: leave turn out")
+        return self
 
     @field_validator("modality")
     @classmethod
@@ -86,13 +92,13 @@ class OptimConfig(Part):
         "sgd"  # SGD with Nesterov momentum and a step schedule; or AdamW with a one-cycle rate
     )
     epochs: int = Field(50, ge=1)
-    milestones: tuple[int, ...] = (30, 40)  # sgd: the rate falls to a tenth after these epochs
+    milestones: tuple[PositiveInt, ...] = (30, 40)  # sgd: the rate falls to a tenth after these epochs
     batch_size: int = Field(32, ge=1)  # clips a step, over all passes and processes
     accumulate: int = Field(
         1, ge=1
     )  # passes a step: the gradients of batch_size / accumulate clips at a time are averaged
     lr: float = Field(0.05, gt=0)  # sgd: at the start; adamw: at the peak
-    warmup_epochs: int = Field(0, ge=0)  # sgd: the rate rises to lr over so many epochs, a step each
+    warmup_epochs: int = Field(0, ge=0)  # sgd: the rate rises to lr over so many epochs, by the same amount each
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy: the share that all classes get alike
@@ -113,6 +119,8 @@ class OptimConfig(Part):
     def _rises_once(self):
         if self.recipe == "adamw" and self.warmup_epochs:
             raise ValueError("warmup_epochs is for recipe: sgd; the rate of adamw rises by itself")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} is no part of {self.epochs} epochs: fewer, please")
         return self
 
     @model_validator(mode="after")
@@ -160,6 +168,10 @@ class RunConfig(Part):
             )
         if self.objective.relative_weights.get("adjacency") and not self.stf:
             raise ValueError("the adjacency term teaches the beta of STF modules: it needs stf: true")
+        if NETWORKS[self.network.name].makes_streams and self.input.streams != ["joint"]:
+            raise ValueError(
+                f"{self.network.name} makes velocities and bones of the joints itself: it takes input.modality: joint"
+            )
         read_as(self.reading, self.choices)
         return self
 

@@ -123,7 +123,7 @@ def learning_rate(
     step: int,  # counted from 0 over the whole training
     steps: int,  # in an epoch
 ) -> float:
-    "The rate of a step: a tenth after each milestone; or up to a peak and down to nothing along cosines."
+    "The rate of a step: after a warm-up, if there is one, a tenth after each milestone; or up to a peak and down to nothing along cosines."
     if optim.recipe == "sgd":
         epoch = step // steps
         rise = min((epoch + 1) / (optim.warmup_epochs or 1), 1)

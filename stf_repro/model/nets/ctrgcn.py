@@ -29,7 +29,7 @@ from ...skeleton import Layout
 
 # %% ../../../nbs/networks/ctrgcn.ipynb #c5cd2b0f
 class ChannelwiseConv(nn.Module):
-    "A graph convolution with a matrix for each clip and channel (CTR-GCN eq. 6 to 9)."
+    "A graph convolution with a matrix for each clip and channel (CTR-GCN)."
 
     join = staticmethod(add)  # how G enters
 

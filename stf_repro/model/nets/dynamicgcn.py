@@ -31,7 +31,7 @@ from ...skeleton import Layout
 
 # %% ../../../nbs/networks/dynamicgcn.ipynb #66be58c2
 class ContextConv(nn.Module):
-    "A graph convolution with learned matrices, and one that a small network makes of the whole clip (Dynamic GCN sec. 3.3)."
+    "A graph convolution with learned matrices, and one that a small network makes of the whole clip (Dynamic GCN)."
 
     join = staticmethod(add)  # how G enters
 
@@ -56,7 +56,7 @@ class ContextConv(nn.Module):
     def relation(
         self,
         x: Tensor,  # (B, C, T, V)
-    ) -> Tensor:  # (B, V, V); what each joint says has unit length
+    ) -> Tensor:  # (B, V, V); what each joint hears has unit length
         B, _, T, V = x.shape
         if T != self.squeeze_frames.in_channels:
             raise ValueError(f"this network was made for {self.squeeze_frames.in_channels} frames here, got {T}")
@@ -149,7 +149,7 @@ class DynamicGCN(Backbone):
 
     def sites(self) -> list[Site]:
         "The graph convolutions before the first pool."
-        return [Site(f"block{i}", b.graph.num_matrices, (b.graph,)) for i, b in enumerate(self.blocks[:5], 1)]
+        return super().sites()[:5]
 
 # %% ../../../nbs/networks/dynamicgcn.ipynb #167e9005
 PUBLISHED = (  # beginnings of the original's names, and what they are here

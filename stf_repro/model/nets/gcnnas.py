@@ -57,7 +57,7 @@ def given_matrices(
     orders: tuple[int, ...],  # (), (3,) or (3, 4)
     of_matrix: bool = False,  # Chebyshev polynomials of the matrix, instead of the original's of each entry
 ) -> Tensor:  # (K, V, V)
-    "The fixed matrices of a block; the term of order 4 comes as a softmax of its V-th part."
+    "The fixed matrices of a block; the term of order 4 comes as a softmax after division by V."
     third = chebyshev(A, 3, of_matrix) if 3 in orders else torch.zeros_like(A)
     if 4 not in orders:
         return third

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..blocks import Backbone, NoShortcut, TemporalConv, gather, hops, shortcut
+from ..blocks import Backbone, NoShortcut, TemporalConv, gather, hops, middle, shortcut
 from ..contract import Paper, Part, add
 from ...skeleton import Layout, hop_distance
 
@@ -23,7 +23,7 @@ def towards_centre(
     layout: Layout,  # V joints
 ) -> list[int]:  # for each joint the next one on the way to the centre; the centre itself for the centre
     "Where bones lead to."
-    centre, distance = layout.root if layout.centre is None else layout.centre, hop_distance(layout)
+    centre, distance = middle(layout) if layout.centre is None else layout.centre, hop_distance(layout)
     nearest = [(distance[v] == 1) & (distance[centre] < distance[centre, v]) for v in range(len(layout))]
     return [int(near.argmax()) if near.any() else centre for near in nearest]
 
@@ -32,9 +32,9 @@ def three_inputs(
     x: Tensor,  # (B, C, T, V) coordinates
     layout: Layout,
 ) -> tuple[Tensor, Tensor, Tensor]:  # joints, velocities, bones: (B, 2*C, T, V) each
-    "What the three stems read (sec. 3.4)."
-    centre = layout.root if layout.centre is None else layout.centre
-    one, two = (F.pad(x[:, :, by:] - x[:, :, :-by], (0, 0, 0, by)) for by in (1, 2))
+    "What the three stems read."
+    centre = middle(layout) if layout.centre is None else layout.centre
+    one, two = (F.pad(x[:, :, by:] - x[:, :, :-by], (0, 0, 0, min(by, x.shape[2]))) for by in (1, 2))
     moving = (torch.arange(x.shape[2], device=x.device) < x.shape[2] - 2)[:, None]  # nothing in the last two frames
     bone = x - x[..., towards_centre(layout)]
     length = (bone.square().sum(1, keepdim=True) + 1e-30).sqrt()  # with a derivative at zero
@@ -73,7 +73,7 @@ class HopConv(nn.Module):
         return F.relu(self.norm(gather(self.conv(x), A if G is None else self.join(self.A, A - self.A, G))))
 
 # %% ../../../nbs/networks/paresgcn.ipynb #20a28740
-ARM, LEG = ("shoulder", "elbow", "wrist", "hand", "thumb"), ("hip", "knee", "ankle", "foot", "toe")
+ARM, LEG = ("shoulder", "elbow", "wrist", "hand", "thumb", "finger"), ("hip", "knee", "ankle", "foot", "toe", "heel")
 
 
 def body_parts(
@@ -93,7 +93,7 @@ def body_parts(
 
 
 class PartAttention(nn.Module):
-    "Weighs the parts of a body, for each channel (sec. 3.3)."
+    "Weighs the parts of a body, for each channel."
 
     def __init__(self, channels: int, parts: list[int]):
         super().__init__()
@@ -173,6 +173,7 @@ class PAResGCN(Backbone):
     "PA-ResGCN-B19: the function of the original code, for any layout and width."
 
     name, title, paper, Config = "paresgcn", "PA-ResGCN-B19", PAPER, PAResGCNConfig
+    makes_streams = True
 
     def __init__(
         self,
@@ -182,8 +183,6 @@ class PAResGCN(Backbone):
         in_channels: int = 3,  # C
         width: int = 64,
     ):
-        if in_channels > 3:
-            raise ValueError("PA-ResGCN makes velocities and bones of the joints itself: it takes input.modality joint")
         A, parts = hops(layout, 3), body_parts(layout)
         widths = [3 * width // 2, *(multiple * width for multiple in (2, 2, 2, 4, 4, 4))]
         strides = (2, 1, 1, 2, 1, 1)
@@ -197,8 +196,6 @@ class PAResGCN(Backbone):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out")
                 nn.init.zeros_(part.bias)
-            if isinstance(part, HopConv):
-                nn.init.normal_(part.conv.weight, 0, (2 / part.conv.out_channels) ** 0.5)
         nn.init.normal_(self.head.weight, 0, 0.001)
         nn.init.zeros_(self.head.bias)
 

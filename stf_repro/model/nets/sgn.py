@@ -6,11 +6,11 @@
 __all__ = ['PAPER', 'PUBLISHED', 'FrameGraph', 'FrameConv', 'embedding', 'SGNConfig', 'SGN', 'pooling']
 
 # %% ../../../nbs/networks/sgn.ipynb #3e24deaa
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from ..contract import FeatureMap, Output, Paper, Part, Site, SkeletonNetwork, add
@@ -38,7 +38,7 @@ class FrameGraph(nn.Module):
 
 
 class FrameConv(nn.Module):
-    "A graph convolution with a graph for each frame (SGN eq. 5)."
+    "A graph convolution with a graph for each frame (SGN)."
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -67,7 +67,9 @@ class SGNConfig(Part):
 
     name: Literal["sgn"] = "sgn"
     width: int = Field(64, ge=1)  # channels of an embedding
-    groups: tuple[tuple[int, ...], ...] = ()  # joints that are pooled; none: all joints
+    groups: tuple[
+        Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)], ...
+    ] = ()  # joints that are pooled; none: all
     dropout: float = Field(0.2, ge=0, lt=1)
 
 
@@ -162,7 +164,9 @@ def pooling(
     groups: tuple[tuple[int, ...], ...],  # joints of each group
     num_joints: int,  # V
 ) -> Tensor:  # (V, number of groups)
-    "The mean over each group."
+    "The mean over each group. Raises `ValueError` for a joint that the layout does not have."
+    if (last := max(map(max, groups))) >= num_joints:
+        raise ValueError(f"network.groups names joint {last}, and the layout has {num_joints}, counted from 0")
     matrix = torch.zeros(num_joints, len(groups))
     for i, group in enumerate(groups):
         matrix[list(group), i] = 1 / len(group)

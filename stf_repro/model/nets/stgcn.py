@@ -18,7 +18,7 @@ from ...skeleton import Layout
 
 # %% ../../../nbs/networks/stgcn.ipynb #73d7820b
 class PartitionedConv(nn.Module):
-    "A 1x1 convolution for each neighbourhood, then a sum over it with learned importance (ST-GCN eq. 10)."
+    "A 1x1 convolution for each neighbourhood, then a sum over it with learned importance (ST-GCN)."
 
     join = staticmethod(add)  # how G enters
 

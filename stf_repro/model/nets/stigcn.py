@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from ..blocks import Backbone, NoShortcut, aggregate, chebyshev, directed, draw_weights
@@ -23,7 +23,7 @@ def relations(
     layout: Layout,  # V joints
     of_matrix: bool = False,  # Chebyshev polynomials of the matrix, instead of the original's of each entry
 ) -> Tensor:  # (4, V, V)
-    "Itself, the bone to the parent, and two terms of parents and children; the last as a softmax of its V-th part."
+    "Itself, the bone to the parent, and two terms of parents and children; the last as a softmax after division by V."
     itself, inward, outward = directed(layout)
     third, fourth = (chebyshev(inward + outward, order, of_matrix) for order in (3, 4))
     last = (fourth / len(layout)).double().softmax(-1).to(fourth.dtype)  # the same on any processor
@@ -110,7 +110,7 @@ class STIGCNConfig(Part):
 
     name: Literal["stigcn"] = "stigcn"
     width: int = Field(64, ge=4, multiple_of=4)  # channels of the first stage; 64, 128, 256 in the paper
-    depth: tuple[int, ...] = Field((3, 3, 3), min_length=1)  # blocks of each stage, after the first block
+    depth: tuple[PositiveInt, ...] = Field((3, 3, 3), min_length=1)  # blocks of each stage, after the first block
     dropout: float = Field(0.5, ge=0, lt=1)  # before the last layer
     powers: Literal["code", "paper"] = "code"  # of each entry, as the original has them, or of the matrix
 
