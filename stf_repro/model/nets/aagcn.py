@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from ..adaptive import AdaptiveConv, Similarity, ThreeAttentions
+from ..adaptive import AdaptiveConv, Similarity, ThreeAttentions, agcn_names
 from ..blocks import Backbone, PlanConfig, directed, draw_weights, plan, planned
 from ..contract import Paper
 from ...skeleton import Layout
@@ -55,8 +55,6 @@ class AAGCN(Backbone):
 
 # %% ../../../nbs/networks/aagcn.ipynb #fd2e8f64
 PUBLISHED = (  # beginnings of the original's names, and what they are here
-    (r"data_bn", "data_norm"),
-    (r"fc", "head"),
     (r"l(\d+)\.gcn1\.PA$", r"blocks.#\1.graph.learned^T"),
     (r"l(\d+)\.gcn1\.alpha", r"blocks.#\1.graph.relation.gate"),
     (r"l(\d+)\.gcn1\.conv_sa", r"blocks.#\1.graph.attention.joints"),
@@ -65,10 +63,5 @@ PUBLISHED = (  # beginnings of the original's names, and what they are here
     (r"l(\d+)\.gcn1\.fc2c", r"blocks.#\1.graph.attention.channels.2"),
     (r"l(\d+)\.gcn1\.conv_a\.\d", r"blocks.#\1.graph.relation.key"),
     (r"l(\d+)\.gcn1\.conv_b\.\d", r"blocks.#\1.graph.relation.query"),
-    (r"l(\d+)\.gcn1\.conv_d", r"blocks.#\1.graph.convs"),
-    (r"l(\d+)\.gcn1\.down\.0", r"blocks.#\1.graph.around.conv"),
-    (r"l(\d+)\.gcn1\.down\.1", r"blocks.#\1.graph.around.bn"),
-    (r"l(\d+)\.gcn1\.bn", r"blocks.#\1.graph.norm"),
-    (r"l(\d+)\.tcn1", r"blocks.#\1.time"),
-    (r"l(\d+)\.residual", r"blocks.#\1.around"),
+    *agcn_names(),
 )

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..adaptive import AdaptiveConv, over_joints
+from ..adaptive import AdaptiveConv, agcn_names, over_joints
 from ..blocks import Backbone, chebyshev, directed, draw_weights, plan, planned
 from ..contract import Paper, Part
 from ...skeleton import Layout
@@ -107,8 +107,6 @@ class GCNNAS(Backbone):
 
 # %% ../../../nbs/networks/gcnnas.ipynb #0154ad19
 PUBLISHED = (  # beginnings of the original's names, and what they are here
-    (r"data_bn", "data_norm"),
-    (r"fc", "head"),
     (r"l\d+\.gcn1\.conv_ST1\d\.[345]", ""),
     (r"l(\d+)\.gcn1\.PA$", r"blocks.#\1.graph.learned^T"),
     (r"l(\d+)\.gcn1\.conv_a", r"blocks.#\1.graph.relation.keys.space"),
@@ -117,10 +115,5 @@ PUBLISHED = (  # beginnings of the original's names, and what they are here
     (r"l(\d+)\.gcn1\.conv_T2", r"blocks.#\1.graph.relation.queries.time"),
     (r"l(\d+)\.gcn1\.conv_ST11", r"blocks.#\1.graph.relation.keys.both"),
     (r"l(\d+)\.gcn1\.conv_ST12", r"blocks.#\1.graph.relation.queries.both"),
-    (r"l(\d+)\.gcn1\.conv_d", r"blocks.#\1.graph.convs"),
-    (r"l(\d+)\.gcn1\.down\.0", r"blocks.#\1.graph.around.conv"),
-    (r"l(\d+)\.gcn1\.down\.1", r"blocks.#\1.graph.around.bn"),
-    (r"l(\d+)\.gcn1\.bn", r"blocks.#\1.graph.norm"),
-    (r"l(\d+)\.tcn1", r"blocks.#\1.time"),
-    (r"l(\d+)\.residual", r"blocks.#\1.around"),
+    *agcn_names(),
 )

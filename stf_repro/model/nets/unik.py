@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..adaptive import AdaptiveConv, Similarity
+from ..adaptive import AdaptiveConv, Similarity, agcn_names
 from ..blocks import Backbone, PlanConfig, draw_weights, plan, planned
 from ..contract import Paper
 from ...skeleton import Layout
@@ -62,16 +62,9 @@ class UNIK(Backbone):
 
 # %% ../../../nbs/networks/unik.ipynb #4bc47b5c
 PUBLISHED = (  # beginnings of the original's names, and what they are here
-    (r"data_bn", "data_norm"),
-    (r"fc", "head"),
     (r"l(\d+)\.s_unit\.DepM$", r"blocks.#\1.graph.learned^T"),
     (r"l(\d+)\.s_unit\.bias$", ""),
     (r"l(\d+)\.s_unit\.conv_a\.\d", r"blocks.#\1.graph.relation.key"),
     (r"l(\d+)\.s_unit\.conv_b\.\d", r"blocks.#\1.graph.relation.query"),
-    (r"l(\d+)\.s_unit\.conv_d", r"blocks.#\1.graph.convs"),
-    (r"l(\d+)\.s_unit\.down\.0", r"blocks.#\1.graph.around.conv"),
-    (r"l(\d+)\.s_unit\.down\.1", r"blocks.#\1.graph.around.bn"),
-    (r"l(\d+)\.s_unit\.bn", r"blocks.#\1.graph.norm"),
-    (r"l(\d+)\.t_unit", r"blocks.#\1.time"),
-    (r"l(\d+)\.residual", r"blocks.#\1.around"),
+    *agcn_names("s_unit", "t_unit"),
 )
