@@ -727,6 +727,7 @@ FIGURES = [
     "figure_focus",
     "localisation",
     "mechanism",
+    "occlusion",
     "search",
     "sensitivity",
     "study",

@@ -6,7 +6,8 @@
 __all__ = ['TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'FOLDED', 'studies',
            'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy', 'ends',
            'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_choices', 'found_terms',
-           'found_faithful', 'finding', 'state', 'command', 'front_page', 'with_block', 'write_front_page']
+           'found_faithful', 'found_robust', 'finding', 'state', 'command', 'front_page', 'with_block',
+           'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
 import subprocess
@@ -41,6 +42,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "mechanism": ("Do the parts do what they are there for?", None),
     "localisation": ("Where does it look?", None),
     "faithfulness": ("Does the focus matter to the network?", None),
+    "occlusion": ("Does a network with STF need less of a clip?", None),
     "sensitivity": ("Which open choices matter", None),
     "terms": ("What each loss term changes, alone", None),
     "reproducibility": ("The report: what the paper claims, and what came out", None),
@@ -337,6 +339,19 @@ def found_faithful(
         return f"{head} {more}, but not more than the same marks on exchanged joints ({said(joints)})"
     return f"{head}, against random places: {said(chance)}; against the same marks on exchanged joints: {said(joints)}"
 
+
+def found_robust(
+    table: pd.DataFrame,  # table.csv of occlusion, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:
+    "Under how many conditions a network with STF is shown to lose less, or more, than the one without."
+    hidden = table[table.beside_whole_mean != ""]
+    sides = [e.side for e in _effects(hidden, "beside_whole")]
+    return (
+        f"of {len(sides)} ways to hide a part of a clip, {arms[1].title} is shown to lose less than {arms[0].title} "
+        f"in {sides.count(1)}, and more in {sides.count(-1)}"
+    )
+
 # %% ../../nbs/reference/505_report.index_page.ipynb #73c52152
 def _agree(table: pd.DataFrame) -> int:
     "Protocols of Table 1 whose published and counted numbers are the same."
@@ -361,6 +376,7 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "mechanism": found_mechanism,
     "localisation": found_focus,
     "faithfulness": found_faithful,
+    "occlusion": found_robust,
     "sensitivity": lambda t, arms: found_choices(
         t[(t.choices != "") | (t.row == arms[1].row)], arms[1].row, ["seed"], arms[1].title
     ),
