@@ -854,8 +854,8 @@ def _network_options(p: argparse.ArgumentParser) -> None:
     )
 
 # %% ../nbs/reference/801_cli.ipynb #d0a53576
-def _look_commands(commands: _Commands) -> None:
-    "What somebody with a file or a finished run wants to know."
+def _ask_commands(commands: _Commands) -> None:
+    "What somebody with a file asks a network."
     p = commands.add(
         _LOOK,
         predict,
@@ -906,6 +906,10 @@ def _look_commands(commands: _Commands) -> None:
         help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames",
     )
     _network_options(p)
+
+# %% ../nbs/reference/801_cli.ipynb #8d644002
+def _look_commands(commands: _Commands) -> None:
+    "What is in a file, and what a finished run is worth."
     p = commands.add(
         _LOOK,
         draw,
@@ -940,7 +944,6 @@ def _look_commands(commands: _Commands) -> None:
     p.add_argument(
         "--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)"
     )
-
     p = commands.add(
         _LOOK,
         mechanism,
@@ -991,7 +994,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
-    for part in (_data_commands, _run_commands, _look_commands, _check_commands):
+    for part in (_data_commands, _run_commands, _ask_commands, _look_commands, _check_commands):
         part(commands)
     top.description = (
         "An open reproduction of STF (AAAI 2022): skeletons, networks that read them, and where these "

@@ -64,7 +64,7 @@ def _several(what: str, values) -> list:
         raise ValueError(f"{what} is {values!r}; expected a list")
     return [v.item() if isinstance(v, np.generic) else v for v in values]
 
-
+# %% ../../nbs/reference/605_custom.dataset.ipynb #be2525b6
 def _recordings(clips, names: Sequence[str] | None, labels: int, layout: Layout, image_shape) -> list[Recording]:
     "All clips as recordings with different names. Raises `ValueError`."
     if isinstance(clips, str | Path):

@@ -59,7 +59,7 @@ def _scores(name: str, score: np.ndarray, layout: Layout) -> np.ndarray:
         )
     return score.clip(0, 1)
 
-
+# %% ../../nbs/reference/603_custom.poses.ipynb #d5410d91
 def image_poses(
     name: str,  # of the recording
     keypoints: np.ndarray,  # (T, V, 3) or (M, T, V, 3): x, y, score; zero where nothing was found
@@ -655,7 +655,7 @@ def _from_table(path: Path, layout: Layout, image_shape) -> Recording:
 
 _ARRAY_KEYS = ("skeletons", "frames", "keypoints", "joints", "data")
 
-
+# %% ../../nbs/reference/603_custom.poses.ipynb #479c5cec
 def _from_json(path: Path, layout: Layout, image_shape) -> Recording:
     "A JSON file in a layout."
     if layout.name in _MEDIAPIPE:

@@ -70,7 +70,7 @@ def _size(name: str, wide: bool) -> Part:
         return kind(width=24 if wide else 12, num_gcn_scales=3, num_g3d_scales=2, windows=(3,))
     return kind(name=name) if name == "convolution" else kind(name=name, width=32 if wide else 16)
 
-
+# %% ../../nbs/reference/606_custom.project.ipynb #17f897e4
 def recipe(
     clips: int,  # that train
     network: str = "msg3d",  # its name
@@ -94,7 +94,7 @@ def recipe(
     )
     return _size(network, wide), InputConfig(recipe="uniform", frames=20), optim
 
-
+# %% ../../nbs/reference/606_custom.project.ipynb #37bb677d
 def suggest(
     store: ClipStore,  # which carries a benchmark
     benchmark: str | None = None,  # which of the benchmarks; None: the first that is given, or that the store carries
