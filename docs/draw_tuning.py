@@ -14,8 +14,16 @@ SETS = {  # protocol, and what only this set has
         {"benchmark": [f"sbu-{i}" for i in range(1, 6)], "hold_out": "pair", "seeds": [0]},
         {"turn": [0, 17]},
     ),
-    "jhmdb": ({"benchmark": [f"jhmdb-{i}" for i in range(1, 4)], "hold_out": "clip", "seeds": [0]}, {}),
-    "nwucla": ({"benchmark": "nwucla", "hold_out": "camera", "seeds": [0, 1, 2]}, {}),
+    "jhmdb": (
+        {
+            "benchmark": [f"jhmdb-{i}" for i in range(1, 4)],
+            "hold_out": "clip",
+            "seeds": [0],
+            "optim": {"batch_size": 32},
+        },
+        {},
+    ),
+    "nwucla": ({"benchmark": "nwucla", "hold_out": "camera", "seeds": [0], "optim": {"batch_size": 32}}, {}),
 }
 SAMPLER = {"sbu": "uniform", "jhmdb": "resample", "nwucla": "resample"}  # of the first study's search
 HEAD = """# @package _global_
@@ -30,6 +38,9 @@ base:
   objective: {warmup: 0.3}
   optim: {recipe: adamw, batch_size: 16, score_every: 100} # 100: after the last epoch only
 """
+
+RESULTS = """results:
+  equal_tuning: {reads: [runs/tuning/tuning, data/reference, data/reference, data/reference]}"""
 
 
 def draw(rng: np.random.Generator, own: dict) -> tuple[dict, dict, dict]:  # optim, input, what is STF's
@@ -67,7 +78,7 @@ def profile() -> str:
                 f"  {name}-msg3d-{i:02d}: {flow(both | {'method': 'plain', 'label': f'msg3d-{i:02d}'} | more)}"
             )
             lines.append(f"  {name}-stf-{i:02d}: {flow(both | {'method': 'M5', 'label': f'stf-{i:02d}'} | more | stf)}")
-    return "\n".join([*lines, "transfers: {}", "results: {}", ""])
+    return "\n".join([*lines, "transfers: {}", RESULTS, ""])
 
 
 if __name__ == "__main__":

@@ -37,4 +37,4 @@ def test_every_configuration_is_one(root, drawn):
         for config in run_configs(resolve(root, params, key)).values():
             assert config.hold_out and config.stf == ("stf" in key)
             seen += 1
-    assert seen == 24 * (5 + 3 + 3)
+    assert seen == 24 * (5 + 3 + 1)
