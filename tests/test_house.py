@@ -182,11 +182,13 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     assert all((root / "nbs" / "results" / f"{name}.ipynb").exists() for name in named)
 
 
-# options that are measured on other pages: nbs/experiments/dose.ipynb (places, sizes, rules), and the default modules in results/*/mechanism
+# options that are measured on other pages: nbs/experiments/dose.ipynb (places, sizes, rules), the default modules in results/*/mechanism, a control in
+# conf/profile/second.yaml
 ELSEWHERE = {
     ("focus_place", "input"), ("focus_place", "graph"), ("focus_place", "block"), ("focus_weights", "first_order"), ("mask_modules", "last_map"),
     ("mask_shape", "soft_threshold"), ("coherence_modules", "last_windows"), ("coherence_modules", "last_frame_graphs"), ("coherence_leader", "later"),
     ("separation", "alone"), ("balance", "window"), ("balance", "falling"), ("stf_squash", "centred"), ("stf_heard", "detached"), ("stf_gate", "open"),
+    ("mask_gradient", "shuffled"),
 }  # fmt: skip
 
 
@@ -219,7 +221,7 @@ def test_every_option_has_a_row_that_takes_it_and_changes_nothing_else(root):
     ) == set(wanted)
     labels = [row.get("label", row["method"]) for row in rows.values()]
     assert len(set(labels)) == len(labels)
-    dose = (root / "nbs" / "experiments" / "dose.ipynb").read_text()
+    dose = (root / "nbs" / "experiments" / "dose.ipynb").read_text() + (root / "docs" / "draw_rows.py").read_text()
     named = {pair for bundle in READINGS.values() for pair in bundle.items()}
     assert all(option in dose or (name, option) in named for name, option in ELSEWHERE if not name.startswith("stf_"))
 

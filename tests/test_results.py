@@ -720,11 +720,14 @@ def test_results_in_params_are_checked(tiny, results, reason):
 
 
 FIGURES = [
+    "does_it_help",
+    "equal_tuning",
     "faithfulness",
     "figure_adjacency",
     "figure_classwise",
     "figure_confusion",
     "figure_focus",
+    "hidden",
     "localisation",
     "mechanism",
     "occlusion",

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['seed_interval', 'wilson', 'Summary', 'summary', 'Effect', 'fold_of', 'crossed', 'shared_places', 'effect',
-           'over_trainings', 'change', 'odds', 'pool', 'ClassGain', 'class_gains', 'PairRate', 'pair_rates']
+           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'ClassGain', 'class_gains', 'PairRate',
+           'pair_rates']
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #a1753c3f
 import math
@@ -275,6 +276,29 @@ def pool(
     centre = float(share @ mean)
     knapp = (share * (mean - centre) ** 2).sum() / (k - 1) if k > 1 else 0.0
     return fixed, Effect(centre, math.sqrt(max(knapp, fixed.error**2, 1 / weight.sum())), float(max(k - 1, 1)))
+
+# %% ../../nbs/reference/401_evaluation.statistics.ipynb #738e9357
+def interval(
+    e: Effect,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    "The interval of a difference with another level than 95 %."
+    half = float(stats.t.ppf((1 + level) / 2, e.freedom) * e.error)
+    return e.mean - half, e.mean + half
+
+
+def judged(
+    e: Effect,
+    margin: float = 0.5,  # half the region of practical equivalence
+    level: float = 0.95,
+) -> str:
+    "Where the interval of a difference lies beside the region of practical equivalence."
+    low, high = interval(e, level)
+    if low > margin:
+        return "gain"
+    if high < -margin:
+        return "loss"
+    return "no difference that matters" if -margin <= low and high <= margin else "undecided"
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #d7b83e3a
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CHOICES', 'logit', 'log_softmax', 'softmax', 'elementwise', 'read', 'At', 'fixed_gradients', 'raw', 'unit_norm',
            'last_two', 'all_modules', 'first', 'last_of_network', 'soft_threshold', 'right', 'every', 'attached',
-           'logit_of', 'log_survival', 'squared', 'hinged', 'linear_predictor', 'relu_predictor', 'TimeAlpha',
-           'MeanAlpha', 'GramAlpha', 'row_softmax', 'bounded', 'loose', 'heard_with_gradient', 'replace_residual',
-           'multiply', 'steps', 'phases', 'epochs', 'together', 'alone', 'RunningBalance', 'WindowBalance',
-           'FallingBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
+           'shuffled', 'logit_of', 'log_survival', 'squared', 'hinged', 'linear_predictor', 'relu_predictor',
+           'TimeAlpha', 'MeanAlpha', 'GramAlpha', 'row_softmax', 'bounded', 'loose', 'heard_with_gradient',
+           'replace_residual', 'multiply', 'steps', 'phases', 'epochs', 'together', 'alone', 'RunningBalance',
+           'WindowBalance', 'FallingBalance', 'FixedBalance', 'Choice', 'check_choices', 'arguments']
 
 # %% ../../nbs/reference/207_model.options.ipynb #f02ae55a
 import difflib
@@ -133,6 +133,12 @@ def every(forward: ForwardPass) -> Tensor:  # (N,) bool
 def attached(x: Tensor) -> Tensor:
     "With its graph."
     return x
+
+
+def shuffled(mask: Tensor) -> Tensor:  # (N, M, T, V) both
+    "A control: a mask's values at random places of each body, as numbers. As much is masked, and not where the network looks."
+    values = mask.detach().flatten(2)
+    return values.gather(2, torch.rand_like(values).argsort(2)).view_as(mask)
 
 
 def logit_of(logits: Tensor, classes: Tensor) -> Tensor:  # (N, classes), (N,) -> (N,)
@@ -354,7 +360,8 @@ CHOICES: dict[str, Choice] = {
     "focus_scale": _choice("C7", "focus", "scale", maximum=normalise, norm=unit_norm, none=raw),
     "mask_modules": _choice("C9", "exploration", "evidence", last=last_focus, last_two=last_two,
         all=all_modules, first=first, last_map=last_of_network),
-    "mask_gradient": _choice("C14", "exploration", "keep", attached=attached, detached=Tensor.detach),
+    "mask_gradient": _choice("C14", "exploration", "keep", attached=attached, detached=Tensor.detach,
+        shuffled=shuffled),
     "mask_shape": _choice("C7", "exploration", "mask", as_is=attached, soft_threshold=soft_threshold),
     "divergence_module": _choice("C31", "divergence", "module", last=-1, first=0),
     "coherence_modules": _choice("C31", "coherence", "modules", last_two=(-2, -1), first_two=(0, 1),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'FOLDED', 'studies',
            'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy', 'ends',
-           'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_choices', 'found_terms',
-           'found_faithful', 'found_robust', 'finding', 'state', 'command', 'front_page', 'with_block',
+           'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_second', 'found_choices',
+           'found_terms', 'found_faithful', 'found_robust', 'finding', 'state', 'command', 'front_page', 'with_block',
            'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
@@ -49,6 +49,9 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "search": ("The recipe of the study, chosen on held-out training clips", None),
     "why": ("Does a part of STF stand in the way on SBU?", None),
     "study": ("Does STF help? Every row on every fold with every seed", None),
+    "equal_tuning": ("Both sides tuned alike, on held-out training clips", None),
+    "does_it_help": ("Does STF help? Both sides tuned alike, the poster's dose", None),
+    "hidden": ("Does STF need less of a clip? Three real sets", None),
 }
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #a604ca20
@@ -290,6 +293,18 @@ def found_study(
     own = _lines(pd.read_csv(folder / "effects.csv"), Row(arms[1]))
     return f"{arms[1].title} on joints: {own.said.iloc[0]}" if len(own) else ""
 
+# %% ../../nbs/reference/505_report.index_page.ipynb #400f6af4
+def found_second(
+    table: pd.DataFrame,  # table.csv of does_it_help, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:
+    "The primary figure: all sets together, or the one that is trained."
+    own = table[table.comparison == "STF, tuned alike"]
+    row = own.iloc[-1]
+    low, high = float(row["low"]), float(row["high"])
+    where = "three sets together" if row["set"] == "together" else words(row["set"])
+    return f"{arms[1].title} tuned like {arms[0].title}, joints, {where}: {float(row['mean']):+.2f} points [{low:+.2f}, {high:+.2f}], {row['judged']}"
+
 # %% ../../nbs/reference/505_report.index_page.ipynb #eb717fc7
 def _changes(table: pd.DataFrame, base: str, keys: list[str], value: str = "top1") -> list[Effect]:
     "Every row against one of them, paired."
@@ -385,6 +400,15 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "table_similarity": lambda t, arms: f"{t.pair.nunique()} pairs of actions, compared in space and in time",
     "reproducibility": lambda t, arms: (
         "claim by claim; all real sets together; power; what speaks for the paper and what does not"
+    ),
+    "equal_tuning": lambda t, arms: (
+        f"both sides have twelve draws on {t.fold.nunique()} folds; taken for STF: "
+        + ", ".join(f"dose {dose} on {n}" for dose, n in t[t.side == "stf"].dose.value_counts().sort_index().items())
+    ),
+    "does_it_help": found_second,
+    "hidden": lambda t, arms: (
+        f"of {len(own := t[t.set != 'together'])} differences beside whole clips, "
+        f"{sum(own.beside_whole_shown == 'True')} intervals exclude zero, {len(own) / 20:.1f} expected by chance"
     ),
     "search": lambda t, arms: (
         "taken: " + "; ".join(f"{r.setting} on {words(r.source)}" for r in t[t.chosen == "True"].itertuples())

@@ -1,0 +1,108 @@
+"""Write the rows of the second protocol, with the configurations that its tuning chose: `python docs/draw_rows.py`.
+
+Reads results/tuning/equal_tuning/table.csv and conf/profile/tuning.yaml, writes conf/profile/second.yaml. A row is one run for each
+fold, since each fold has its own recipe (conf/PROTOCOL.md).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SEEDS = {"sbu": 5, "jhmdb": 10, "nwucla": 20}
+HEAD = """# @package _global_
+# The rows of the second protocol (conf/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
+profile: second
+jobs: 2
+base:
+  network: msg3d
+  networks: {msg3d: {width: 12, num_gcn_scales: 3, num_g3d_scales: 2, windows: [3]}, convolution: {width: 12}}
+  input: {frames: 20}
+  optim: {recipe: adamw, batch_size: 16, score_every: 100} # 100: after the last epoch only
+"""
+FULL = {"exploration": 1.0, "divergence": 1.0, "adjacency": 1.0, "coherence": 1.0}  # the poster's dose
+PRINTED = {"method": "M5", "objective": {"warmup": 0.3, "relative_weights": FULL}, "choices": {"stf_gate": "open"}}
+MOTION = {"modality": "joint+joint-motion"}
+
+
+def terms(stf: dict, *names: str) -> dict:
+    "The chosen objective of STF with some of its terms."
+    weights = stf["objective"]["relative_weights"]
+    return {"objective": stf["objective"] | {"relative_weights": {name: weights[name] for name in names}}}
+
+
+def rows(plain: dict, stf: dict) -> dict[str, dict]:  # name of the row -> what is its own
+    "The rows of one fold, from the two configurations that were chosen for it."
+    recipe = {"optim": plain["optim"], "input": plain["input"]}
+    own = {"optim": stf["optim"], "input": stf["input"]}
+    read = {name: stf[name] for name in ("objective", "reading", "choices")}
+    free = {"reading": stf["reading"]}  # of a network without STF modules
+    base, full = recipe | {"method": "plain", "label": "M1"}, own | read | {"method": "M5", "label": "M5"}
+    on = lambda row, **changed: row | {"input": row["input"] | changed}
+    plain_terms = ("exploration", "divergence")
+    return {
+        "msg3d": base,
+        "stf": full,
+        "poster": recipe | PRINTED | {"label": "STF as printed", "reading": "poster-input"},
+        "masks": own
+        | free
+        | terms(stf, "exploration")
+        | {"method": "M2", "label": "random masks", "choices": {"mask_gradient": "shuffled"}},
+        "M2": own | free | terms(stf, "exploration") | {"method": "M2", "label": "M2"},
+        "lineage": recipe | PRINTED | {"label": "STF, lineage", "reading": "lineage"},
+        "msg3d-bone": on(base, modality="bone"),
+        "stf-bone": on(full, modality="bone"),
+        "M3": own | free | terms(stf, *plain_terms) | {"method": "M3", "label": "M3"},
+        "M4": own | read | terms(stf, *plain_terms, "adjacency") | {"method": "M4", "label": "M4"},
+        "msg3d-motion": on(base, **MOTION),
+        "convolution": base | {"network": "convolution", "label": "convolution"},
+        "convolution-motion": on(base, **MOTION) | {"network": "convolution", "label": "convolution"},
+        "msg3d-75": base | {"percent": 75},
+    }
+
+
+def profile() -> str:
+    "The text of conf/profile/second.yaml."
+    tuning = yaml.safe_load((ROOT / "conf" / "profile" / "tuning.yaml").read_text())["runs"]
+    chosen = pd.read_csv(ROOT / "results" / "tuning" / "equal_tuning" / "table.csv")
+    number = {(r.fold, r.side): r.number for r in chosen.itertuples()}
+    folds = {name: list(dict.fromkeys(chosen[chosen.set == name].fold)) for name in SEEDS}
+    own = lambda name, fold, side: tuning[f"{name}-{side}-{number[fold, side]:02d}"]
+    sets = {name: of_set for name, of_set in folds.items() if of_set}
+    lines = [HEAD + f"sources: {{{', '.join(f'{name}: {{}}' for name in sets)}}}", "protocols:"]
+    for name, of_set in sets.items():
+        seeds = list(range(SEEDS[name]))
+        batch = {} if name == "sbu" else {"optim": {"batch_size": 32}}  # one body a clip
+        lines += [f"  {fold}: {flow({'benchmark': fold, 'seeds': seeds} | batch)}" for fold in of_set]
+    lines += ["runs:"]
+    found = {fold: rows(own(name, fold, "msg3d"), own(name, fold, "stf")) for name, f in sets.items() for fold in f}
+    source = {fold: name for name, of_set in sets.items() for fold in of_set}
+    for row in next(iter(found.values())):  # row by row, as the protocol orders them
+        for fold, of_fold in found.items():
+            place = {"group": "rows", "source": source[fold], "protocol": fold}
+            lines.append(f"  {fold}-{row}: {flow(place | of_fold[row])}")
+    for fold, of_fold in found.items():
+        if "turn" in of_fold["msg3d"]["input"]:
+            base = of_fold["msg3d"]
+            other = base | {
+                "label": "turned the other way",
+                "input": base["input"] | {"turn": 17 - base["input"]["turn"]},
+            }
+            place = {"group": "controls", "source": source[fold], "protocol": fold}
+            lines.append(f"  {fold}-turned: {flow(place | other)}")
+    return "\n".join([*lines, "transfers: {}", RESULTS, ""])
+
+
+RESULTS = """results:
+  does_it_help: {reads: [runs/second/rows, runs/second/controls, data/reference, data/reference]}
+  hidden: {reads: [runs/second/rows, data/reference, data/reference, data/reference]}"""
+
+
+def flow(value: object) -> str:
+    "A value as YAML on one line."
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+
+
+if __name__ == "__main__":
+    (ROOT / "conf" / "profile" / "second.yaml").write_text(profile())
