@@ -104,7 +104,9 @@ def integrated_gradients(asked: Asked) -> Tensor:
     from_pose = torch.zeros_like(asked.x) + asked.fill
     found = _captum().IntegratedGradients(asked.model)
     return per_place(
-        found.attribute(_recorded(asked.x), from_pose, asked.classes, n_steps=STEPS, internal_batch_size=64).float()
+        found.attribute(
+            _recorded(asked.x), from_pose, asked.classes, n_steps=STEPS, internal_batch_size=max(64, len(asked.x))
+        ).float()
     )
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -150,10 +150,14 @@ class Page:
         self,
         name: str,  # of a CSV file
         measure: Callable[[], pd.DataFrame],
+        by: Sequence[str] = (),  # columns that name a line: with `adds`, kept lines of other names stay
     ) -> pd.DataFrame:
         "A measure that needs networks: made where the trainings are, else as it was kept."
         if new := self.measures(name):
-            write_atomic(self.out / name, measure().to_csv(index=False, lineterminator="\n").encode())
+            made = measure()
+            if self.adds and by and (self.kept / name).exists():
+                made = pd.concat([pd.read_csv(self.kept / name), made]).drop_duplicates([*by], keep="last")
+            write_atomic(self.out / name, made.to_csv(index=False, lineterminator="\n").encode())
         return _read(self.out / name if new else self.file(name), pd.read_csv, self.kept / name)
 
     def arrays(
