@@ -570,26 +570,34 @@ def focus(root: None, args) -> str:
 
 # %% ../nbs/reference/801_cli.ipynb #fcf34621
 def draw(root: None, args) -> str:
-    "Draw a skeleton file as it is, without a network: frames with axes, left and right in two colours. Says what seems wrong with it. Works in any folder."
+    "Draw a skeleton file as it is, without a network: frames side by side with axes, the left of the body in blue and the right in red. Warns if it seems to be upside down, mirrored, or to have joints exchanged. Works in any folder."
     _to_files()
     from stf_repro.custom.dataset import check_joints
-    from stf_repro.custom.posture import posture
+    from stf_repro.custom.posture import posture, postures
     from stf_repro.custom.inference import EXAMPLE
     from stf_repro.evaluation.bundled import example_clip
     from stf_repro.custom.draw import read_any, write_drawing
 
     path = example_clip().path if args.file == EXAMPLE and not Path(EXAMPLE).exists() else args.file
-    first, *others = read_any(path, args.layout, args.image_size)
-    out = args.out or f"{Path(args.file).stem}.png"
-    write_drawing(out, first)
-    for sentence in [*check_joints([first]), *posture(first)]:
+    every = read_any(path, args.layout, args.image_size)
+    first, out = every[0], args.out or f"{Path(args.file).stem}.png"
+    write_drawing(out, first, _paper_of(args), args.rate)
+    of_all = [said for said in postures(every) if len(every) > 1]
+    for sentence in [*check_joints(every), *posture(first), *of_all]:
         print(f"stf draw: {sentence}", file=sys.stderr)
-    more = f", the first of {len(others) + 1} clips" if others else ""
+    more = f", the first of {len(every)} clips" if len(every) > 1 else ""
     return (
         f"{out}: {first.name}{more}, {first.bodies.shape[1]} frames, {len(first.bodies)} "
         f"{'body' if len(first.bodies) == 1 else 'bodies'}, {len(first.layout)} joints of {first.layout.name}; left "
         "is blue, right is red"
     )
+
+
+def _paper_of(args):
+    "How a picture is to be made."
+    from stf_repro.custom.pictures import Paper
+
+    return Paper(args.size, args.dpi, args.frames)
 
 # %% ../nbs/reference/801_cli.ipynb #b303c8dc
 def _run_of(folder: Path):
@@ -853,6 +861,47 @@ def _network_options(p: argparse.ArgumentParser) -> None:
         "--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels"
     )
 
+# %% ../nbs/reference/801_cli.ipynb #af6630eb
+def _inches(text: str) -> tuple[float, float]:
+    "7x2.5, as width and height."
+    width, _, height = text.partition("x")
+    try:
+        size = float(width), float(height)
+    except ValueError:
+        size = 0.0, 0.0
+    if not all(0.5 <= side <= 40 for side in size):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in inches such as 7x2.5, got {text!r}")
+    return size
+
+
+def _size_options(p: argparse.ArgumentParser) -> None:
+    "How large, and how fine."
+    p.add_argument(
+        "--size",
+        type=_inches,
+        metavar="WIDTHxHEIGHT",
+        help="of the picture in inches, such as 3.3x2 for one column of a paper (default: what it needs)",
+    )
+    p.add_argument(
+        "--dpi",
+        type=_positive,
+        metavar="N",
+        help="dots per inch of .png, .gif and .mp4 (default: 100; with --size 300)",
+    )
+
+
+def _picture_options(p: argparse.ArgumentParser, frames: str) -> None:
+    "How large and fine, how many frames, in which tempo."
+    _size_options(p)
+    p.add_argument("--frames", type=_positive, metavar="N", help=f"how many stand side by side (default: {frames})")
+    p.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="FPS",
+        help="frames per second of the recording (NTU: 30): seconds beside the numbers of frames, and animations in "
+        "their real tempo",
+    )
+
 # %% ../nbs/reference/801_cli.ipynb #d0a53576
 def _ask_commands(commands: _Commands) -> None:
     "What somebody with a file asks a network."
@@ -899,12 +948,7 @@ def _ask_commands(commands: _Commands) -> None:
         metavar="NAME",
         help="whose evidence to look for (default: the class that the network names)",
     )
-    p.add_argument(
-        "--rate",
-        type=_rate,
-        metavar="FPS",
-        help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames",
-    )
+    _picture_options(p, "as many as fit")
     _network_options(p)
 
 # %% ../nbs/reference/801_cli.ipynb #8d644002
@@ -913,14 +957,18 @@ def _look_commands(commands: _Commands) -> None:
     p = commands.add(
         _LOOK,
         draw,
-        "what is in FILE? Frames with axes, without a network",
+        "what is in FILE? Frames with axes, without a network; warns if it is upside down or mirrored",
         "stf draw my-clip.npy -o clip.gif",
         project=False,
     )
     p.add_argument("file", metavar="FILE", help="`example`, or skeletons of any layout that is known")
     p.add_argument(
-        "-o", "--out", help="the file to write: .png (six frames) or .gif (all) (default: FILE.png, in this folder)"
+        "-o",
+        "--out",
+        help="the file to write: .png, .svg or .pdf (some frames), .gif or .mp4 (all) (default: FILE.png, in this "
+        "folder)",
     )
+    _picture_options(p, "six")
     p.add_argument(
         "--layout",
         metavar="NAME|FILE",
