@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..data.formats import FormatError, Recording
 from .pictures import MOVING, STILL, Paper, check_ending, picture_of, save_moving, save_still, tempo
@@ -100,15 +101,18 @@ def draw_recording(
                 xlabel="xyz"[view[0]],
             )
             ax.tick_params(labelsize=6)
+            ax.xaxis.set_major_locator(MaxNLocator(2))
+            ax.xaxis.label.set_size(8)
             if view[0] == 0 and len(views) == 2:
                 ax.invert_xaxis()
             if len(views) == 1 and recording.confidence is not None:
                 ax.invert_yaxis()
-        of_row[0].set_ylabel("xyz"[view[1]])
+        of_row[0].set_ylabel("xyz"[view[1]], fontsize=8)
     for ax, t in zip(axes[0], frames):
         ax.set_title(f"frame {t}", fontsize=7)
-    fig.text(0.01, 0.005, "left", color=PALETTE["blue"], fontsize=7, ha="left")
-    fig.text(0.06, 0.005, "right", color=PALETTE["vermilion"], fontsize=7, ha="left")
+    fig.suptitle(" ", fontsize=8)  # keeps room for the key
+    for side, colour, ha in (("left ", "blue", "right"), (" right", "vermilion", "left")):
+        fig.text(0.5, 0.995, side, color=PALETTE[colour], fontsize=8, ha=ha, va="top", weight="bold")
     return fig
 
 # %% ../../nbs/reference/608_custom.draw.ipynb #a1d8e5b8
