@@ -601,12 +601,14 @@ def _table_of(net, args, files: list[str]) -> str | int:
     write_atomic(args.out, rows_csv(rows, args.top).encode())
     _say_what_it_has_seen(args, net)
     bad, odd = (sum(bool(getattr(row, what)) for row in rows) for what in ("error", "warning"))
-    said = f"{args.out}: {len(rows) - bad} {'windows' if args.window else 'clips'} of {len(files) - bad} files"
+    counted = lambda n, what: f"{n} {what}{'' if n == 1 else 's'}"
+    said = f"{args.out}: {counted(len(rows) - bad, 'window' if args.window else 'clip')} of "
+    said += counted(len(files) - bad, "file")
     if odd:
-        said += f"; {odd} rows have a warning"
+        said += f"; {counted(odd, 'row')} with a warning"
     if not bad:
         return said
-    print(f"{said}; {bad} of {len(files)} files could not be read, and their rows say why (column error)")
+    print(f"{said}; {bad} of {len(files)} could not be read: column `error` says why")
     return 1
 
 

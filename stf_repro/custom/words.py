@@ -67,8 +67,10 @@ def _time(found: Look, w: Where, rate: float | None) -> str:
     return span if rate is None else f"{span} ({first / rate:.2f} to {last / rate:.2f} s)"
 
 
-def _tempo(path, rate: float | None) -> str:
+def _tempo(path, rate: float | None, heat: bool) -> str:
     "How time runs in the picture."
+    if heat and rate is not None:
+        return f"Time is in seconds, at {rate:g} frames per second."
     if Path(path).suffix.lower() not in MOVING:
         return "Numbers count the frames of the recording" + (
             "." if rate is None else f", at {rate:g} frames per second."
@@ -101,7 +103,7 @@ def caption(
     ]
     if (w := where(found.Q, net.layout.joints)) is not None:
         said += [f"Most of it lies on {joint_list(w)}, and half of it in {_time(found, w, rate)}."]
-    said += [_tempo(path, rate)]
+    said += [_tempo(path, rate, heat)]
     if is_synthetic(net):
         said += ["The network was trained on synthetic data."]
     return " ".join(said)
