@@ -92,7 +92,8 @@ def limits(
 ) -> Iterator[str]:
     "What must not be expected of a network."
     yield f"Anything else than these {len(net.classes)} classes: it names one of them, whatever is shown."
-    yield f"Other joints than {net.layout.name}, other units or axes than its training clips had, several people apart."
+    yield f"Other joints than {net.layout.name}, other units or axes than its training clips had."
+    yield f"More than {net.benchmark.num_persons} people at once, or saying which of them does what."
     if is_synthetic(net):
         yield "Real recordings: it was trained and tested on synthetic data, and has never seen one."
     if net.benchmark.rule.attribute not in ("subject", "performer", "actor", "person"):

@@ -84,12 +84,14 @@ def versus_text(
     lines += [f"difference, second less first: {v.difference.mean:+.1f} points ({of}, {v.clips} clips)"]
     if sure.error == sure.error and sure.error > 0:
         over = "trainings and clips" if several else "clips alone"
-        lines += [f"  95 % interval over {over}: {sure.low:+.1f} to {sure.high:+.1f}: {_said(sure)}"]
-        lines += [f"  a true difference of {sure.detectable():.1f} points would be shown four times in five"]
+        low, high = max(-100, sure.low), min(100, sure.high)
+        lines += [f"  95 % interval over {over}: {low:+.1f} to {high:+.1f}: {_said(sure)}"]
+        lines += [f"  a true difference of {sure.detectable():.0f} points would be shown four times in five"]
     else:
         lines += ["  no interval: nothing varies, or there is too little to tell"]
     if several:
         lines += [f"  {fold} seed {seed}: {value:+.1f}" for (fold, seed), value in v.difference.values.items()]
+        lines += ["  two trainings say little of others: more seeds narrow the interval"] if v.trainings == 2 else []
     else:
         lines += ["  of these two networks; for the two methods train more seeds (`seeds:` in params.yaml)"]
     return "\n".join(lines)
