@@ -440,21 +440,24 @@ def _say_what_is_left_out(args, net, path, frames: int) -> None:
         print(f"stf {args.command}: {path}: {said}", file=sys.stderr)
 
 
-def _read_each(args, net) -> tuple[list, int]:  # (file, its recordings) of those that can be read; how many cannot
+def _read_each(args, net, files: list[str]) -> tuple[list, dict]:  # (file, its recordings); reasons, by file
     "Read files; one that cannot be read is a line on standard error, unless it is the only one."
+    from tqdm import tqdm
+
     from stf_repro.custom.inference import read_for
 
-    read = []
-    for path in args.files:
+    read, bad = [], {}
+    for path in tqdm(files, unit=" files", leave=False, disable=None):
         try:
             read.append((path, read_for(net, path, args.image_size)))
         except (ValueError, OSError) as error:
-            if len(args.files) == 1:
+            if len(files) == 1:
                 raise
-            print(f"stf {args.command}: {_reason(error)}", file=sys.stderr)
+            bad[path] = _reason(error)
+            tqdm.write(f"stf {args.command}: {bad[path]}", file=sys.stderr)
     if not read:
-        raise ValueError(f"none of the {len(args.files)} files can be read")
-    return read, len(args.files) - len(read)
+        raise ValueError(f"none of the {len(files)} files can be read")
+    return read, bad
 
 
 def _to_files() -> None:
@@ -464,12 +467,23 @@ def _to_files() -> None:
 
 # %% ../nbs/reference/801_cli.ipynb #ee0f9a10
 def predict(root: None, args) -> str | int:
-    "Say which action a skeleton file shows: class probabilities from a trained network. Works in any folder."
+    "Say which action a skeleton file shows, or each file of a folder: class probabilities from a trained network. Works in any folder."
+    from stf_repro.custom.answers import find_files
     from stf_repro.custom.inference import open_network
+    from stf_repro.custom.pictures import STILL, check_ending
 
-    net = open_network(args.network)
-    read, bad = _read_each(args, net)
+    if args.out:
+        ending = check_ending(args.out, (".csv", *STILL))
+        if ending != ".csv" and not args.window:
+            raise ValueError(f"{args.out}: a curve over time wants `--window N`, the frames of a window")
+    net, files = open_network(args.network), find_files(args.files)
+    if args.out:
+        return (_table_of if ending == ".csv" else _curve_of)(net, args, files)
+    read, bad = _read_each(args, net, files)
     text = (_track if args.window else _predict)(net, args, read)
+    if args.json and bad:
+        unread = [{"file": path, "error": reason} for path, reason in bad.items()]
+        text = json.dumps(json.loads(text) | {"unread": unread}, indent=1)
     _say_what_seems_wrong(args, net, [r for _, recordings in read for r in recordings])
     if not bad:
         return text
@@ -543,12 +557,14 @@ def _track(net, args, read: list) -> str:
 
 
 def focus(root: None, args) -> str:
-    "Draw where a network looks in a skeleton file: the focus on the body, as an animation, a film strip or a table. Works in any folder."
+    "Draw where a network looks in a skeleton file: the focus on the body, as an animation, a film strip, a map of joints by time, or a table. Prints a caption. Works in any folder."
     _to_files()
     from stf_repro.custom.inference import look, open_network, read_for
     from stf_repro.custom.focus_files import check_ending, write_focus
+    from stf_repro.custom.words import caption
 
-    check_ending(args.out)
+    args.out = args.out or ("focus.png" if args.map else "focus.gif")
+    ending = check_ending(args.out, args.map)
     net = open_network(args.network)
     recordings = read_for(net, args.file, args.image_size)
     if len(recordings) > 1:
@@ -557,39 +573,96 @@ def focus(root: None, args) -> str:
             "focus is drawn of one, so save that one as .npy"
         )
     found = look(net, recordings[0], args.module, args.form, args.of)
-    write_focus(args.out, net, found, args.rate)
+    write_focus(args.out, net, found, args.rate, _paper_of(args), args.map)
     _say_what_seems_wrong(args, net, recordings)
     _say_what_is_left_out(args, net, args.file, recordings[0].bodies.shape[1])
     _say_what_it_has_seen(args, net)
     named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
     empty = "" if found.Q.any() else f". It is zero everywhere: nothing in this module speaks for {found.of!r}"
-    return (
+    said = (
         f"{args.out}: focus of module {found.module}, {found.form}, for {found.of!r} ({named}), {len(found.frames)} "
         f"frames{empty}"
+    )
+    if ending == ".csv":
+        return said
+    return f"{said}\n\n{caption(args.out, args.network, net, found, args.rate, args.map)}"
+
+# %% ../nbs/reference/801_cli.ipynb #77f628f0
+def _table_of(net, args, files: list[str]) -> str | int:
+    "Write a row for each clip of each file."
+    from tqdm import tqdm
+
+    from stf_repro.custom.answers import ask_files, rows_csv
+    from stf_repro.custom.inference import read_for
+    from stf_repro.data.io import write_atomic
+
+    bar = tqdm(files, unit=" files", leave=False, disable=None)
+    rows = list(ask_files(net, bar, lambda path: read_for(net, path, args.image_size), args.top, args.window))
+    write_atomic(args.out, rows_csv(rows, args.top).encode())
+    _say_what_it_has_seen(args, net)
+    bad, odd = (sum(bool(getattr(row, what)) for row in rows) for what in ("error", "warning"))
+    counted = lambda n, what: f"{n} {what}{'' if n == 1 else 's'}"
+    said = f"{args.out}: {counted(len(rows) - bad, 'window' if args.window else 'clip')} of "
+    said += counted(len(files) - bad, "file")
+    if odd:
+        said += f"; {counted(odd, 'row')} with a warning"
+    if not bad:
+        return said
+    print(f"{said}; {bad} of {len(files)} could not be read: column `error` says why")
+    return 1
+
+
+def _curve_of(net, args, files: list[str]) -> str:
+    "Draw the classes of one recording over time."
+    _to_files()
+    from stf_repro.custom.answers import draw_track
+    from stf_repro.custom.inference import read_for, track
+    from stf_repro.custom.pictures import Paper, save_still
+
+    recordings = [r for path in files[:2] for r in read_for(net, path, args.image_size)]
+    if len(recordings) > 1:
+        raise ValueError(f"{args.out}: a curve is drawn of one clip; for several write a .csv")
+    windows = track(net, recordings[0], args.window, len(net.classes))
+    save_still(args.out, draw_track(windows, args.rate, args.size), Paper(args.size, args.dpi))
+    _say_what_seems_wrong(args, net, recordings)
+    _say_what_is_left_out(args, net, files[0], min(args.window, recordings[0].bodies.shape[1]))
+    _say_what_it_has_seen(args, net)
+    return (
+        f"{args.out}: {len(windows)} windows of {args.window} frames over {recordings[0].bodies.shape[1]} frames\n\n"
+        f"What the network {args.network} ({net.network.title}) says of {recordings[0].name} over time: the most "
+        f"probable classes, in windows of {args.window} frames, each half a window after the one before."
     )
 
 # %% ../nbs/reference/801_cli.ipynb #fcf34621
 def draw(root: None, args) -> str:
-    "Draw a skeleton file as it is, without a network: frames with axes, left and right in two colours. Says what seems wrong with it. Works in any folder."
+    "Draw a skeleton file as it is, without a network: frames side by side with axes, the left of the body in blue and the right in red. Warns if it seems to be upside down, mirrored, or to have joints exchanged. Works in any folder."
     _to_files()
     from stf_repro.custom.dataset import check_joints
-    from stf_repro.custom.posture import posture
+    from stf_repro.custom.posture import posture, postures
     from stf_repro.custom.inference import EXAMPLE
     from stf_repro.evaluation.bundled import example_clip
     from stf_repro.custom.draw import read_any, write_drawing
 
     path = example_clip().path if args.file == EXAMPLE and not Path(EXAMPLE).exists() else args.file
-    first, *others = read_any(path, args.layout, args.image_size)
-    out = args.out or f"{Path(args.file).stem}.png"
-    write_drawing(out, first)
-    for sentence in [*check_joints([first]), *posture(first)]:
+    every = read_any(path, args.layout, args.image_size)
+    first, out = every[0], args.out or f"{Path(args.file).stem}.png"
+    write_drawing(out, first, _paper_of(args), args.rate)
+    of_all = [said for said in postures(every) if len(every) > 1]
+    for sentence in [*check_joints(every), *posture(first), *of_all]:
         print(f"stf draw: {sentence}", file=sys.stderr)
-    more = f", the first of {len(others) + 1} clips" if others else ""
+    more = f", the first of {len(every)} clips" if len(every) > 1 else ""
     return (
         f"{out}: {first.name}{more}, {first.bodies.shape[1]} frames, {len(first.bodies)} "
         f"{'body' if len(first.bodies) == 1 else 'bodies'}, {len(first.layout)} joints of {first.layout.name}; left "
         "is blue, right is red"
     )
+
+
+def _paper_of(args):
+    "How a picture is to be made."
+    from stf_repro.custom.pictures import Paper
+
+    return Paper(args.size, args.dpi, args.frames)
 
 # %% ../nbs/reference/801_cli.ipynb #b303c8dc
 def _run_of(folder: Path):
@@ -606,23 +679,83 @@ def _run_of(folder: Path):
         return None
 
 
-def evaluate(root: None, args) -> str:
-    "Say how good a finished run is: top-1 with its interval, the accuracy of each class, and the pairs of classes that it mixes up."
-    from stf_repro.evaluation.run_summary import find_run_trained, find_trained, overview, overview_text
+def _found(name: str) -> tuple:  # folder, run or None, finished trainings, notes
+    "The finished trainings of a run: by its key, or its folder."
+    from stf_repro.evaluation.run_summary import find_run_trained, find_trained
 
-    folder, notes = Path(args.run), []
+    folder = Path(name)
     if not folder.is_dir():
         from stf_repro.data.io import project_root
         from stf_repro.training.runs import resolve
 
-        run = resolve(root := project_root(), _params(root), args.run)
-        folder, (found, notes) = run.folder, find_run_trained(run)
+        run = resolve(root := project_root(), _params(root), name)
+        return run.folder, run, *find_run_trained(run)
+    run, found = _run_of(folder), find_trained(folder)
+    return folder, run, found, find_run_trained(run)[1] if run else []
+
+
+def evaluate(root: None, args) -> str:
+    "Say how good a finished run is: top-1 with its interval, the accuracy of each class, and the pairs of classes that it mixes up. With a second run: the paired difference, on the clips and trainings that both have, with its 95 % interval."
+    from stf_repro.evaluation.run_summary import overview, overview_text
+
+    if args.fuse and not args.other:
+        raise ValueError("--fuse adds the scores of two runs: `stf evaluate JOINT BONE --fuse`")
+    names, cards = [args.run, *([args.other] if args.other else [])], args.card or args.out
+    every = [_found(name) for name in names]
+    lines = [note for *_, notes in every for note in notes]
+    if not args.other:
+        folder, _, found, _ = every[0]
+        lines = [str(folder), *lines, overview_text(overview(found), args.pairs)]
     else:
-        run, found = _run_of(folder), find_trained(folder)
-        notes = find_run_trained(run)[1] if run else []
-    return "\n".join([str(folder), *notes, overview_text(overview(found), args.pairs)])
+        lines += _compared(args, names, every)
+    for name, one in zip(names, every) if cards else ():
+        lines += ["", *_cards(args, name, *one[:3])]
+    return "\n".join(lines)
+
+# %% ../nbs/reference/801_cli.ipynb #a84193cb
+def _compared(args, names: list[str], every: list[tuple]) -> list[str]:
+    "What two runs say beside each other, and together."
+    from stf_repro.evaluation.run_summary import overview, overview_text
+    from stf_repro.evaluation.versus import by_training, fused, paired, versus, versus_text
+
+    first, second = paired(*(by_training(folder, found) for folder, _, found, _ in every))
+    lines = [versus_text(tuple(names), versus(first, second))]
+    if args.fuse:
+        both = fused(every[0][2], first, second)
+        better = max((names[0], first), (names[1], second), key=lambda run: _mean_top1(run[1]))
+        gain = versus(*paired(better[1], by_training("", both)))
+        lines += ["", "both together, the sum of their raw scores:", overview_text(overview(both), args.pairs)]
+        lines += ["", "what the sum adds to the better one:", versus_text((better[0], "sum"), gain)]
+        if args.out:
+            from stf_repro.custom.card import write_confusion
+
+            _to_files()
+            lines += [f"{path}: complete" for path in write_confusion(Path(args.out) / "sum", both)]
+    return lines
 
 
+def _mean_top1(run: dict) -> float:
+    "Mean top-1 of a run, in percent."
+    from stf_repro.evaluation.scores import top_k
+
+    return sum(top_k(s.logits, s.labels) for s in run.values()) / len(run)
+
+
+def _cards(args, name: str, folder: Path, run, found: list) -> list[str]:
+    "Write card.md and the confusion matrix of a run: into its folder, or below `-o`."
+    _to_files()
+    from stf_repro.custom.card import write_card
+    from stf_repro.data.io import project_root
+
+    title = run.key if run else folder.resolve().name
+    out = folder if not args.out else Path(args.out) / title if args.other else Path(args.out)
+    try:
+        store = run.clips if run else project_root(folder) / "clips" / found[0].benchmark.source
+    except FileNotFoundError:
+        store = Path("clips") / found[0].benchmark.source
+    return [f"{path}: complete" for path in write_card(out, title, folder, found, store)]
+
+# %% ../nbs/reference/801_cli.ipynb #9e9a6566
 def mechanism(root: Path, args) -> str:
     "Say what the parts of a finished run do on its test clips: terms, mask, beta, G, gradients."
     from tqdm import tqdm
@@ -853,17 +986,68 @@ def _network_options(p: argparse.ArgumentParser) -> None:
         "--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels"
     )
 
+# %% ../nbs/reference/801_cli.ipynb #af6630eb
+def _inches(text: str) -> tuple[float, float]:
+    "7x2.5, as width and height."
+    width, _, height = text.partition("x")
+    try:
+        size = float(width), float(height)
+    except ValueError:
+        size = 0.0, 0.0
+    if not all(0.5 <= side <= 40 for side in size):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in inches such as 7x2.5, got {text!r}")
+    return size
+
+
+def _size_options(p: argparse.ArgumentParser) -> None:
+    "How large, and how fine."
+    p.add_argument(
+        "--size",
+        type=_inches,
+        metavar="WIDTHxHEIGHT",
+        help="of the picture in inches, such as 3.3x2 for one column of a paper (default: what it needs)",
+    )
+    p.add_argument(
+        "--dpi",
+        type=_positive,
+        metavar="N",
+        help="dots per inch of .png, .gif and .mp4 (default: 100; with --size 300)",
+    )
+
+
+def _picture_options(p: argparse.ArgumentParser, frames: str) -> None:
+    "How large and fine, how many frames, in which tempo."
+    _size_options(p)
+    p.add_argument("--frames", type=_positive, metavar="N", help=f"how many stand side by side (default: {frames})")
+    p.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="FPS",
+        help="frames per second of the recording (NTU: 30): seconds beside the numbers of frames, and animations in "
+        "their real tempo",
+    )
+
 # %% ../nbs/reference/801_cli.ipynb #d0a53576
 def _ask_commands(commands: _Commands) -> None:
     "What somebody with a file asks a network."
     p = commands.add(
         _LOOK,
         predict,
-        "which action does FILE show? Class probabilities",
-        "stf predict my-clip.npy other.skeleton --top 5",
+        "which action does FILE show, or each file of a folder? Class probabilities",
+        "stf predict my-clip.npy other.skeleton --top 5, or stf predict recordings/ -o answers.csv",
         project=False,
     )
-    p.add_argument("files", nargs="+", metavar="FILE", help=_FILE)
+    p.add_argument("files", nargs="+", metavar="FILE|FOLDER", help=f"{_FILE}; or a folder: all such files in it")
+    p.add_argument(
+        "-o",
+        "--out",
+        help="the file to write: .csv, a row per clip, or per window (a file that cannot be read has a row that says "
+        "why), or with --window .png, .svg or .pdf, the classes of one clip over time",
+    )
+    _size_options(p)
+    p.add_argument(
+        "--rate", type=_rate, metavar="FPS", help="frames per second of the recording, for a time axis in seconds"
+    )
     p.add_argument("--top", type=_positive, default=3, help="how many classes to print (default: 3)")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument(
@@ -877,17 +1061,21 @@ def _ask_commands(commands: _Commands) -> None:
     p = commands.add(
         _LOOK,
         focus,
-        "where does a network look in FILE? Writes .gif, .png or .csv",
-        "stf focus my-clip.npy -o focus.gif",
+        "where does a network look in FILE? Draws it, for a paper too, and prints a caption",
+        "stf focus my-clip.npy -o focus.gif --rate 30, or stf focus my-clip.npy -o column.pdf --size 3.3x1.7",
         project=False,
     )
     p.add_argument("file", metavar="FILE", help=_FILE)
     p.add_argument(
         "-o",
         "--out",
-        default="focus.gif",
-        help="the file to write: .gif or .png (the body, coloured), or .csv (frame, joint, body, Q) (default: "
-        "focus.gif, in this folder)",
+        help="the file to write: .gif or .mp4 (the body moves), .png, .svg or .pdf (frames side by side), or .csv "
+        "(frame, joint, body, Q) (default: focus.gif, in this folder)",
+    )
+    p.add_argument(
+        "--map",
+        action="store_true",
+        help="a row for each joint, with its name, by time, in place of bodies: .png, .svg or .pdf",
     )
     p.add_argument("--module", help="a feature map of the network; of MS-G3D gcn1, g3d1, ... g3d3 (default: the first)")
     p.add_argument(
@@ -899,12 +1087,7 @@ def _ask_commands(commands: _Commands) -> None:
         metavar="NAME",
         help="whose evidence to look for (default: the class that the network names)",
     )
-    p.add_argument(
-        "--rate",
-        type=_rate,
-        metavar="FPS",
-        help="frames per second of the recording (NTU: 30), to show seconds beside the numbers of frames",
-    )
+    _picture_options(p, "as many as fit")
     _network_options(p)
 
 # %% ../nbs/reference/801_cli.ipynb #8d644002
@@ -913,14 +1096,18 @@ def _look_commands(commands: _Commands) -> None:
     p = commands.add(
         _LOOK,
         draw,
-        "what is in FILE? Frames with axes, without a network",
+        "what is in FILE? Frames with axes, without a network; warns if it is upside down or mirrored",
         "stf draw my-clip.npy -o clip.gif",
         project=False,
     )
     p.add_argument("file", metavar="FILE", help="`example`, or skeletons of any layout that is known")
     p.add_argument(
-        "-o", "--out", help="the file to write: .png (six frames) or .gif (all) (default: FILE.png, in this folder)"
+        "-o",
+        "--out",
+        help="the file to write: .png, .svg or .pdf (some frames), .gif or .mp4 (all) (default: FILE.png, in this "
+        "folder)",
     )
+    _picture_options(p, "six")
     p.add_argument(
         "--layout",
         metavar="NAME|FILE",
@@ -936,11 +1123,27 @@ def _look_commands(commands: _Commands) -> None:
     p = commands.add(
         _LOOK,
         evaluate,
-        "how good is the finished run RUN, and what does it mix up?",
-        "stf evaluate stf-xsub60-joint",
+        "how good is the finished run RUN, what does it mix up, and is OTHER better?",
+        "stf evaluate ctrgcn-joint ctrgcn-bone --fuse --card",
         project=False,
     )
     p.add_argument("run", help="a key of the profile, or the folder of a run or of one training")
+    p.add_argument(
+        "other",
+        nargs="?",
+        metavar="OTHER",
+        help="a second one: the difference in top-1, OTHER less RUN, paired clip by clip and seed by seed",
+    )
+    p.add_argument(
+        "--fuse", action="store_true", help="add the raw scores of both, such as of a joint and a bone run, as well"
+    )
+    p.add_argument(
+        "--card",
+        action="store_true",
+        help="write card.md (data, split, recipe, accuracy, where it looks, what it is not good for), confusion.csv "
+        "and confusion.png into the folder of each run",
+    )
+    p.add_argument("-o", "--out", metavar="FOLDER", help="the same, into this folder (of two runs, a folder each)")
     p.add_argument(
         "--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)"
     )

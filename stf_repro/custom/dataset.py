@@ -26,6 +26,7 @@ from ..data.formats import FormatError, Recording, read_bytes
 from ..data.pickles import image_size, in_field_order, load_arrays, shape_hint
 from ..data.text import as_name, fold_names, plain_name
 from .poses import array_poses, find_layout, is_openpose, read_layout_file, read_poses
+from .posture import postures
 from ..data.preprocess import clip_of
 from ..data.registry import SOURCES
 from .tables import Row, decode, split_rows
@@ -517,7 +518,8 @@ def own_data(
         if image_shape and recordings[0].confidence is None
         else []
     )
-    for sentence in [*check_joints(recordings), *_empty(recordings), *_alike(classes), *unused]:
+    said = [*check_joints(recordings), *postures(recordings), *_empty(recordings), *_alike(classes)]
+    for sentence in [*said, *unused]:
         warnings.warn(sentence, stacklevel=2)
     known = lambda i: {key: column.numbers[i] for key, column in columns.items()}
     made = [clip_of(replace(r, label=numbers[i], attributes=known(i))) for i, r in enumerate(recordings)]
