@@ -572,17 +572,14 @@ def focus(root: None, args) -> str:
             f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the "
             "focus is drawn of one, so save that one as .npy"
         )
-    found = look(net, recordings[0], args.module, args.form, args.of)
+    found = look(net, recordings[0], args.module, args.form, args.of, args.method)
     write_focus(args.out, net, found, args.rate, _paper_of(args), args.map)
     _say_what_seems_wrong(args, net, recordings)
     _say_what_is_left_out(args, net, args.file, recordings[0].bodies.shape[1])
     _say_what_it_has_seen(args, net)
     named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
     empty = "" if found.Q.any() else f". It is zero everywhere: nothing in this module speaks for {found.of!r}"
-    said = (
-        f"{args.out}: focus of module {found.module}, {found.form}, for {found.of!r} ({named}), {len(found.frames)} "
-        f"frames{empty}"
-    )
+    said = f"{args.out}: focus by {found.how}, for {found.of!r} ({named}), {len(found.frames)} frames{empty}"
     if ending == ".csv":
         return said
     return f"{said}\n\n{caption(args.out, args.network, net, found, args.rate, args.map)}"
@@ -1080,6 +1077,12 @@ def _ask_commands(commands: _Commands) -> None:
     p.add_argument("--module", help="a feature map of the network; of MS-G3D gcn1, g3d1, ... g3d3 (default: the first)")
     p.add_argument(
         "--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)"
+    )
+    p.add_argument(
+        "--method",
+        metavar="NAME",
+        help="another explanation in place of the focus, such as integrated_gradients, occlusion or shapley; see "
+        "nbs/reference/411_evaluation.explain.ipynb (Captum's need pip install 'stf_repro[explain]')",
     )
     p.add_argument(
         "--class",

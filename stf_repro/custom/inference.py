@@ -21,6 +21,7 @@ from torch import Tensor
 from ..data.formats import Recording
 from .poses import read_poses
 from ..data.registry import SOURCES
+from ..evaluation.explain import OF_MAP, Asked, explain
 from ..evaluation.localisation import FORMS, TrainedNetwork, clip_focus, load_run
 from ..evaluation.bundled import SHIPPED, clips_of, example_clip, load_pretrained
 from ..model.blocks import Backbone
@@ -251,8 +252,13 @@ class Look:
     frames: list[int]  # (T,) numbers of these frames in the recording
     of: str  # the class whose evidence it is
     said: str  # the class that the network names
-    module: str
-    form: str
+    module: str  # "": of a method that reads no feature map
+    form: str  # or the name of the method
+
+    @property
+    def how(self) -> str:  # e.g. "module g3d3, mean gradient", "integrated gradients"
+        "By what, in words."
+        return ", ".join(filter(None, (f"module {self.module}" if self.module else "", self.form.replace("_", " "))))
 
 
 def look(
@@ -261,8 +267,11 @@ def look(
     module: str | None = None,  # None: the first
     form: str = "elementwise",  # a key of `FORMS`
     of: str | None = None,  # a class; None: the one that the network names
+    method: str | None = None,  # another explanation than the focus: a key of `METHODS` (`evaluation.explain`)
 ) -> Look:
-    "The focus of one module on one recording. Raises `ValueError`."
+    "The focus of one module on one recording, or another explanation of it. Raises `ValueError`; `ImportError` for a method of Captum without it."
+    if method is not None:
+        return _explained(net, recording, module, of, method)
     modules = [m.name for m in net.network.feature_maps()]
     if not modules:
         raise ValueError(
@@ -294,6 +303,27 @@ def look(
         module,
         form,
     )
+
+
+def _explained(net: TrainedNetwork, recording: Recording, module: str | None, of: str | None, method: str) -> Look:
+    "The same by one of the methods of `evaluation.explain`."
+    if of is not None and of not in net.classes:
+        near = difflib.get_close_matches(of, net.classes, 1, 0)[0]
+        raise ValueError(f"no class {of!r}; did you mean {near!r}? Known: {', '.join(net.classes)}")
+    clips = clips_of([recording], _device(net), net.benchmark.num_persons)
+    x, present = make_batch(clips, torch.tensor([0]), net.config.input)
+    with torch.no_grad():
+        said = net.classes[int(net.network(x)[0].argmax())]
+    wanted = torch.tensor([net.classes.index(of or said)], device=x.device)
+    seen = (x != 0).any(1, keepdim=True)
+    pose = (x * seen).sum((2, 4), keepdim=True) / seen.sum((2, 4), keepdim=True).clamp(min=1)  # of this recording
+    Q = explain(method, Asked(net.network, x, present, wanted, pose, module))
+    if method in OF_MAP:
+        module = module or net.network.feature_maps()[-1].name
+    frames = frames_read(net.config.input, int(clips.lengths.max()))
+    T = len(frames)
+    place = module if method in OF_MAP else ""
+    return Look(recording.name, _numpy(x[0])[:, :T], _numpy(Q[0])[:, :T], frames, of or said, said, place, method)
 
 
 def _numpy(x: Tensor) -> np.ndarray:

@@ -97,10 +97,7 @@ def caption(
         f"frames ({found.frames[0]} to {found.frames[-1]})."
     ]
     drawn = "A row is a joint, a column a frame; it is darker" if heat else "A joint is larger and darker"
-    said += [
-        f"{drawn} the more it speaks for {of} (module {found.module}, {found.form.replace('_', ' ')}; 1 is the "
-        "largest value of the clip)."
-    ]
+    said += [f"{drawn} the more it speaks for {of} ({found.how}; 1 is the largest value of the clip)."]
     if (w := where(found.Q, net.layout.joints)) is not None:
         said += [f"Most of it lies on {joint_list(w)}, and half of it in {_time(found, w, rate)}."]
     said += [_tempo(path, rate, heat)]
