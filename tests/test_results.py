@@ -722,6 +722,7 @@ def test_results_in_params_are_checked(tiny, results, reason):
 FIGURES = [
     "does_it_help",
     "equal_tuning",
+    "explanations",
     "faithfulness",
     "figure_adjacency",
     "figure_classwise",

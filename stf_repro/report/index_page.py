@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'FOLDED', 'studies',
            'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy', 'ends',
-           'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_second', 'found_choices',
-           'found_terms', 'found_faithful', 'found_robust', 'finding', 'state', 'command', 'front_page', 'with_block',
-           'write_front_page']
+           'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_second', 'found_explanations',
+           'found_choices', 'found_terms', 'found_faithful', 'found_robust', 'finding', 'state', 'command',
+           'front_page', 'with_block', 'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
 import subprocess
@@ -43,6 +43,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
     "localisation": ("Where does it look?", None),
     "faithfulness": ("Does the focus matter to the network?", None),
     "occlusion": ("Does a network with STF need less of a clip?", None),
+    "explanations": ("Where do skeleton networks look, and which explanation can be trusted?", None),
     "sensitivity": ("Which open choices matter", None),
     "terms": ("What each loss term changes, alone", None),
     "reproducibility": ("The report: what the paper claims, and what came out", None),
@@ -305,6 +306,20 @@ def found_second(
     where = "three sets together" if row["set"] == "together" else words(row["set"])
     return f"{arms[1].title} tuned like {arms[0].title}, joints, {where}: {float(row['mean']):+.2f} points [{low:+.2f}, {high:+.2f}], {row['judged']}"
 
+
+def found_explanations(
+    table: pd.DataFrame,  # table.csv of explanations, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:
+    "The method that matches the truth best over all networks, and the rule that knows no network."
+    own = table[table.way == "both"].astype({"mean": float}).groupby(["method", "depth"])["mean"].mean()
+    (method, depth), networks = own.idxmax(), table.network.nunique()
+    named = f"{method.replace('_', ' ')}{f' of the {depth} map' if depth else ''}"
+    return (
+        f"of {len(own)} explanations of {networks} networks, {named} matches the truth best ({own.max():.0f} % average "
+        f"precision; motion alone {own['motion'].max():.0f} %)"
+    )
+
 # %% ../../nbs/reference/505_report.index_page.ipynb #eb717fc7
 def _changes(table: pd.DataFrame, base: str, keys: list[str], value: str = "top1") -> list[Effect]:
     "Every row against one of them, paired."
@@ -406,6 +421,7 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
         + ", ".join(f"dose {dose} on {n}" for dose, n in t[t.side == "stf"].dose.value_counts().sort_index().items())
     ),
     "does_it_help": found_second,
+    "explanations": found_explanations,
     "hidden": lambda t, arms: (
         f"of {len(own := t[t.set != 'together'])} differences beside whole clips, "
         f"{sum(own.beside_whole_shown == 'True')} intervals exclude zero, {len(own) / 20:.1f} expected by chance"

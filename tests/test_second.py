@@ -1,0 +1,98 @@
+"The second study: its statistics by a second path in plain NumPy, and its rows."
+
+import runpy
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stf_repro.evaluation.scores import Scores
+from stf_repro.report.tables.arms import STF, Arm
+from stf_repro.report.tables.comparisons import Comparison, compare, found_long
+from stf_repro.report.tables.study import Row
+
+PLAIN, FULL = Row(Arm()), Row(Arm(method=STF))
+
+
+def study(seed, folds, seeds, clips):
+    "Invented hits of two networks: (fold, seed) -> (clips,) bool, for both; some clips are tested in two folds."
+    rng = np.random.default_rng(seed)
+    names = {f: np.array([f"clip-{i + 20 * k}" for i in range(clips)]) for k, f in enumerate(folds)}
+    hits = [
+        {(f, s): rng.random(clips) < p + rng.normal(0, 0.05) for f in folds for s in range(seeds)} for p in (0.7, 0.75)
+    ]
+    return names, hits
+
+
+def scores(names, hits):
+    wrong = lambda hit: np.eye(3, dtype=np.float32)[np.where(hit, 0, 1)]
+    return {place: Scores(wrong(hit), np.zeros(len(hit), int), names[place[0]]) for place, hit in hits.items()}
+
+
+def by_hand(names, hits):
+    "Mean and standard error, with trainings and clips both drawn and folds fixed: sums over loops, no matrices."
+    places = sorted(hits[0])
+    d = {p: 100.0 * (hits[1][p].astype(float) - hits[0][p].astype(float)) for p in places}
+    mean = np.mean([d[p].mean() for p in places])
+    folds = sorted({f for f, _ in places})
+    N, trainings, freedom, clips, interaction = len(places), 0.0, 0, {}, 0.0
+    for f in folds:
+        rows = [d[p] for p in places if p[0] == f]
+        S, n = len(rows), len(rows[0])
+        of_clip = np.mean(rows, 0)
+        trainings += sum((r.mean() - of_clip.mean()) ** 2 for r in rows)
+        freedom += S - 1
+        correction = n / (n - 1)
+        for i, name in enumerate(names[f]):
+            clips[name] = clips.get(name, 0.0) + S / N * (of_clip[i] - of_clip.mean()) / n * correction**0.5
+            left = [r[i] - r.mean() - of_clip[i] + of_clip.mean() for r in rows]
+            interaction += (S / N) ** 2 * sum((v / n) ** 2 for v in left) / (S * (S - 1)) * correction
+    of_trainings, of_clips = trainings / freedom / N, sum(u**2 for u in clips.values())
+    V = max(of_trainings + of_clips - interaction, of_trainings, of_clips)
+    return mean, V**0.5, V**2 / (of_trainings**2 / freedom + of_clips**2 / (len(clips) - len(folds)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_figure_by_a_second_path(seed):
+    "Means, standard errors, intervals, p and the pooled effect, from hits and loops."
+    of = {"a": study(seed, ("a-1", "a-2"), 5, 60), "b": study(10 + seed, ("b-1",), 8, 90)}
+    studies = {s: {PLAIN: scores(names, hits[0]), FULL: scores(names, hits[1])} for s, (names, hits) in of.items()}
+    table = found_long([compare(studies, Comparison("asked", FULL, PLAIN))]).set_index("set")
+    own = {s: by_hand(names, hits) for s, (names, hits) in of.items()}
+    for s, (mean, error, freedom) in own.items():
+        half = stats.t.ppf(0.975, freedom) * error
+        row = table.loc[s]
+        assert np.allclose([row["mean"], row.error, row.freedom], [mean, error, freedom])
+        assert np.allclose([row.low, row.high], [mean - half, mean + half])
+        assert np.isclose(row.p, 2 * stats.t.sf(abs(mean) / error, freedom))
+        assert np.isclose(row["first"], 100 * np.mean([h.mean() for h in of[s][1][0].values()]))
+    weights = {s: 1 / error**2 for s, (_, error, _) in own.items()}
+    share = {s: w / sum(weights.values()) for s, w in weights.items()}
+    assert np.isclose(table.loc["together", "mean"], sum(share[s] * own[s][0] for s in own))
+    meier = 1 + 4 * sum(share[s] * (1 - share[s]) / own[s][2] for s in own)
+    assert np.isclose(table.loc["together", "error"], (meier / sum(weights.values())) ** 0.5)
+
+
+@pytest.fixture(scope="module")
+def rows(root):
+    "The rows of one fold, from two configurations that the tuning drew."
+    import yaml
+
+    tuning = yaml.safe_load((root / "conf" / "profile" / "tuning.yaml").read_text())["runs"]
+    write = runpy.run_path(str(root / "docs" / "draw_rows.py"))
+    return write["rows"](tuning["sbu-msg3d-03"], tuning["sbu-stf-07"]), tuning
+
+
+def test_rows_differ_from_the_baseline_in_what_the_protocol_says(rows):
+    of, tuning = rows
+    recipe = {name: tuning["sbu-msg3d-03"][name] for name in ("optim", "input")}
+    for name in ("msg3d", "poster", "lineage", "convolution", "msg3d-75"):
+        assert {part: of[name][part] for part in recipe} == recipe, name
+    for name in ("stf", "M2", "M3", "M4", "masks"):
+        assert of[name]["optim"] == tuning["sbu-stf-07"]["optim"], name
+    assert set(of["poster"]["objective"]["relative_weights"].values()) == {1.0}
+    terms = {name: list(of[name]["objective"]["relative_weights"]) for name in ("M2", "masks", "M3", "M4", "stf")}
+    assert terms["M2"] == terms["masks"] == ["exploration"] and len(terms["M3"]) + 1 == len(terms["M4"]) == 3
+    assert of["masks"]["choices"] == {"mask_gradient": "shuffled"} and len(terms["stf"]) == 4
+    for name, modality in (("msg3d-bone", "bone"), ("msg3d-motion", "joint+joint-motion")):
+        assert of[name]["input"]["modality"] == modality and of[name]["optim"] == of["msg3d"]["optim"]
