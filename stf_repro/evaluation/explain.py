@@ -123,7 +123,7 @@ def smooth_grad(asked: Asked) -> Tensor:
     return per_place(size)
 
 # %% ../../nbs/reference/411_evaluation.explain.ipynb #7bd1e9ea
-SPANS, QUARTERS, ORDERS = 8, 4, 6  # spans of occlusion; of Shapley values, and random orders
+SPANS, QUARTERS, ORDERS = 8, 4, 3  # spans of occlusion; of Shapley values, and random orders
 
 
 def _parts(asked: Asked, joint: Tensor, spans: int, bodies: bool) -> Tensor:  # (1, C, T, V, M)
