@@ -8,8 +8,10 @@ __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'networks
 
 # %% ../nbs/reference/801_cli.ipynb #ca39a4de
 import argparse
+import difflib
 import json
 import os
+import re
 import signal
 import sys
 import warnings
@@ -17,6 +19,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
+
+from . import __version__
 
 # %% ../nbs/reference/801_cli.ipynb #6cafe755
 _PROFILE: ContextVar[str | None] = ContextVar("profile", default=None)  # of `--profile`; None: that of params.yaml
@@ -284,11 +288,16 @@ def runs(root: Path, args) -> str:
     "List the trainings of the profile that are still to be done: each line is what follows `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.runs import trainings
 
-    todo = trainings(root, _params(root), args.all, args.ready)
+    todo = trainings(root, params := _params(root), args.all, args.ready)
     lines = [" ".join([run.key, *training.arguments]) for run, training in todo]
     if lines and sys.stdout.isatty():  # not in a pipe: there the lines are arguments
-        lines.insert(0, "each line is what follows `stf train`:")
-    return "\n".join(lines)
+        print("each line is what follows `stf train`:")
+    if lines:
+        print(*lines, sep="\n", flush=True)
+    every = sum(1 for _ in trainings(root, params, everything=True))
+    what = "" if args.all else " can begin now" if args.ready else " are still to be done"
+    print(f"stf runs: {len(lines)} of {every} trainings{what}", file=sys.stderr)
+    return ""
 
 
 def networks(root: None, args) -> str:
@@ -336,7 +345,7 @@ def _example_lines() -> list[str]:
         net = open_network(name)
         action = net.classes[example.recording.label]
         said, p = ask(net, [example.recording])[0].classes[0]
-        lines.append(f"  {name:<13}  says {said}, {100 * p:.1f} %")
+        lines.append(f"  {name:<{max(map(len, SHIPPED))}}  says {said}, {100 * p:.1f} %")
     what = (
         f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} "
         f"joints ({example.recording.layout.name})"
@@ -363,9 +372,10 @@ def _run_lines() -> list[str]:
     for run, training in trainings(root, params, everything=True):
         every[run.key] = run
         left[run.key] += run.is_left(training)
-    width = max(map(len, every))
+    labels = {key: str(run.section.get("label", "")) for key, run in every.items()}
+    width, wide = (max(map(len, words)) for words in (every, labels.values()))
     rows = [
-        f"  {key:<{width}}  {run.section.get('label', ''):<5}  {left[key]} of {len(run.trainings)} trained"
+        f"  {key:<{width}}  {labels[key]:<{wide}}  {left[key]:>2} of {len(run.trainings):>2} trained"
         for key, run in every.items()
     ]
     return [
@@ -718,13 +728,26 @@ def _image_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, got {text!r}")
     return int(height), int(width)
 
+# %% ../nbs/reference/801_cli.ipynb #27ed974b
+class _Parser(argparse.ArgumentParser):
+    "Names the nearest known word where one is mistyped; `argparse` does so from Python 3.14 on, and only if asked."
+
+    def error(self, message: str):
+        if said := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message):
+            near = difflib.get_close_matches(said[1], re.split(r"[', ]+", said[2]), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "`stf --help` lists all" if self.prog == "stf" else ""
+            message = message.replace(
+                said[0], f"{said[1]!r} is not known" + (f"; {hint}" if hint else f", only {said[2]}")
+            )
+        super().error(message)
+
 # %% ../nbs/reference/801_cli.ipynb #d48bd9d9
 class _Commands:
     "Adds commands to a parser, and remembers them by group for `--help`."
 
     def __init__(self, top: argparse.ArgumentParser):
         self.parsers, self.groups = (
-            top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS),
+            top.add_subparsers(prog="stf", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS),
             {},
         )
 
@@ -989,9 +1012,12 @@ def _check_commands(commands: _Commands) -> None:
 # %% ../nbs/reference/801_cli.ipynb #5ded7de0
 def parser() -> argparse.ArgumentParser:
     "The command line of `stf`."
-    top = argparse.ArgumentParser(
-        prog="stf", usage="stf [-h] [--profile NAME] COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter
+    top = _Parser(
+        prog="stf",
+        usage="stf [-h] [--version] [--profile NAME] COMMAND ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"stf_repro {__version__}")
     top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
     for part in (_data_commands, _run_commands, _ask_commands, _look_commands, _check_commands):
@@ -1046,6 +1072,10 @@ def _warnings_as_lines(command: str):
 
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        parser().print_help(sys.stderr)
+        return 2
     args = parser().parse_args(argv)
     from stf_repro.data.io import project_root
 

@@ -247,8 +247,8 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 2. `stf preprocess {name}` checks them, writes clips/{name}, and says which sizes suit their number.
 {steps}
 
-Everything is set in params.yaml. To test on people that no training has seen, write there
-`split: {{subject: [anna, ben]}}` in place of `split: 5`; the runs follow.
+Everything is set in params.yaml. To test on people that no training has seen, take away the `#` before `split:`
+there, and name them; the runs follow.
 Joints in pixels need `image_shape: [480, 640]` there, height and width, and `--image-size 640x480` in predict and
 focus. `stf show {first}` prints all settings.
 Another network beside {title}: `stf networks` lists them; under runs, for example,
@@ -275,7 +275,10 @@ _STF_RUN = """
 _PARAMS = """# Read by every command of stf. A changed number retrains the runs that use it.
 profile: {name}
 sources:
-  {name}: {{layout: {layout}, split: 5}}
+  {name}:
+    layout: {layout}
+    # Five folds, so that each clip is tested once. To test on people that no training has seen, name them:
+    # split: {{subject: [anna, ben]}}
 base:
   group: own
   source: {name}
