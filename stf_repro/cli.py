@@ -154,7 +154,7 @@ def _network(params: dict) -> str:
     return network.get("name", "msg3d") if isinstance(network, dict) else network
 
 
-def export(root: Path, args) -> str:
+def _export_clips(root: Path, args) -> str:
     "Write a clip store as the arrays of MS-G3D's code, or as an annotation file of pyskl."
     from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore, benchmarks_of
@@ -173,6 +173,58 @@ def export(root: Path, args) -> str:
         counts = export_msg3d(store, benchmark, Path(args.out) / benchmark.key)
         print(f"{Path(args.out) / benchmark.key}: {counts['train']} training and {counts['val']} test clips")
     return f"{args.out}: complete"
+
+# %% ../nbs/reference/801_cli.ipynb #de98602d
+def export(root: None, args) -> str:
+    "Write clips for other toolboxes: SOURCE FORMAT OUT, as the arrays of MS-G3D's code or an annotation file of pyskl. Or write a trained network as one file, NETWORK -o net.onnx or net.pt2, whose answers are compared with the network's: input `clips` (N, C, T, V, M), outputs `logits` (N, classes) and `focus` (N, M, T, V); works in any folder."
+    if args.file:
+        if args.format:
+            raise ValueError(f"{args.format!r} is a format of clips; a network is `stf export NETWORK -o {args.file}`")
+        return _export_network(args)
+    if not args.format or not args.out:
+        raise ValueError(
+            "clips want a format and a place, `stf export synth60 pyskl synth60.pkl`; a network wants a file, "
+            "`stf export stf-synth60 -o net.onnx`"
+        )
+    from stf_repro.data.io import project_root
+
+    return _export_clips(project_root(), args)
+
+
+def _named_network(name: str):
+    "A trained network, by what ships, by its folder, or by the key of a run."
+    from stf_repro.custom.inference import open_network
+    from stf_repro.data.io import project_root
+    from stf_repro.evaluation.bundled import SHIPPED
+    from stf_repro.training.runs import resolve
+
+    if name not in SHIPPED and not Path(name).is_dir():
+        try:
+            root = project_root()
+        except FileNotFoundError:
+            return open_network(name)
+        name = str(resolve(root, _params(root), name).folder)
+    return open_network(name)
+
+
+def _export_network(args) -> str:
+    "Write a trained network as one file."
+    from stf_repro.custom.network_files import check_network_file, export_network, some_clips
+    from stf_repro.data.io import project_root
+
+    check_network_file(args.file)
+    net = _named_network(args.source)
+    try:
+        x, what = some_clips(net, project_root())
+    except FileNotFoundError:
+        x, what = some_clips(net)
+    print("stf export: the network is traced; that takes a minute or two", file=sys.stderr, flush=True)
+    found = export_network(net, args.file, x, args.focus, args.module)
+    if found.left_out:
+        print(f"stf export: without the focus: {found.left_out}", file=sys.stderr)
+    C, T, V, M = found.shape
+    agree = ", ".join(f"{name} within {value:.1g}" for name, value in found.difference.items())
+    return f"{found.path}: clips (N, {C}, {T}, {V}, {M}); on {what} it answers as the network does, {agree}"
 
 # %% ../nbs/reference/801_cli.ipynb #2230f49d
 def new(root: None, args) -> str:
@@ -847,15 +899,28 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("--profile", default=argparse.SUPPRESS, help="another profile than that of params.yaml, e.g. sbu")
     p.add_argument("--all", action="store_true", help="every page in results/, of all profiles or of the one named")
     p = commands.add(
-        _PIPELINE, export, "write clips/SOURCE for other toolboxes", "stf export synth60 pyskl synth60.pkl"
+        _PIPELINE,
+        export,
+        "write clips/SOURCE for other toolboxes, or a network as net.onnx or net.pt2",
+        "stf export synth60 pyskl synth60.pkl, or stf export stf-synth60 -o net.onnx",
+        project=False,
     )
-    p.add_argument("source", help="a source that was preprocessed")
+    p.add_argument(
+        "source",
+        metavar="SOURCE|NETWORK",
+        help="a source that was preprocessed; or a network: stf-synth60, msg3d-synth60, ctrgcn-synth60, the folder of a "
+        "finished training, or the key of a run",
+    )
     p.add_argument(
         "format",
+        nargs="?",
         choices=("msg3d", "pyskl"),
         help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does",
     )
-    p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
+    p.add_argument("out", nargs="?", help="a folder (msg3d) or a file (pyskl) to write")
+    p.add_argument("-o", dest="file", metavar="FILE", help="the network as .onnx (ONNX Runtime) or .pt2 (torch.export)")
+    p.add_argument("--module", help="whose focus the network's file answers with (default: the first feature map)")
+    p.add_argument("--no-focus", dest="focus", action="store_false", help="logits alone: smaller and faster")
 
 # %% ../nbs/reference/801_cli.ipynb #bd510180
 _FILE = (
