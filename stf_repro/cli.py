@@ -239,8 +239,13 @@ def train(root: Path, args) -> str:
     "Train a run of the profile with all its seeds, or go on with it."
     from stf_repro.training.runs import resolve
 
-    run = resolve(root, _params(root), args.run)
+    run = resolve(root, params := _params(root), args.run)
     _check_fresh(root, run.section.get("source"))
+    args.log = [*(params.get("log") or []), *(args.log or [])]
+    if args.log:
+        from stf_repro.training.logs import check_logs
+
+        args.log = check_logs(args.log)
     wanted = run.only(args.seed, args.fold)
     alone = min(args.jobs, len(wanted)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if alone or all(_is_done(root, run, training, args) for training in wanted):  # then no process need be started
@@ -274,6 +279,7 @@ def _train_several(args, trainings: list) -> None:
 
     profile = ["--profile", _PROFILE.get()] if _PROFILE.get() else []
     command = [*profile, "train", args.run, *(["--device", args.device] if args.device else [])]
+    command += [word for name in args.log for word in ("--log", name)]
     side_by_side(
         main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings))
     )
@@ -308,10 +314,12 @@ def _is_done(root: Path, run, training, args) -> bool:
 def _ask_trainer(what: str, root: Path, run, training, args):
     "Do one training of a run (`train`), or ask whether it is done (`is_trained`)."
     from stf_repro.training import trainer
+    from stf_repro.training.logs import logged
 
     config = _configs(root, run, training.seed, training.fold)[training]
     start = run.init_from(training)
-    return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start)
+    with logged(args.log, run.logs(training)):
+        return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start)
 
 # %% ../nbs/reference/801_cli.ipynb #6d5da0af
 def _configs(root: Path, run, seed: int | None = None, fold: str | None = None) -> dict:
@@ -886,6 +894,13 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("--jobs", type=_positive, default=1, help="how many trainings go side by side (default: 1)")
     p.add_argument(
         "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)"
+    )
+    p.add_argument(
+        "--log",
+        action="append",
+        metavar="NAME",
+        help="tensorboard or dvclive: write each epoch there, too, into runs/PROFILE/logs (or in params.yaml, `log: "
+        "[tensorboard]`)",
     )
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     p = commands.add(

@@ -9,6 +9,7 @@ __all__ = ['ENDINGS', 'NAMES', 'WithFocus', 'check_network_file', 'NetworkFile',
 import copy
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -125,6 +126,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, text: str, na
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of packages that it could also use
         said = dict(input_names=["clips"], output_names=list(names), external_data=False, verbose=False)
         torch.onnx.export(program, (), path, dynamo=True, **said)
     model = onnx.load(path)

@@ -79,7 +79,8 @@ def layer_focus(
     if classes is None:
         classes = logits.argmax(1)
     classes = torch.as_tensor(classes, device=logits.device).expand(len(logits))
-    gradient, X = *gradients(class_score(logits, classes), found), found[0].detach()
+    with torch.enable_grad():  # whatever the caller does
+        (gradient,), X = gradients(class_score(logits, classes), found), found[0].detach()
     if reshape:
         gradient, X = reshape(gradient), reshape(X)
     if X.ndim != 4:
