@@ -17,6 +17,9 @@ FITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2
 
 .PHONY: repro test site lab params env python
 
+# Jupyter refuses root unless it is asked to; in a container you often are
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
 repro: env
 	@# a source archive without git: DVC must not look for it
 	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
@@ -36,7 +39,7 @@ site: env
 	@mv build/html _site && echo "open _site/index.html"
 
 lab: env
-	cd nbs/book && jupyter lab
+	cd nbs/book && jupyter lab $(AS_ROOT)
 
 params: env
 	@python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump as c; \

@@ -8,8 +8,10 @@ __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'networks
 
 # %% ../nbs/reference/801_cli.ipynb #ca39a4de
 import argparse
+import difflib
 import json
 import os
+import re
 import signal
 import sys
 import warnings
@@ -17,6 +19,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
+
+from . import __version__
 
 # %% ../nbs/reference/801_cli.ipynb #6cafe755
 _PROFILE: ContextVar[str | None] = ContextVar("profile", default=None)  # of `--profile`; None: that of params.yaml
@@ -150,7 +154,7 @@ def _network(params: dict) -> str:
     return network.get("name", "msg3d") if isinstance(network, dict) else network
 
 
-def export(root: Path, args) -> str:
+def _export_clips(root: Path, args) -> str:
     "Write a clip store as the arrays of MS-G3D's code, or as an annotation file of pyskl."
     from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore, benchmarks_of
@@ -170,6 +174,58 @@ def export(root: Path, args) -> str:
         print(f"{Path(args.out) / benchmark.key}: {counts['train']} training and {counts['val']} test clips")
     return f"{args.out}: complete"
 
+# %% ../nbs/reference/801_cli.ipynb #de98602d
+def export(root: None, args) -> str:
+    "Write clips for other toolboxes: SOURCE FORMAT OUT, as the arrays of MS-G3D's code or an annotation file of pyskl. Or write a trained network as one file, NETWORK -o net.onnx or net.pt2, whose answers are compared with the network's: input `clips` (N, C, T, V, M), outputs `logits` (N, classes) and `focus` (N, M, T, V); works in any folder."
+    if args.file:
+        if args.format:
+            raise ValueError(f"{args.format!r} is a format of clips; a network is `stf export NETWORK -o {args.file}`")
+        return _export_network(args)
+    if not args.format or not args.out:
+        raise ValueError(
+            "clips want a format and a place, `stf export synth60 pyskl synth60.pkl`; a network wants a file, "
+            "`stf export stf-synth60 -o net.onnx`"
+        )
+    from stf_repro.data.io import project_root
+
+    return _export_clips(project_root(), args)
+
+
+def _named_network(name: str):
+    "A trained network, by what ships, by its folder, or by the key of a run."
+    from stf_repro.custom.inference import open_network
+    from stf_repro.data.io import project_root
+    from stf_repro.evaluation.bundled import SHIPPED
+    from stf_repro.training.runs import resolve
+
+    if name not in SHIPPED and not Path(name).is_dir():
+        try:
+            root = project_root()
+        except FileNotFoundError:
+            return open_network(name)
+        name = str(resolve(root, _params(root), name).folder)
+    return open_network(name)
+
+
+def _export_network(args) -> str:
+    "Write a trained network as one file."
+    from stf_repro.custom.network_files import check_network_file, export_network, some_clips
+    from stf_repro.data.io import project_root
+
+    check_network_file(args.file)
+    net = _named_network(args.source)
+    try:
+        x, what = some_clips(net, project_root())
+    except FileNotFoundError:
+        x, what = some_clips(net)
+    print("stf export: the network is traced; that takes a minute or two", file=sys.stderr, flush=True)
+    found = export_network(net, args.file, x, args.focus, args.module)
+    if found.left_out:
+        print(f"stf export: without the focus: {found.left_out}", file=sys.stderr)
+    C, T, V, M = found.shape
+    agree = ", ".join(f"{name} within {value:.1g}" for name, value in found.difference.items())
+    return f"{found.path}: clips (N, {C}, {T}, {V}, {M}); on {what} it answers as the network does, {agree}"
+
 # %% ../nbs/reference/801_cli.ipynb #2230f49d
 def new(root: None, args) -> str:
     "Write a project folder for clips of your own."
@@ -183,8 +239,13 @@ def train(root: Path, args) -> str:
     "Train a run of the profile with all its seeds, or go on with it."
     from stf_repro.training.runs import resolve
 
-    run = resolve(root, _params(root), args.run)
+    run = resolve(root, params := _params(root), args.run)
     _check_fresh(root, run.section.get("source"))
+    args.log = [*(params.get("log") or []), *(args.log or [])]
+    if args.log:
+        from stf_repro.training.logs import check_logs
+
+        args.log = check_logs(args.log)
     wanted = run.only(args.seed, args.fold)
     alone = min(args.jobs, len(wanted)) == 1 or int(os.environ.get("WORLD_SIZE", 1)) > 1
     if alone or all(_is_done(root, run, training, args) for training in wanted):  # then no process need be started
@@ -218,6 +279,7 @@ def _train_several(args, trainings: list) -> None:
 
     profile = ["--profile", _PROFILE.get()] if _PROFILE.get() else []
     command = [*profile, "train", args.run, *(["--device", args.device] if args.device else [])]
+    command += [word for name in args.log for word in ("--log", name)]
     side_by_side(
         main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings))
     )
@@ -252,10 +314,12 @@ def _is_done(root: Path, run, training, args) -> bool:
 def _ask_trainer(what: str, root: Path, run, training, args):
     "Do one training of a run (`train`), or ask whether it is done (`is_trained`)."
     from stf_repro.training import trainer
+    from stf_repro.training.logs import logged
 
     config = _configs(root, run, training.seed, training.fold)[training]
     start = run.init_from(training)
-    return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start)
+    with logged(args.log, run.logs(training)):
+        return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start)
 
 # %% ../nbs/reference/801_cli.ipynb #6d5da0af
 def _configs(root: Path, run, seed: int | None = None, fold: str | None = None) -> dict:
@@ -284,11 +348,16 @@ def runs(root: Path, args) -> str:
     "List the trainings of the profile that are still to be done: each line is what follows `stf train`. Runs come first, then the transfers that start from them."
     from stf_repro.training.runs import trainings
 
-    todo = trainings(root, _params(root), args.all, args.ready)
+    todo = trainings(root, params := _params(root), args.all, args.ready)
     lines = [" ".join([run.key, *training.arguments]) for run, training in todo]
     if lines and sys.stdout.isatty():  # not in a pipe: there the lines are arguments
-        lines.insert(0, "each line is what follows `stf train`:")
-    return "\n".join(lines)
+        print("each line is what follows `stf train`:")
+    if lines:
+        print(*lines, sep="\n", flush=True)
+    every = sum(1 for _ in trainings(root, params, everything=True))
+    what = "" if args.all else " can begin now" if args.ready else " are still to be done"
+    print(f"stf runs: {len(lines)} of {every} trainings{what}", file=sys.stderr)
+    return ""
 
 
 def networks(root: None, args) -> str:
@@ -336,7 +405,7 @@ def _example_lines() -> list[str]:
         net = open_network(name)
         action = net.classes[example.recording.label]
         said, p = ask(net, [example.recording])[0].classes[0]
-        lines.append(f"  {name:<13}  says {said}, {100 * p:.1f} %")
+        lines.append(f"  {name:<{max(map(len, SHIPPED))}}  says {said}, {100 * p:.1f} %")
     what = (
         f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} "
         f"joints ({example.recording.layout.name})"
@@ -363,9 +432,10 @@ def _run_lines() -> list[str]:
     for run, training in trainings(root, params, everything=True):
         every[run.key] = run
         left[run.key] += run.is_left(training)
-    width = max(map(len, every))
+    labels = {key: str(run.section.get("label", "")) for key, run in every.items()}
+    width, wide = (max(map(len, words)) for words in (every, labels.values()))
     rows = [
-        f"  {key:<{width}}  {run.section.get('label', ''):<5}  {left[key]} of {len(run.trainings)} trained"
+        f"  {key:<{width}}  {labels[key]:<{wide}}  {left[key]:>2} of {len(run.trainings):>2} trained"
         for key, run in every.items()
     ]
     return [
@@ -848,13 +918,26 @@ def _image_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, got {text!r}")
     return int(height), int(width)
 
+# %% ../nbs/reference/801_cli.ipynb #27ed974b
+class _Parser(argparse.ArgumentParser):
+    "Names the nearest known word where one is mistyped; `argparse` does so from Python 3.14 on, and only if asked."
+
+    def error(self, message: str):
+        if said := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message):
+            near = difflib.get_close_matches(said[1], re.split(r"[', ]+", said[2]), 1)
+            hint = f"did you mean {near[0]!r}?" if near else "`stf --help` lists all" if self.prog == "stf" else ""
+            message = message.replace(
+                said[0], f"{said[1]!r} is not known" + (f"; {hint}" if hint else f", only {said[2]}")
+            )
+        super().error(message)
+
 # %% ../nbs/reference/801_cli.ipynb #d48bd9d9
 class _Commands:
     "Adds commands to a parser, and remembers them by group for `--help`."
 
     def __init__(self, top: argparse.ArgumentParser):
         self.parsers, self.groups = (
-            top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS),
+            top.add_subparsers(prog="stf", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS),
             {},
         )
 
@@ -942,6 +1025,13 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument(
         "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one; several are dealt to the seeds)"
     )
+    p.add_argument(
+        "--log",
+        action="append",
+        metavar="NAME",
+        help="tensorboard or dvclive: write each epoch there, too, into runs/PROFILE/logs (or in params.yaml, `log: "
+        "[tensorboard]`)",
+    )
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     p = commands.add(
         _PIPELINE,
@@ -954,15 +1044,28 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("--profile", default=argparse.SUPPRESS, help="another profile than that of params.yaml, e.g. sbu")
     p.add_argument("--all", action="store_true", help="every page in results/, of all profiles or of the one named")
     p = commands.add(
-        _PIPELINE, export, "write clips/SOURCE for other toolboxes", "stf export synth60 pyskl synth60.pkl"
+        _PIPELINE,
+        export,
+        "write clips/SOURCE for other toolboxes, or a network as net.onnx or net.pt2",
+        "stf export synth60 pyskl synth60.pkl, or stf export stf-synth60 -o net.onnx",
+        project=False,
     )
-    p.add_argument("source", help="a source that was preprocessed")
+    p.add_argument(
+        "source",
+        metavar="SOURCE|NETWORK",
+        help="a source that was preprocessed; or a network: stf-synth60, msg3d-synth60, ctrgcn-synth60, the folder of a "
+        "finished training, or the key of a run",
+    )
     p.add_argument(
         "format",
+        nargs="?",
         choices=("msg3d", "pyskl"),
         help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does",
     )
-    p.add_argument("out", help="a folder (msg3d) or a file (pyskl) to write")
+    p.add_argument("out", nargs="?", help="a folder (msg3d) or a file (pyskl) to write")
+    p.add_argument("-o", dest="file", metavar="FILE", help="the network as .onnx (ONNX Runtime) or .pt2 (torch.export)")
+    p.add_argument("--module", help="whose focus the network's file answers with (default: the first feature map)")
+    p.add_argument("--no-focus", dest="focus", action="store_false", help="logits alone: smaller and faster")
 
 # %% ../nbs/reference/801_cli.ipynb #bd510180
 _FILE = (
@@ -1195,9 +1298,12 @@ def _check_commands(commands: _Commands) -> None:
 # %% ../nbs/reference/801_cli.ipynb #5ded7de0
 def parser() -> argparse.ArgumentParser:
     "The command line of `stf`."
-    top = argparse.ArgumentParser(
-        prog="stf", usage="stf [-h] [--profile NAME] COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter
+    top = _Parser(
+        prog="stf",
+        usage="stf [-h] [--version] [--profile NAME] COMMAND ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"stf_repro {__version__}")
     top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
     for part in (_data_commands, _run_commands, _ask_commands, _look_commands, _check_commands):
@@ -1252,6 +1358,10 @@ def _warnings_as_lines(command: str):
 
 def main(argv: list[str] | None = None) -> int:
     "Run one command; returns the exit code."
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        parser().print_help(sys.stderr)
+        return 2
     args = parser().parse_args(argv)
     from stf_repro.data.io import project_root
 

@@ -91,7 +91,7 @@ def test_the_measured_card_is_complete(root, params):
             row["logits"] < 1e-4 for row in found["parity"] if row["precision"] == "fp32"
         )
         for precision in ("fp32", "tf32", "bf16"):
-            measured, least = rates(found, precision, params), bound(found, found["ceilings"][precision])
+            measured, least = rates(found, precision, params), bound(found, found["ceilings"][precision], params)
             assert len(measured) == 12 and all(least[key] < value for key, value in measured.items())
 
 

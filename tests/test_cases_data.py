@@ -1065,7 +1065,9 @@ def test_a_split_by_people_is_one_edit_on_the_command_line(tmp_path, monkeypatch
         place.mkdir(parents=True, exist_ok=True)
         np.save(place / f"{i}.npy", stick(i))
     text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(text.replace("split: 5", "split: {subject: [010]}, classes: [yes, no]"))
+    assert yaml.safe_load(text)["sources"]["gym"] == {"layout": "layout.yaml"}  # five folds, unless a split is given
+    text = text.replace("# split: {subject: [anna, ben]}", "split: {subject: [010]}\n    classes: [yes, no]")
+    (folder / "params.yaml").write_text(text)
     monkeypatch.chdir(folder)
     assert main(["preprocess", "gym"]) == 0 and main(["runs"]) == 0
     out = capsys.readouterr().out

@@ -268,7 +268,7 @@ def test_exact_versions_fit_the_ranges(root):
 
 KNOWS = {  # what each module of the core may know of the others
     "contract": set(), "blocks": {"contract"}, "adaptive": {"contract", "blocks"}, "networks": {"contract", "nets"},
-    "focus": set(), "stf": {"contract"}, "losses": {"focus"}, "objective": {"losses", "focus", "contract"}, "weights": {"contract", "nets.msg3d"},
+    "focus": set(), "any_layer": {"focus"}, "stf": {"contract"}, "losses": {"focus"}, "objective": {"losses", "focus", "contract"}, "weights": {"contract", "nets.msg3d"},
     "fast.order": set(), "fast.norm": {"fast.order"}, "fast.passes": {"fast.order", "fast.norm", "contract", "blocks", "nets.msg3d"},
     "options": {"contract", "nets.msg3d", "focus", "stf", "losses", "objective"}, "readings": {"options"},
 }  # fmt: skip

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'SMALL', 'LEAST', 'KINETICS', 'wait', 'seconds', 'ceilings', 'formula_weight', 'original_network', 'parity',
-           'reduced', 'walks', 'Rig', 'time_steps', 'parts', 'operations', 'count_steps', 'bench', 'clip_counts',
-           'rates', 'bound', 'cost']
+           'reduced', 'walks', 'bodies', 'Rig', 'time_steps', 'parts', 'operations', 'count_steps', 'operations_at',
+           'bench', 'clip_counts', 'rates', 'bound', 'cost']
 
 # %% ../../nbs/reference/700_bench.measure.ipynb #5e7649ba
 import math
@@ -190,6 +190,13 @@ def walks(
     ]
     return write_store(folder, made, "made", layout)
 
+
+def bodies(
+    clips: int,  # in a pass
+) -> int:
+    "How many bodies the fast path computes of so many `walks`: those that are there, and once the one that is not."
+    return clips + -(-clips // 4) + 1
+
 # %% ../../nbs/reference/700_bench.measure.ipynb #53a4e9f9
 @dataclass
 class Rig:
@@ -336,13 +343,27 @@ def operations(
 
 
 def count_steps(rig: Rig) -> list[dict]:
-    "Operations per clip of each kind of step, and the least possible."
+    "Operations per clip of each kind of step, and the least possible, in a pass of this many clips."
     with torch.no_grad():
         forward = operations(lambda: rig.step(*rig.load(), (CE,))) / rig.size
     return [
-        {"kind": kind, "operations": operations(lambda: rig.one(names)) / rig.size, "least": LEAST[kind] * forward}
+        {
+            "kind": kind,
+            "clips": rig.size,
+            "operations": operations(lambda: rig.one(names)) / rig.size,
+            "least": LEAST[kind] * forward,
+        }
         for kind, names in rig.kinds().items()
     ]
+
+
+def operations_at(
+    counted: dict,  # a row of `count_steps`, or of the operations of `bench`
+    clips: int,  # in a pass
+) -> float:
+    "Operations per clip in a pass of another size, which has another share of bodies."
+    n = counted.get("clips", 4)  # files before this key were counted on four
+    return counted["operations"] * bodies(clips) / clips * n / bodies(n)
 
 # %% ../../nbs/reference/700_bench.measure.ipynb #e5fafd36
 def bench(
@@ -454,18 +475,24 @@ def clip_counts(
     }
 
 
-def rates(
-    found: dict,  # from `bench`
-    precision: str,
-    params: dict,
-) -> dict[tuple[str, str, str], float]:  # seconds a clip, by shape, row and kind, at the pass of the runs
-    "What a clip costs."
+def _passes(found: dict, params: dict) -> dict[tuple[str, str], int]:
+    "Clips a pass of the runs, by shape and row."
     own = {}
     for shape, keys in SHAPES.items():
         for row, key in zip(("M1", "M5"), keys):
             config = next(iter(run_configs(resolve("", params, key)).values()))
             config = reduced(config) if found["reduced"] else config
             own[shape, row] = config.optim.batch_size // config.optim.accumulate
+    return own
+
+
+def rates(
+    found: dict,  # from `bench`
+    precision: str,
+    params: dict,
+) -> dict[tuple[str, str, str], float]:  # seconds a clip, by shape, row and kind, at the pass of the runs
+    "What a clip costs."
+    own = _passes(found, params)
     return {
         (s["shape"], s["row"], s["kind"]): s["seconds"] / s["clips"]
         for s in found["steps"]
@@ -477,11 +504,16 @@ def rates(
 def bound(
     found: dict,  # from `bench`: its counts of operations
     tflops: float,  # rate of matrix products, stated or measured
+    params: dict,
 ) -> dict[tuple[str, str, str], float]:  # as `rates`
     "What a clip would cost if every operation ran at that rate and nothing else took time: computed, not measured."
-    found = {(row["shape"], row["row"], row["kind"]): row["operations"] / tflops / 1e12 for row in found["operations"]}
-    return found | {
-        (shape, row, "scoring"): cost / 3 for (shape, row, kind), cost in found.items() if kind == "cross-entropy"
+    own = _passes(found, params)
+    least = {
+        (row["shape"], row["row"], row["kind"]): operations_at(row, own[row["shape"], row["row"]]) / tflops / 1e12
+        for row in found["operations"]
+    }
+    return least | {
+        (shape, row, "scoring"): cost / 3 for (shape, row, kind), cost in least.items() if kind == "cross-entropy"
     }
 
 # %% ../../nbs/reference/700_bench.measure.ipynb #bb00d9a9

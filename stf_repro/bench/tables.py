@@ -46,7 +46,7 @@ def operation_table(
     found: dict,
 ) -> pd.DataFrame:
     "GFLOP per clip of each kind of step, beside the least possible."
-    table = pd.DataFrame(found["operations"]).set_index(["shape", "row", "kind"]) / 1e9
+    table = pd.DataFrame(found["operations"]).set_index(["shape", "row", "kind"])[["operations", "least"]] / 1e9
     return table.assign(ratio=table["operations"] / table["least"])
 
 # %% ../../nbs/reference/701_bench.tables.ipynb #95ec5fbd
@@ -60,7 +60,9 @@ def cost_table(
     measured = {step["precision"] for step in found["steps"]}
     for precision in [p for p in ("fp32", "tf32", "bf16") if p in measured]:
         columns[precision] = _hours(cost(params, counts, rates(found, precision, params)))
-        columns[f"bound, {precision}"] = _hours(cost(params, counts, bound(found, found["ceilings"][precision])))
+        columns[f"bound, {precision}"] = _hours(
+            cost(params, counts, bound(found, found["ceilings"][precision], params))
+        )
     table = pd.DataFrame(columns)
     table.loc["all"] = table.sum()
     return table

@@ -29,6 +29,7 @@ from ..model.objective import Plan
 from ..skeleton import LAYOUTS, Layout
 from ..training.config import InputConfig, ObjectiveConfig, OptimConfig, RunConfig
 from ..training.distributed import Step, split_batch
+from ..training.logs import logged
 from ..training.loop import Tally, epoch_generator, make_batch, optimise
 from ..training.runs import Training
 from ..training.precision import arithmetic
@@ -189,6 +190,7 @@ def train_own(
     device: str | None = None,  # default: the GPU if there is one
     progress: bool = True,
     benchmarks: Iterable[Benchmark] = (),  # train on these, and not on those that the store carries
+    log: Sequence[str] = (),  # "tensorboard", "dvclive": write each epoch there, too, into the folder `logs` in `out`
 ) -> dict[str, dict]:  # folder of the training in `out` -> its metrics
     "Train on every benchmark of yours, with every seed, or go on with it. Raises `ValueError` or `TrainingError`."
     store = store if isinstance(store, ClipStore) else ClipStore.open(store)
@@ -204,7 +206,8 @@ def train_own(
         for seed in seeds:
             place = Training(seed, benchmark.key if len(benchmarks) > 1 else None).folder
             one = config.model_copy(update={"benchmark": benchmark.key, "label": benchmark.key, "seed": seed})
-            metrics[place] = train(one, store, Path(out) / place, device, progress, benchmark=benchmark)
+            with logged(log, Path(out) / "logs" / place):
+                metrics[place] = train(one, store, Path(out) / place, device, progress, benchmark=benchmark)
     return metrics
 
 
@@ -247,12 +250,13 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 2. `stf preprocess {name}` checks them, writes clips/{name}, and says which sizes suit their number.
 {steps}
 
-Everything is set in params.yaml. To test on people that no training has seen, write there
-`split: {{subject: [anna, ben]}}` in place of `split: 5`; the runs follow.
+Everything is set in params.yaml. To test on people that no training has seen, take away the `#` before `split:`
+there, and name them; the runs follow.
 Joints in pixels need `image_shape: [480, 640]` there, height and width, and `--image-size 640x480` in predict and
 focus. `stf show {first}` prints all settings.
 Another network beside {title}: `stf networks` lists them; under runs, for example,
 `{other}: {{method: plain, network: {{name: {other}, width: 16}}}}`.
+To watch a training, `stf train {first} --log tensorboard`, then `tensorboard --logdir runs/{name}/logs`.
 After a change of files, labels, layout or split run `stf preprocess {name}` again, then train.
 
 The joints of {layout}, in order:
@@ -275,7 +279,10 @@ _STF_RUN = """
 _PARAMS = """# Read by every command of stf. A changed number retrains the runs that use it.
 profile: {name}
 sources:
-  {name}: {{layout: {layout}, split: 5}}
+  {name}:
+    layout: {layout}
+    # Five folds, so that each clip is tested once. To test on people that no training has seen, name them:
+    # split: {{subject: [anna, ben]}}
 base:
   group: own
   source: {name}

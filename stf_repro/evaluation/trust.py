@@ -122,14 +122,13 @@ def sanity(
     fresh: nn.Module,  # the same network with random weights
     maps: dict[Named, Tensor],  # of the trained network
 ) -> dict[Named, dict[str, float]]:  # agreement with the map of the trained network, by share
-    "What is left of a map when the weights are destroyed from the top, on every third clip."
+    "What is left of a map when the weights are destroyed from the top."
     found: dict[Named, dict[str, float]] = {name: {} for name in maps}
-    few = replace(asked, x=asked.x[::3], present=asked.present[::3], classes=asked.classes[::3])
     for share in SHARES:
-        broken = replace(few, model=destroyed(asked.model, fresh, share))
+        broken = replace(asked, model=destroyed(asked.model, fresh, share))
         for (method, module), Q in maps.items():
             again = explain(method, replace(broken, module=module or None))
-            found[method, module][f"kept_{share:g}"] = agreement(Q[::3], again, few.present)
+            found[method, module][f"kept_{share:g}"] = agreement(Q, again, asked.present)
     return found
 
 # %% ../../nbs/reference/413_evaluation.trust.ipynb #b96876f4
@@ -164,8 +163,7 @@ def of_trainings(
     train: Tensor,  # clips of the training part: mean pose, statistics of an untrained network
     chosen: Tensor,  # clips whose explanations are measured
     truth: Tensor,  # (N, M, T, V) bool, of these
-    first: int = 3,  # trainings that are compared with each other
-    full: int = 1,  # trainings that get every measure
+    first: int = 3,  # trainings that get every measure
 ) -> tuple[
     dict[str, np.ndarray], pd.DataFrame
 ]:  # `seed/way_ap/method/module` -> (N,); a line a training, method and module
@@ -181,7 +179,7 @@ def of_trainings(
         with torch.no_grad():
             said = net.network(x).argmax(1)
         asked = Asked(net.network, x, present, said, mean_pose(clips, train, net.config.input))
-        fresh = untrained(folder, clips, train)[0] if i < full else None
+        fresh = untrained(folder, clips, train)[0] if i < first else None
         own, found, of_clip = trusted(asked, truth, fresh)
         facts = {"seed": net.config.seed, "right": float((said == clips.labels[chosen]).float().mean())}
         arrays |= {f"{net.config.seed}/{name}": values for name, values in own.items()}

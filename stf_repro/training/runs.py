@@ -34,7 +34,7 @@ MAPPINGS = (
     "results",
     "reports",
 )  # sections by name
-SECTIONS = {"profile": str, "launcher": str, "jobs": int, **dict.fromkeys(MAPPINGS, dict)}
+SECTIONS = {"profile": str, "launcher": str, "jobs": int, "log": list, **dict.fromkeys(MAPPINGS, dict)}
 
 
 def _check_name(what: str, name) -> None:
@@ -65,7 +65,7 @@ def _check_sections(path: Path, params) -> None:
             near = difflib.get_close_matches(str(name), SECTIONS, 1, 0)[0]
             raise ConfigError(f"{path} has an unknown section {name!r}; did you mean {near!r}?")
         if not isinstance(value, SECTIONS[name] | None):
-            kind = {dict: "a mapping", str: "text", int: "a whole number"}[SECTIONS[name]]
+            kind = {dict: "a mapping", str: "text", int: "a whole number", list: "a list"}[SECTIONS[name]]
             raise ConfigError(f"`{name}` in {path} is {value!r}; expected {kind}")
     _check_name(f"`profile` in {path}", params["profile"])
 
@@ -270,6 +270,11 @@ class Run:
     def place(self, training: Training) -> Path:
         "The folder of a training."
         return self.folder / training.folder
+
+    def logs(self, training: Training) -> Path:
+        "The folder of the logs that other tools write of a training: not in its own."
+        profile = self.folder.parents[1]
+        return profile / "logs" / self.folder.relative_to(profile) / training.folder
 
     def init_from(self, training: Training) -> Path | None:
         "The folder of the training that one starts from; None: from nothing."

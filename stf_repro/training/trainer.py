@@ -44,6 +44,7 @@ from stf_repro.training.loop import (
     train_epoch,
 )
 from .fingerprint import code_hash, fingerprint
+from .logs import log_epoch
 from .precision import arithmetic
 from .artifacts import clear_results, commit, finished, origin, write_benchmark, write_results
 
@@ -274,6 +275,7 @@ class _Progress:
             self.bar.set_postfix({k: f"{v.item():.3g}" for k, v in losses.terms.items()}, refresh=False)
 
     def epoch(self, row: dict, rate: float, seconds: float) -> None:
+        log_epoch(row)
         if self.line:
             terms = " ".join(
                 f"{k} {v:.3g}" for k, v in row.items() if k not in ("epoch", "lr") and not k.startswith("factor_")
