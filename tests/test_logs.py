@@ -91,7 +91,6 @@ def test_a_log_sees_each_epoch_once_and_changes_nothing(tmp_path, monkeypatch, t
 
 @pytest.mark.parametrize("name", ["tensorboard", "dvclive"])
 def test_the_tools_themselves(tmp_path, monkeypatch, own, name):
-    pytest.importorskip(name)
     store, config = own
     train = lambda: train_own(store, tmp_path / "run", config, device="cpu", progress=False, log=[name])
     stopped_after(monkeypatch, 3)
