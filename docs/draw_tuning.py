@@ -27,8 +27,8 @@ SETS = {  # protocol, and what only this set has
 }
 SAMPLER = {"sbu": "uniform", "jhmdb": "resample", "nwucla": "resample"}  # of the first study's search
 HEAD = """# @package _global_
-# The tuning of the second protocol (conf/PROTOCOL.md): as many random configurations of MS-G3D as of STF, scored on clips held out of
-# the training part of each fold. Written by docs/draw_tuning.py, before any of it was trained.
+# The tuning of the second protocol: as many random configurations of MS-G3D as of STF, scored on clips held out of training.
+# What and why: conf/PROTOCOL.md. Written by docs/draw_tuning.py, before any of it was trained.
 profile: tuning
 jobs: 2
 base:

@@ -189,5 +189,5 @@ def of_trainings(
     shared = {name: [agreement(a[name], b[name], present) for a, b in combinations(maps, 2)] for name in maps[0]}
     table["agree"] = [float(np.mean(shared.get((r.method, r.module), [np.nan]))) for r in table.itertuples()]
     np.savez_compressed(kept / "trust.npz", **arrays)
-    table.to_csv(kept / "trust.csv", index=False)
+    table.round(5).to_csv(kept / "trust.csv", index=False)
     return arrays, table
