@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['download', 'preprocess', 'export', 'new', 'train', 'runs', 'networks', 'show', 'render', 'predict', 'focus', 'draw',
-           'evaluate', 'mechanism', 'doctor', 'bench', 'parser', 'main']
+           'pose', 'evaluate', 'mechanism', 'doctor', 'bench', 'parser', 'main']
 
 # %% ../nbs/reference/801_cli.ipynb #ca39a4de
 import argparse
@@ -633,6 +633,8 @@ def focus(root: None, args) -> str:
     from stf_repro.custom.focus_files import check_ending, write_focus
     from stf_repro.custom.words import caption
 
+    if args.film:
+        return _focus_on_film(args)
     args.out = args.out or ("focus.png" if args.map else "focus.gif")
     ending = check_ending(args.out, args.map)
     net = open_network(args.network)
@@ -710,6 +712,8 @@ def draw(root: None, args) -> str:
     from stf_repro.evaluation.bundled import example_clip
     from stf_repro.custom.draw import read_any, write_drawing
 
+    if args.film:
+        return _draw_on_film(args)
     path = example_clip().path if args.file == EXAMPLE and not Path(EXAMPLE).exists() else args.file
     every = read_any(path, args.layout, args.image_size)
     first, out = every[0], args.out or f"{Path(args.file).stem}.png"
@@ -730,6 +734,83 @@ def _paper_of(args):
     from stf_repro.custom.pictures import Paper
 
     return Paper(args.size, args.dpi, args.frames)
+
+# %% ../nbs/reference/801_cli.ipynb #99f96956
+def pose(root: None, args) -> str:
+    "Find the poses of people in a film with MediaPipe, and write them as the other commands read them. Works in any folder."
+    from tqdm import tqdm
+
+    from stf_repro.custom.film import open_film, read_frames
+    from stf_repro.custom.landmarks import find_poses, landmarker
+    from stf_repro.data.io import write_atomic
+
+    if not args.out.lower().endswith(".json"):
+        raise ValueError(f"cannot write {args.out}: poses are written as .json")
+    film = open_film(args.film)
+    with landmarker(args.model, args.people) as detect:
+        bar = tqdm(read_frames(args.film), total=film.frames or None, unit=" frames", leave=False, disable=None)
+        found = list(find_poses(bar, film.rate, detect))
+    write_atomic(args.out, json.dumps({"frames": found}).encode())
+    somebody = sum(bool(frame["pose_landmarks"]) for frame in found)
+    return f"{args.out}: {len(found)} frames, somebody in {somebody} of them, {film.rate:g} frames per second"
+
+
+def _film_and_poses(args, layout=None) -> tuple:  # what the film is, its poses, the file to write
+    "A film and its poses; options that are for other pictures raise `ValueError`."
+    from stf_repro.custom.film import check_film, open_film
+    from stf_repro.custom.overlay import read_in_image
+
+    named = ("size", "dpi", "frames", "image_size", "map")
+    if odd := [name for name in named if getattr(args, name, None)]:
+        raise ValueError(f"--{odd[0].replace('_', '-')} is not for a film: with --film the film says how large it is")
+    check_film(out := args.out or f"{args.command}.mp4", args.film)
+    film = open_film(args.film)
+    return film, read_in_image(args.file, (film.height, film.width), layout), out
+
+
+def _write_on_film(args, film, recording, out: str, focus=None, text: str = "") -> str:
+    "Draw on the film, write it, and say how many frames have a pose."
+    from tqdm import tqdm
+
+    from stf_repro.custom.film import read_frames, write_film
+    from stf_repro.custom.overlay import overlay
+
+    bar = tqdm(read_frames(args.film), total=film.frames or None, unit=" frames", leave=False, disable=None)
+    n = write_film(out, overlay(bar, recording, focus, args.first, text), args.rate or film.rate)
+    T = recording.bodies.shape[1]
+    if (n, args.first) != (T, 0):
+        print(
+            f"stf {args.command}: {T} frames of poses, {n} of film: the first pose is drawn on frame {args.first}. If "
+            "skeletons run ahead of people or behind them, `--first N` names the frame where the poses begin",
+            file=sys.stderr,
+        )
+    return f"{out}: {n} frames, {len(recording.bodies)} {'body' if len(recording.bodies) == 1 else 'bodies'}"
+
+# %% ../nbs/reference/801_cli.ipynb #b22eca96
+def _focus_on_film(args) -> str:
+    "The focus of a network, on the film that the poses come from."
+    from stf_repro.custom.inference import look, open_network, read_for
+    from stf_repro.custom.overlay import image_layout, spread_focus
+
+    net = open_network(args.network)
+    film, recording, out = _film_and_poses(args, layout := image_layout(net.layout))
+    read = recording if layout == net.layout else read_for(net, args.file)[0]  # of MediaPipe, metres beside the picture
+    found = look(net, read, args.module, args.form, args.of, args.method)
+    said = _write_on_film(args, film, recording, out, spread_focus(found, read), f"{found.of} ({found.how})")
+    _say_what_seems_wrong(args, net, [read])
+    _say_what_is_left_out(args, net, args.file, read.bodies.shape[1])
+    _say_what_it_has_seen(args, net)
+    named = "the class that the network names" if args.of is None else f"asked for; the network names {found.said!r}"
+    return f"{said}; focus by {found.how}, for {found.of!r} ({named}), grey where the network has not looked"
+
+
+def _draw_on_film(args) -> str:
+    "Poses on the film that they come from."
+    from stf_repro.custom.poses import find_layout, read_layout_file
+
+    named = args.layout and (read_layout_file if Path(args.layout).suffix else find_layout)(args.layout)
+    film, recording, out = _film_and_poses(args, named)
+    return f"{_write_on_film(args, film, recording, out)}, {recording.layout.name}; left is blue, right is red"
 
 # %% ../nbs/reference/801_cli.ipynb #b303c8dc
 def _run_of(folder: Path):
@@ -1128,6 +1209,47 @@ def _picture_options(p: argparse.ArgumentParser, frames: str) -> None:
     )
 
 # %% ../nbs/reference/801_cli.ipynb #d0a53576
+def _film_options(p: argparse.ArgumentParser) -> None:
+    "On which film."
+    p.add_argument(
+        "--film",
+        metavar="FILM",
+        help="draw on the film that the poses in FILE come from, and write an .mp4 without sound (needs pip install "
+        "'stf_repro[video]')",
+    )
+    p.add_argument(
+        "--first",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --film: the frame of the film, from 0, that the first pose belongs to (default: 0)",
+    )
+
+
+def _pose_command(commands: _Commands) -> None:
+    "Poses from a film."
+    p = commands.add(
+        _LOOK,
+        pose,
+        "who stands how in FILM? Poses by MediaPipe, to be read by the commands below",
+        "stf pose film.mp4 --model pose_landmarker_full.task -o poses.json && stf draw poses.json --layout "
+        "mediapipe33-image --film film.mp4 -o look.mp4",
+        project=False,
+    )
+    p.add_argument("film", metavar="FILM", help="a film of any kind that FFmpeg reads")
+    p.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="a model of MediaPipe's pose landmarker, such as pose_landmarker_full.task, from "
+        "https://ai.google.dev/edge/mediapipe/solutions/vision/pose_landmarker",
+    )
+    p.add_argument("-o", "--out", default="poses.json", help="the .json to write (default: poses.json)")
+    p.add_argument(
+        "--people", type=_positive, default=1, metavar="N", help="how many to look for in a frame (default: 1)"
+    )
+
+# %% ../nbs/reference/801_cli.ipynb #933011f8
 def _ask_commands(commands: _Commands) -> None:
     "What somebody with a file asks a network."
     p = commands.add(
@@ -1194,6 +1316,7 @@ def _ask_commands(commands: _Commands) -> None:
         help="whose evidence to look for (default: the class that the network names)",
     )
     _picture_options(p, "as many as fit")
+    _film_options(p)
     _network_options(p)
 
 # %% ../nbs/reference/801_cli.ipynb #8d644002
@@ -1214,6 +1337,7 @@ def _look_commands(commands: _Commands) -> None:
         "folder)",
     )
     _picture_options(p, "six")
+    _film_options(p)
     p.add_argument(
         "--layout",
         metavar="NAME|FILE",
@@ -1306,7 +1430,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"stf_repro {__version__}")
     top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
-    for part in (_data_commands, _run_commands, _ask_commands, _look_commands, _check_commands):
+    for part in (_data_commands, _run_commands, _pose_command, _ask_commands, _look_commands, _check_commands):
         part(commands)
     top.description = (
         "An open reproduction of STF (AAAI 2022): skeletons, networks that read them, and where these "
@@ -1386,6 +1510,11 @@ def main(argv: list[str] | None = None) -> int:
         if error.name not in ("fcntl", "resource"):
             raise
         print(f"stf {args.command}: {_NO_UNIX}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        if error.name:  # not one of ours, which say what to install
+            raise
+        print(f"stf {args.command}: {error}", file=sys.stderr)
         return 1
     except _expected() as error:
         print(f"stf {args.command}: {_reason(error)}", file=sys.stderr)
