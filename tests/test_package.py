@@ -85,4 +85,4 @@ def test_settings_of_nbdev_agree(root, pyproject):
         key: new[key] for key in ("nbs_path", "lib_path", "tst_flags")
     }
     assert old["DEFAULT"]["allowed_cell_metadata_keys"].split() == new["allowed_cell_metadata_keys"]
-    assert set(pyproject["project"]["optional-dependencies"]) == {"dev", "explain", "export", "log", "site"}
+    assert set(pyproject["project"]["optional-dependencies"]) == {"dev", "explain", "export", "log", "site", "video"}
