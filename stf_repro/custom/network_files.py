@@ -80,7 +80,17 @@ def _traced(asked: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
         warnings.simplefilter("ignore")  # of exporters, about packages that they could also use
         if isinstance(asked, WithFocus):
             asked = make_fx(asked, _DERIVATIVES, "symbolic", _allow_non_fake_inputs=True)(batch)
-        return torch.export.export(asked, (batch,), dynamic_shapes=({0: torch.export.Dim("clips")},), strict=False)
+        export = lambda strict: torch.export.export(
+            asked, (batch,), dynamic_shapes=({0: torch.export.Dim("clips")},), strict=strict
+        )
+        try:
+            return export(strict=False)
+        except (
+            torch._dynamo.exc.UserError
+        ):  # a network that counts clips by len(), which only the slower way leaves open
+            if isinstance(asked, torch.fx.GraphModule):
+                raise
+            return export(strict=True)
 
 # %% ../../nbs/reference/611_custom.network_files.ipynb #1bb4f76f
 ENDINGS = (".onnx", ".pt2")
@@ -159,8 +169,8 @@ def _program(net: TrainedNetwork, x: Tensor, module: str | None, with_focus: boo
         asked = WithFocus(network, module or maps[0])
         try:
             return _traced(asked, x), asked, None
-        except Exception as error:  # of a tracer, of any kind: the logits can be had all the same
-            why = f"the gradient of {network.title} cannot be traced: {str(error).splitlines()[0]}"
+        except Exception:  # of a tracer, of any kind: the logits can be had all the same
+            why = f"the gradient of {network.title} cannot be traced for any number of clips"
     return _traced(network, x), network, why
 
 
