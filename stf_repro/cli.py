@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
 
-from . import __version__
+import stf_repro
 
 # %% ../nbs/reference/801_cli.ipynb #6cafe755
 _PROFILE: ContextVar[str | None] = ContextVar("profile", default=None)  # of `--profile`; None: that of params.yaml
@@ -1427,7 +1427,7 @@ def parser() -> argparse.ArgumentParser:
         usage="stf [-h] [--version] [--profile NAME] COMMAND ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"stf_repro {__version__}")
+    top.add_argument("--version", action="version", version=f"stf_repro {stf_repro.__version__}")
     top.add_argument("--profile", metavar="NAME", help="another profile than that of params.yaml, e.g. sbu")
     commands = _Commands(top)
     for part in (_data_commands, _run_commands, _pose_command, _ask_commands, _look_commands, _check_commands):
