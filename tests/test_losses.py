@@ -169,6 +169,7 @@ def objective_of(choices: dict[str, str], **more) -> Objective:
 
 CUT = {
     ("mask_gradient", "detached"),
+    ("mask_gradient", "shuffled"),
     ("focus_weights", "first_order"),
     ("coherence_leader", "later"),
 }  # options that cut a gradient on purpose

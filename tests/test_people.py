@@ -203,7 +203,7 @@ def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, na
     ]
     assert main(["focus", str(kick.path), "-o", "f.csv", *options]) == 0
     said = capsys.readouterr()
-    assert all(word in said.out for word in (module, form, name, "f.csv")) and NOTE in said.err
+    assert all(word in said.out for word in (module, form.replace("_", " "), name, "f.csv")) and NOTE in said.err
     rows = list(csv.DictReader((here / "f.csv").open()))
     frames = list(range(0, kick.recording.bodies.shape[1], EVERY))
     assert list(rows[0]) == ["frame", "joint", "body", "Q"] and [int(r["frame"]) for r in rows[::25]] == frames
@@ -451,7 +451,7 @@ def test_help_is_grouped_and_every_command_has_an_example(capsys):
     assert groups == {
         "own": ["new"],
         "pipeline": ["download", "preprocess", "train", "render", "export"],
-        "look": ["predict", "focus", "draw", "evaluate", "mechanism"],
+        "look": ["pose", "predict", "focus", "draw", "evaluate", "mechanism"],
         "check": ["doctor", "bench", "networks", "runs", "show"],
     }
     assert sorted(sum(groups.values(), [])) == sorted(commands)
