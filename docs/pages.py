@@ -20,6 +20,7 @@ NOTEBOOKS = (
     "nbs/benchmarks",
     "results/synthetic/*",
     "results/choices/*",
+    "results/explain/*",
     "results/*/study",
     "results/search/*",
     "results/why/*",
