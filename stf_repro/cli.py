@@ -626,6 +626,13 @@ def _track(net, args, read: list) -> str:
     return "\n".join(lines)
 
 
+def _form(args) -> str:
+    "The form of a focus. Raises `ValueError` where another method is asked for."
+    if args.method and args.form:
+        raise ValueError("--form is one of the focus: leave it out with --method")
+    return args.form or "elementwise"
+
+
 def focus(root: None, args) -> str:
     "Draw where a network looks in a skeleton file: the focus on the body, as an animation, a film strip, a map of joints by time, or a table. Prints a caption. Works in any folder."
     _to_files()
@@ -644,7 +651,7 @@ def focus(root: None, args) -> str:
             f"{args.file} holds {len(recordings)} clips ({', '.join(r.name for r in recordings[:3])}, ...); the "
             "focus is drawn of one, so save that one as .npy"
         )
-    found = look(net, recordings[0], args.module, args.form, args.of, args.method)
+    found = look(net, recordings[0], args.module, _form(args), args.of, args.method)
     write_focus(args.out, net, found, args.rate, _paper_of(args), args.map)
     _say_what_seems_wrong(args, net, recordings)
     _say_what_is_left_out(args, net, args.file, recordings[0].bodies.shape[1])
@@ -795,7 +802,7 @@ def _focus_on_film(args) -> str:
     net = open_network(args.network)
     film, recording, out = _film_and_poses(args, layout := image_layout(net.layout))
     read = recording if layout == net.layout else read_for(net, args.file)[0]  # of MediaPipe, metres beside the picture
-    found = look(net, read, args.module, args.form, args.of, args.method)
+    found = look(net, read, args.module, _form(args), args.of, args.method)
     said = _write_on_film(args, film, recording, out, spread_focus(found, read), f"{found.of} ({found.how})")
     _say_what_seems_wrong(args, net, [read])
     _say_what_is_left_out(args, net, args.file, read.bodies.shape[1])
@@ -1300,9 +1307,7 @@ def _ask_commands(commands: _Commands) -> None:
         help="a row for each joint, with its name, by time, in place of bodies: .png, .svg or .pdf",
     )
     p.add_argument("--module", help="a feature map of the network; of MS-G3D gcn1, g3d1, ... g3d3 (default: the first)")
-    p.add_argument(
-        "--form", default="elementwise", help="elementwise, or mean_gradient as in the paper (default: elementwise)"
-    )
+    p.add_argument("--form", help="of the focus: elementwise, or mean_gradient as in the paper (default: elementwise)")
     p.add_argument(
         "--method",
         metavar="NAME",

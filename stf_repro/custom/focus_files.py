@@ -37,8 +37,8 @@ def check_ending(
 
 
 def _caption(found: Look) -> str:
-    "Class, module and form, in two lines."
-    return f"{found.of}\n{found.module}, {found.form.replace('_', ' ')}"
+    "Class, and module and form or the method, in two lines."
+    return f"{found.of}\n{found.how.removeprefix('module ')}"
 
 
 def _moment(
@@ -48,7 +48,7 @@ def _moment(
     "When a frame is, in words."
     return f"frame {frame}" if rate is None else f"frame {frame} ({frame / rate:.2f} s)"
 
-
+# %% ../../nbs/reference/610_custom.focus_files.ipynb #e9a9d574
 def _evenly(n: int, count: int, through: int | None = None) -> np.ndarray:
     "At most `count` of n frames, one as far from the next as the others: those `through` a frame, or in the middle of all."
     step = -(-n // count)
@@ -138,7 +138,7 @@ def draw_map(
     axes[0, 0].invert_yaxis()
     axes[0, 0].tick_params(axis="y", length=0)
     key = fig.colorbar(shown, ax=axes, fraction=0.05, aspect=30, ticks=[0, 0.5, 1])
-    key.set_label(f"focus for {found.of!r} (1: largest of the clip)", fontsize=8)
+    key.set_label(f"{found.what} for {found.of!r} (1: largest of the clip)", fontsize=8)
     return fig
 
 # %% ../../nbs/reference/610_custom.focus_files.ipynb #bd5f9103
@@ -150,7 +150,7 @@ def _stage(found: Look, size: tuple[float, float], dpi: int):  # figure, axes, t
     fig.text(0.5, 1 - 0.06 / high, _caption(found), ha="center", va="top", fontsize=8)
     bar = fig.add_axes([0.5 - 0.55 / wide, 0.2 / high, 1.1 / wide, 0.07 / high])
     fig.colorbar(plt.cm.ScalarMappable(cmap=FOCUS_CMAP), cax=bar, orientation="horizontal", ticks=[0, 1])
-    bar.set_title("focus (1: largest of the clip)", fontsize=7, pad=2)
+    bar.set_title(f"{found.what} (1: largest of the clip)", fontsize=7, pad=2)
     bar.set_xticklabels(["0: low", "1: high"])
     bar.tick_params(labelsize=7, length=2, pad=1)
     return fig, ax, fig.text(0.5, 0.56 / high, "", ha="center", va="center", fontsize=8)

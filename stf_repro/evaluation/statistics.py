@@ -109,11 +109,9 @@ class Effect:
 
     def beyond(self, step: float) -> float:  # in [0, 1]; NaN where the error is not known
         "The probability that the true difference is larger than a step, with a flat prior: if nothing was known before."
-        return (
-            float(self.mean > step)
-            if self.error == 0
-            else float(stats.t.sf((step - self.mean) / self.error, self.freedom))
-        )
+        if self.error == 0:
+            return float(self.mean > step)
+        return float(stats.t.sf((step - self.mean) / self.error, self.freedom))
 
     @property
     def p(self) -> float:
