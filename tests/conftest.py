@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 STF = [sys.executable, "-m", "stf_repro.cli"]  # the command `stf`
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    "Pictures that a test leaves open are closed after it: the twenty-first would warn in some other test."
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

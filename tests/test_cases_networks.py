@@ -520,7 +520,7 @@ def test_a_clip_is_drawn_without_a_network(files, capsys, monkeypatch):
     for argv, text in (
         (["nowhere.npy"], "No such file"),
         (["kick.npy", "--layout", "ntu"], "did you mean"),
-        (["example", "-o", "a.mp4"], ".png or .gif"),
+        (["example", "-o", "a.avi"], "expected a name that ends with .png"),
     ):
         assert main(["draw", *argv]) == 1 and text in capsys.readouterr().err
     np.save("image.npy", np.random.default_rng(0).random((20, 17, 3)).astype(np.float32))
