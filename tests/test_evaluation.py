@@ -524,6 +524,8 @@ def test_the_outline_of_a_sheet_parts_truth_from_the_rest(figure, seed):
     truth = np.random.default_rng(seed).random((6, 25)) < 0.4
     sheet = draw_volume(figure, np.zeros((6, 25)), LAYOUTS["ntu25"], frame_stride=4, truth=truth)
     drawn = {tuple(map(tuple, line)) for line in sheet.collections[0].get_segments()}
+    names = [label.get_text() for label in sheet.get_yticklabels()]  # each row has its own joint's name
+    truth = truth[:, [LAYOUTS["ntu25"].joints.index(name) for name in names]]
     holds = lambda t, v: 0 <= t < 6 and 0 <= v < 25 and truth[t, v]
     upright = {
         ((4.0 * t, v - 0.5), (4.0 * t, v + 0.5)) for t in range(7) for v in range(25) if holds(t - 1, v) != holds(t, v)
