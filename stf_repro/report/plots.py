@@ -334,7 +334,7 @@ def draw_volume(
     )
     if truth is not None:
         _outline(sheet, truth, frame_stride)
-    sheet.hlines(edges, 0, T * frame_stride, color="white", lw=1.5)
+    sheet.hlines(edges, 0, T * frame_stride, color="white", lw=1.5, zorder=1)
     letters = float(np.clip(72 * sheet.get_window_extent().height / sheet.figure.dpi / V * 0.8, 3.5, 8))  # points
     sheet.set_xlabel("frame")
     sheet.set_yticks(range(V), [layout.joints[v] if names else "" for v in order], fontsize=letters)
