@@ -1,6 +1,7 @@
 "Out and in again: what other toolboxes are given is what this project trains on."
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
