@@ -1,7 +1,7 @@
-"""What each notebook exports, for the site: its names with their places, so that other projects can link to them, and a page a package.
+"""What each notebook exports, for the site: its names and where they are, so that others can link to them; a page a package.
 
-Nothing is imported: signatures, docstrings and the comments beside parameters are read from the cells. (Sphinx's own tools
-for this import the package, know nothing of such comments, and their links lead to pages of theirs.)
+Nothing is imported: signatures, docstrings and the comments beside parameters are read from the cells. (Sphinx's own
+tools for this import the package, know nothing of such comments, and their links lead to pages of theirs.)
 """
 
 import ast
@@ -129,9 +129,7 @@ def class_entries(node: ast.ClassDef, said: dict[int, str]) -> list[Entry]:
     doc = "\n\n".join(filter(None, [ast.get_docstring(node) or "", f"A `{bases}`." if bases else ""]))
     first = Entry("class", node.name, made.signature if made else "", doc, made.notes if made else [])
     fields = [
-        replace(
-            assigned(f, said, f"{node.name}.{f.target.id}"), kind="attribute"
-        )
+        replace(assigned(f, said, f"{node.name}.{f.target.id}"), kind="attribute")
         for f in node.body
         if isinstance(f, ast.AnnAssign) and public(f.target.id)
     ]
@@ -174,9 +172,11 @@ def import_line(about: Module) -> str:
     names = ", ".join(about.names)
     if not names:
         return f"import {about.name}"
-    if len(line := f"from {about.name} import {names}") <= 100:
+    if len(line := f"from {about.name} import {names}") <= 112:
         return line
-    return f"from {about.name} import (\n{textwrap.fill(names, 96, initial_indent='    ', subsequent_indent='    ')},\n)"
+    return (
+        f"from {about.name} import (\n{textwrap.fill(names, 96, initial_indent='    ', subsequent_indent='    ')},\n)"
+    )
 
 
 def head(about: Module, up: str) -> str:

@@ -3,13 +3,14 @@
 import base64
 import io
 import json
+import math
 import re
 from pathlib import Path
 
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = {  # pages by title of their part; of each page the picture with most in it
+PARTS = {  # pages by title of their part; of each page the picture that fits best
     "The book": ("nbs/book/*.ipynb",),
     "What was found": (
         "results/synthetic/reproducibility/*.ipynb",
@@ -29,7 +30,8 @@ PARTS = {  # pages by title of their part; of each page the picture with most in
         "nbs/reference/603_*.ipynb",
     ),
 }
-WIDTH = 480  # of a thumbnail, in pixels; shown at half of it and more
+WIDTH, SHAPE = 480, 1.4  # of a thumbnail: pixels, and width by height
+SMALL = 5000  # bytes; smaller pictures show little
 
 
 def pictures(page: Path) -> list[bytes]:
@@ -39,11 +41,18 @@ def pictures(page: Path) -> list[bytes]:
     return [base64.b64decode("".join(data)) for data in found if data]
 
 
+def best(found: list[bytes]) -> bytes:
+    "The picture whose shape is nearest to a thumbnail's, among those that show something."
+    sized = [(picture, Image.open(io.BytesIO(picture)).size) for picture in found]
+    off = lambda item: (len(item[0]) < SMALL, abs(math.log(item[1][0] / item[1][1] / SHAPE)))
+    return min(sized, key=off)[0]
+
+
 def thumbnail(picture: bytes) -> Image.Image:
     "A small copy on white. Of a tall picture the upper part, which can be read."
     whole = Image.open(io.BytesIO(picture)).convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    flat = flat.crop((0, 0, flat.width, min(flat.height, round(flat.width * 0.75))))
+    flat = flat.crop((0, 0, flat.width, min(flat.height, round(flat.width / SHAPE))))
     flat.thumbnail((WIDTH, WIDTH))
     return flat
 
@@ -57,12 +66,15 @@ def title(page: Path) -> str:
 def chosen() -> dict[str, list[tuple[Path, bytes]]]:
     "Pages with a picture of each, by part."
     pages = {part: [p for pattern in patterns for p in sorted(ROOT.glob(pattern))] for part, patterns in PARTS.items()}
-    return {part: [(p, max(pictures(p), key=len)) for p in found if pictures(p)] for part, found in pages.items()}
+    return {part: [(p, best(pictures(p))) for p in found if pictures(p)] for part, found in pages.items()}
 
 
 def written(out: Path) -> str:
     "The page, and its thumbnails in the folder `pictures` of `out`."
-    text = ["# Gallery", "Pictures from all over the project, in small. Each leads to the page that draws and explains it."]
+    text = [
+        "# Gallery",
+        "Pictures from all over the project, in small. Each leads to the page that draws and explains it.",
+    ]
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for part, found in chosen().items():
         items = []

@@ -49,12 +49,18 @@ MADE = ("gallery.md", *(f"api/{name}.md" for name in api.PACKAGES))  # when the 
 PICTURES = ("docs/focus.gif", "docs/stf.svg")  # shown by OURS, and in place of a diagram
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
-MERMAID = re.compile(r"^```mermaid\n.*?^```\n", flags=re.M | re.S)  # forges draw it, with a large program that is not here
-DIAGRAM = "![A clip goes through three blocks to class scores; the focus Q is read off their gradient, and four losses act on it](docs/stf.svg)\n"
+# forges draw it, with a large program that is not here
+MERMAID = re.compile(
+    r"^```mermaid\n.*?^```\n", flags=re.M | re.S
+)  # forges draw it, with a large program that is not here
+DIAGRAM = (
+    "![A clip goes through three blocks to class scores; the focus Q is read off their gradient, "
+    "and four losses act on it](docs/stf.svg)\n"
+)
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 COLAB = "https://colab.research.google.com/github/{name}/blob/main/{page}"
 BINDER = "https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{page}"
-FIRST = """In Colab, run this first; Binder needs nothing.
+FIRST = """In Colab, run this first, in a cell of its own; Binder needs nothing.
 
 ```
 !git clone --depth 1 {repository} && pip install -q ./stf_repro
