@@ -1,4 +1,4 @@
-"""What each notebook exports, for the site: its names and where they are, so that others can link to them; a page a package.
+"""What each notebook exports, for the site: its names, so that others can link to them, and a page a package.
 
 Nothing is imported: signatures, docstrings and the comments beside parameters are read from the cells. (Sphinx's own
 tools for this import the package, know nothing of such comments, and their links lead to pages of theirs.)

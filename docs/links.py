@@ -1,4 +1,4 @@
-"""Follow every link of the built site to the file and place that it names. `python docs/links.py _site`, in `make site`.
+"""Follow every link of the built site, to the place it names: `python docs/links.py _site`. `make site` does it.
 
 Links to other hosts are not followed. A picture, a script or a style sheet from another host is a fault: pages ask for
 nothing elsewhere.

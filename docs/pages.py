@@ -50,9 +50,7 @@ PICTURES = ("docs/focus.gif", "docs/stf.svg")  # shown by OURS, and in place of 
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
 # forges draw it, with a large program that is not here
-MERMAID = re.compile(
-    r"^```mermaid\n.*?^```\n", flags=re.M | re.S
-)  # forges draw it, with a large program that is not here
+MERMAID = re.compile(r"^```mermaid\n.*?^```\n", flags=re.M | re.S)
 DIAGRAM = (
     "![A clip goes through three blocks to class scores; the focus Q is read off their gradient, "
     "and four losses act on it](docs/stf.svg)\n"
