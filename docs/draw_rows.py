@@ -1,7 +1,7 @@
 """Write the rows of the second protocol, with the configurations that its tuning chose: `python docs/draw_rows.py`.
 
 Reads results/tuning/equal_tuning/table.csv and conf/profile/tuning.yaml, writes conf/profile/second.yaml. A row is one run for each
-fold, since each fold has its own recipe (conf/PROTOCOL.md).
+fold, since each fold has its own recipe (results/PROTOCOL.md).
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SEEDS = {"sbu": 5, "jhmdb": 10, "nwucla": 20}
 HEAD = """# @package _global_
-# The rows of the second protocol (conf/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
+# The rows of the second protocol (results/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
 profile: second
 jobs: 2
 base:

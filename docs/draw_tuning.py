@@ -1,6 +1,6 @@
 """Draw the configurations of the second protocol's tuning, and write conf/profile/tuning.yaml: `python docs/draw_tuning.py`.
 
-Twelve for each set, the same for MS-G3D and STF in what both have (conf/PROTOCOL.md). Drawn once, from a fixed seed, before any is trained.
+Twelve for each set, the same for MS-G3D and STF in what both have (results/PROTOCOL.md). Drawn once, from a fixed seed, before any is trained.
 """
 
 import json
@@ -28,7 +28,7 @@ SETS = {  # protocol, and what only this set has
 SAMPLER = {"sbu": "uniform", "jhmdb": "resample", "nwucla": "resample"}  # of the first study's search
 HEAD = """# @package _global_
 # The tuning of the second protocol: as many random configurations of MS-G3D as of STF, scored on clips held out of training.
-# What and why: conf/PROTOCOL.md. Written by docs/draw_tuning.py, before any of it was trained.
+# What and why: results/PROTOCOL.md. Written by docs/draw_tuning.py, before any of it was trained.
 profile: tuning
 jobs: 2
 base:

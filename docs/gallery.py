@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = {  # pages by title of their part; of each page the picture that fits best
     "The book": ("nbs/book/*.ipynb",),
     "What was found": (
-        "results/synthetic/reproducibility/*.ipynb",
+        "results/report/*/*.ipynb",
         "results/synthetic/figure_focus/*.ipynb",
         "results/explain/*/*.ipynb",
         "results/synthetic/localisation/*.ipynb",
         "results/synthetic/faithfulness/*.ipynb",
-        "results/synthetic/table_similarity/*.ipynb",
+        "results/synthetic/table4_scarce/*.ipynb",
         "results/synthetic/occlusion/*.ipynb",
         "results/choices/terms/*.ipynb",
     ),

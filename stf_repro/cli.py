@@ -155,7 +155,7 @@ def _network(params: dict) -> str:
 
 
 def _export_clips(root: Path, args) -> str:
-    "Write a clip store as the arrays of MS-G3D's code, or as an annotation file of pyskl."
+    "Write a clip store as the arrays of MS-G3D's code, as an annotation file of pyskl, or with its truth."
     from stf_repro.data.registry import BENCHMARKS
     from stf_repro.data.clip_store import ClipStore, benchmarks_of
     from stf_repro.data.exports import export_msg3d, export_pyskl
@@ -167,6 +167,11 @@ def _export_clips(root: Path, args) -> str:
         b for b in BENCHMARKS.values() if args.source in (b.source, *b.other_sources)
     ]
     Path(args.out).absolute().parent.mkdir(parents=True, exist_ok=True)
+    if args.format == "truth":
+        from stf_repro.evaluation.truth_files import export_truth
+
+        marked = export_truth(store, benchmarks, root / "raw" / args.source, args.out)
+        return f"{args.out}: {marked} of {len(store)} clips with marks; its README says how to score a map"
     if args.format == "pyskl":
         return f"{export_pyskl(store, benchmarks, args.out)}: {len(store)} annotations"
     for benchmark in benchmarks:
@@ -176,7 +181,7 @@ def _export_clips(root: Path, args) -> str:
 
 # %% ../nbs/reference/801_cli.ipynb #de98602d
 def export(root: None, args) -> str:
-    "Write clips for other toolboxes: SOURCE FORMAT OUT, as the arrays of MS-G3D's code or an annotation file of pyskl. Or write a trained network as one file, NETWORK -o net.onnx or net.pt2, whose answers are compared with the network's: input `clips` (N, C, T, V, M), outputs `logits` (N, classes) and `focus` (N, M, T, V); works in any folder."
+    "Write clips for other toolboxes: SOURCE FORMAT OUT, as the arrays of MS-G3D's code, an annotation file of pyskl, or a benchmark with known truth. Or write a trained network as one file, NETWORK -o net.onnx or net.pt2, whose answers are compared with the network's: input `clips` (N, C, T, V, M), outputs `logits` (N, classes) and `focus` (N, M, T, V); works in any folder."
     if args.file:
         if args.format:
             raise ValueError(f"{args.format!r} is a format of clips; a network is `stf export NETWORK -o {args.file}`")
@@ -1147,10 +1152,11 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument(
         "format",
         nargs="?",
-        choices=("msg3d", "pyskl"),
-        help="arrays of 300 frames as MS-G3D's code reads them (large), or one pickle as pyskl does",
+        choices=("msg3d", "pyskl", "truth"),
+        help="arrays of 300 frames as MS-G3D's code reads them (large); one pickle as pyskl does; or a folder with the "
+        "clips, their truth, a loader and a scoring script (synthetic sources)",
     )
-    p.add_argument("out", nargs="?", help="a folder (msg3d) or a file (pyskl) to write")
+    p.add_argument("out", nargs="?", help="a folder (msg3d, truth) or a file (pyskl) to write")
     p.add_argument("-o", dest="file", metavar="FILE", help="the network as .onnx (ONNX Runtime) or .pt2 (torch.export)")
     p.add_argument("--module", help="whose focus the network's file answers with (default: the first feature map)")
     p.add_argument("--no-focus", dest="focus", action="store_false", help="logits alone: smaller and faster")
@@ -1367,7 +1373,7 @@ def _look_commands(commands: _Commands) -> None:
         "other",
         nargs="?",
         metavar="OTHER",
-        help="a second one: the difference in top-1, OTHER less RUN, paired clip by clip and seed by seed",
+        help="a second one: the difference in top-1, OTHER minus RUN, paired clip by clip and seed by seed",
     )
     p.add_argument(
         "--fuse", action="store_true", help="add the raw scores of both, such as of a joint and a bone run, as well"

@@ -1,6 +1,7 @@
 "Out and in again: what other toolboxes are given is what this project trains on."
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,3 +90,31 @@ def test_msg3d_export_is_what_training_reads(tmp_path):
             [store.names[i] for i in indices],
             [1] * len(indices),
         )
+
+
+def test_a_benchmark_to_take_away_is_whole_and_refused_without_truth(tmp_path):
+    "By the command: names and shapes of the truth are those of the clips, test clips have marks, and real clips have none."
+    import pickle
+
+    from stf_repro.data.clip_store import ClipStore
+    from stf_repro.data.preprocess import preprocess
+    from stf_repro.data.registry import BENCHMARKS
+    from stf_repro.data.synthetic.actions import SyntheticConfig
+    from stf_repro.data.synthetic.files import make_synthetic
+    from stf_repro.evaluation.truth_files import export_truth
+
+    make_synthetic(tmp_path / "raw", SyntheticConfig(subjects=3, dropout=0.5), progress=False)
+    preprocess("synth60", tmp_path / "raw", tmp_path / "clips", progress=False)
+    store, own = ClipStore.open(tmp_path / "clips"), [b for b in BENCHMARKS.values() if b.source == "synth60"]
+    marked = export_truth(store, own, tmp_path / "raw", tmp_path / "out")
+    truth = np.load(tmp_path / "out" / "truth.npz")
+    data = pickle.loads((tmp_path / "out" / "clips.pkl").read_bytes())
+    clips = {clip["frame_dir"]: clip["keypoint"] for clip in data["annotations"]}
+    assert len(truth.files) == marked > 0.9 * len(clips) and {*data["split"]["xsub_val"]} & {*truth.files}
+    for name in truth.files:
+        assert truth[name].shape == clips[name].shape[:3] and truth[name].any()
+        assert clips[name].any(-1)[truth[name]].mean() > 0.99  # what is marked is seen
+    (tmp_path / "raw" / "truth.jsonl").unlink()
+    with pytest.raises(ValueError, match="synth60 and synth120"):
+        export_truth(store, own, tmp_path / "raw", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -19,7 +19,6 @@ NUMERIC = [
 ]
 NUMERIC += [
     "404_evaluation.faithfulness",
-    "405_evaluation.similarity",
     "406_evaluation.adjacency",
     "407_evaluation.mechanism",
 ]

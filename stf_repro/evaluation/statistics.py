@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_interval', 'wilson', 'Summary', 'summary', 'Effect', 'fold_of', 'crossed', 'shared_places', 'effect',
-           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'ClassGain', 'class_gains', 'PairRate',
-           'pair_rates']
+           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'ClassGain', 'class_gains']
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #a1753c3f
 import math
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import stats
 
-from .scores import Scores, class_accuracy, confusion, correct, same_clips, top_k
+from .scores import Scores, class_accuracy, correct, same_clips, top_k
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #381a779b
 def seed_interval(
@@ -327,33 +326,3 @@ def class_gains(
             ClassGain(label, int(own.sum()), float(a[label]), float(b[label]), crossed(differences, {"": names[own]}))
         )
     return sorted(gains, key=lambda g: (-g.change.mean, g.label))
-
-# %% ../../nbs/reference/401_evaluation.statistics.ipynb #38131432
-@dataclass(frozen=True)
-class PairRate:
-    "How often a pair of classes is mixed up by two networks. Percent of the clips of both classes."
-
-    pair: tuple[int, int]
-    clips: int  # of the two classes
-    first: tuple[float, ...]  # rate of each seed
-    second: tuple[float, ...]
-    change: Effect  # of the rate: below zero where the second mixes up less
-
-
-def pair_rates(
-    first: dict[int, Scores],  # by seed
-    second: dict[int, Scores],
-) -> list[PairRate]:  # pairs that either network ever mixes up; first the one that either mixes up most
-    "Confusion of pairs of classes."
-    seeds = shared_places(first, second)
-    counts = sum((confusion(arm[s]) for arm in (first, second) for s in seeds), np.zeros((1, 1), int))
-    rates = []
-    for a, b in np.argwhere(np.triu(counts + counts.T, 1)).tolist():
-        labels = first[seeds[0]].labels
-        own = np.isin(labels, (a, b))
-        other = (a + b - labels)[own]  # the other class of the pair
-        mixed = [{s: 100.0 * (arm[s].logits.argmax(1)[own] == other) for s in seeds} for arm in (first, second)]
-        by_seed = [tuple(float(m.mean()) for m in of_arm.values()) for of_arm in mixed]
-        change_of = crossed({s: mixed[1][s] - mixed[0][s] for s in seeds}, {"": first[seeds[0]].names[own]})
-        rates.append(PairRate((a, b), int(own.sum()), *by_seed, change_of))
-    return sorted(rates, key=lambda r: (-max(np.mean(r.first), np.mean(r.second)), r.pair))

@@ -19,7 +19,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
-from ..skeleton import IN_IMAGES, Layout
+from ..skeleton import IN_IMAGES, Layout, limbs
 from ..data.io import write_atomic
 
 # %% ../../nbs/reference/501_report.plots.ipynb #57f7c807
@@ -316,8 +316,10 @@ def draw_volume(
     names: bool = True,  # write the names of joints
     truth: np.ndarray | None = None,  # (T, V) bool: to outline
 ) -> Axes:  # of the sheet
-    "The focus of one body over joints and frames, with its sums along the edges."
-    T, V = Q.shape
+    "The focus of one body over joints, limb by limb, and frames, with its sums along the edges."
+    (T, V), parts = Q.shape, limbs(layout).values()
+    order, edges = [v for joints in parts for v in joints], np.cumsum([len(joints) for joints in parts])[:-1] - 0.5
+    Q, truth = Q[:, order], truth if truth is None else truth[:, order]
     grid = part.add_gridspec(2, 2, width_ratios=[4, 1], height_ratios=[1, 4], wspace=0.06, hspace=0.0)
     sheet = part.add_subplot(grid[1, 0])
     when, where = part.add_subplot(grid[0, 0], sharex=sheet), part.add_subplot(grid[1, 1], sharey=sheet)
@@ -332,8 +334,11 @@ def draw_volume(
     )
     if truth is not None:
         _outline(sheet, truth, frame_stride)
-    shown = [v for v in range(0, V, 4)]
-    sheet.set(xlabel="frame", yticks=shown, yticklabels=[layout.joints[v] if names else "" for v in shown])
+    sheet.hlines(edges, 0, T * frame_stride, color="white", lw=1.5, zorder=1)
+    letters = float(np.clip(72 * sheet.get_window_extent().height / sheet.figure.dpi / V * 0.8, 3.5, 8))  # points
+    sheet.set_xlabel("frame")
+    sheet.set_yticks(range(V), [layout.joints[v] if names else "" for v in order], fontsize=letters)
+    sheet.tick_params(axis="y", length=0)
     when.fill_between((np.arange(T) + 0.5) * frame_stride, Q.sum(1), color=PALETTE["grey"], alpha=0.5, linewidth=0)
     where.barh(range(V), Q.sum(0), color=PALETTE["grey"], alpha=0.5)
     for ax in (when, where):

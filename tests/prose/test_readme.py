@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stf_repro.report.render import folder_of
 from stf_repro.training.runs import profile_params
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +173,7 @@ def test_links_of_notebooks_lead_somewhere():
     results = {}
     for path in (ROOT / "conf" / "profile").glob("*.yaml"):
         params = profile_params(ROOT, path.stem)
-        results |= {ROOT / "results" / path.stem / name: name for name in {**params["results"], **params["reports"]}}
+        results |= {folder_of(ROOT, params, name): name for name in {**params["results"], **params["reports"]}}
     made = {folder / file for folder, name in results.items() for file in (f"{name}.ipynb", "table.md")}
     places = [
         (path, path.parent)
