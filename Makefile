@@ -36,7 +36,9 @@ site: env
 	python docs/pages.py
 	@rm -rf _site build/html
 	sphinx-build -q -W --keep-going -c docs build/site build/html
-	@mv build/html _site && echo "open _site/index.html"
+	@mv build/html _site
+	python docs/links.py _site
+	@echo "open _site/index.html"
 
 lab: env
 	cd nbs/book && jupyter lab $(AS_ROOT)

@@ -14,7 +14,7 @@ version = release = re.search(r'"(.+)"', (ROOT / "stf_repro" / "__init__.py").re
 language = "en"
 smartquotes = False
 
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx_copybutton"]
 root_doc = "index"
 exclude_patterns = ["_static"]
 nb_execution_mode = "off"  # the outputs are stored
@@ -22,9 +22,16 @@ nb_merge_streams = True
 nb_code_prompt_show = "▸ Code"
 nb_code_prompt_hide = "▾ Code"
 nb_render_markdown_format = "myst"  # tables among the outputs
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "fieldlist"]
 myst_heading_anchors = 4
 myst_heading_slug_func = "conf.slug"  # as JupyterLab writes the address of a heading
+
+# Names: where they are defined stands in the notebooks, see api.py
+add_module_names = False
+maximum_signature_line_length = 90
+toc_object_entries = False
+suppress_warnings = ["ref.python"]  # a type in a signature may be found in two modules; then the first is taken
+copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"stf_repro {version}"

@@ -7,8 +7,14 @@ import json
 import os
 import re
 import shutil
+import sys
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import api
+import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "site"
@@ -39,12 +45,27 @@ TEXTS = (
     "data/reference/README.md",
     "tests/fixtures/README.md",
 )
-OURS = ("index.md", "source.md")  # written for the site, in this folder
+OURS = ("index.md", "source.md", "experiments.md")  # written for the site, in this folder
+MADE = ("gallery.md", *(f"api/{name}.md" for name in api.PACKAGES))  # when the site is made
+PICTURES = ("docs/focus.gif", "docs/stf.svg")  # shown by OURS, and in place of a diagram
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
 MATHJAX = "mathjax/static/mathjax/es5/tex-svg.js"  # in the package django-static-mathjax: MathJax 3 in one file, which draws its letters and asks for no font
-DRAWN_ELSEWHERE = re.compile(
-    r"^```mermaid\n.*?^```\n", flags=re.MULTILINE | re.DOTALL
-)  # forges draw it, with a large program that is not here; the book has pictures
+# forges draw it, with a large program that is not here
+MERMAID = re.compile(r"^```mermaid\n.*?^```\n", flags=re.M | re.S)
+DIAGRAM = (
+    "![A clip goes through three blocks to class scores; the focus Q is read off their gradient, "
+    "and four losses act on it](docs/stf.svg)\n"
+)
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+COLAB = "https://colab.research.google.com/github/{name}/blob/main/{page}"
+BINDER = "https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/{page}"
+FIRST = """In Colab, run this first, in a cell of its own; Binder needs nothing.
+
+```
+!git clone --depth 1 {repository} && pip install -q ./stf_repro
+%cd stf_repro
+```
+"""
 SHOWN = {"export", "eval:"}  # nbdev's marks: `#| export` is dropped, the cell stays
 HIDDEN = {"hide", "default_exp"}  # with these the cell goes
 
@@ -127,11 +148,36 @@ def name_pictures(cells: list[dict]) -> None:
             }
 
 
+def elsewhere(page: str) -> str:
+    "Where a chapter can be run by who has installed nothing. What Colab needs is said once, in the first chapter."
+    name = REPOSITORY.removeprefix("https://github.com/")
+    links = f"[Open in Colab]({COLAB.format(name=name, page=page)}) · [Binder]({BINDER.format(name=name, page=page)})"
+    return f"{links}\n\n{FIRST.format(repository=REPOSITORY)}" if "/01_" in page else f"{links}\n"
+
+
+def with_module(page: str, cells: list[dict]) -> list[dict]:
+    "The cells of a page with what is told under its title, and with the places of what its cells export."
+    about = api.module(page)
+    told = api.head(about, os.path.relpath(".", Path(page).parent)) if about else ""
+    told = elsewhere(page) if page.startswith("nbs/book/") else told
+    if not told:
+        return cells
+    first = "".join(cells[0]["source"])
+    end = api.TITLE.match(first).end()
+    found = [cells[0] | {"source": f"{first[:end]}\n{told}{first[end:]}"}]
+    for i, cell in enumerate(cells[1:]):
+        source = "".join(cell["source"])
+        if about and source in about.cells and (told := api.places(source, about)):
+            found.append({"cell_type": "markdown", "id": f"place-{i}", "metadata": {}, "source": told})
+        found.append(cell)
+    return found
+
+
 def laid_out(page: str, known: set[str], files: set[str]) -> str:
     "The content of a page, for Sphinx."
     text = (ROOT / page if page not in OURS else ROOT / "docs" / page).read_text()
     if page.endswith(".md"):
-        return relinked(DRAWN_ELSEWHERE.sub("", text), page, known, files)
+        return relinked(MERMAID.sub(DIAGRAM, text), page, known, files)
     notebook = json.loads(text)
     cells = title_first([shown for cell in notebook["cells"] if (shown := without_marks(cell))])
     name_pictures(cells)
@@ -143,7 +189,7 @@ def laid_out(page: str, known: set[str], files: set[str]) -> str:
         for output in cell.get("outputs", []):
             if told := output.get("data", {}).get("text/markdown"):
                 output["data"]["text/markdown"] = relinked("".join(told), page, known, files)
-    return json.dumps(notebook | {"cells": cells})
+    return json.dumps(notebook | {"cells": with_module(page, cells)})
 
 
 def mathjax() -> Path:
@@ -153,18 +199,18 @@ def mathjax() -> Path:
 
 def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
-    known, files = {*pages(), *OURS}, {"LICENSE"}
-    for page in sorted(known):
+    known, files = {*pages(), *OURS, *MADE}, {"LICENSE", *PICTURES}
+    texts = {page: laid_out(page, known, files) for page in sorted(known - {*MADE})}
+    for page, text in (texts | api.pages() | {"gallery.md": gallery.written(OUT)}).items():
         path = OUT / page
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(laid_out(page, known, files))
+        path.write_text(text)
     for name in files:
         (OUT / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, OUT / name)
     (OUT / "_static").mkdir()
     for file in (mathjax(), ROOT / "docs" / "style.css", ROOT / "docs" / "icon.svg"):
         shutil.copy(file, OUT / "_static")
-    shutil.copy(ROOT / "docs" / "focus.gif", OUT)
     print(f"{OUT}: {len(known)} pages")
 
 
