@@ -1,4 +1,4 @@
-"""Execute a notebook as on a processor of another kind: its kernels add up in another order for every shape.
+"""Execute a notebook as on a different processor, whose kernels add up in another order for every shape.
 
 PyTorch promises the same bits for the same operation on the same shapes, and nothing more: a clip scored alone and the
 same clip in a batch may differ in the last bits, and on many processors they do. Here every matrix product and

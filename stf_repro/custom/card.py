@@ -74,7 +74,7 @@ def focus_lines(
     yield f"By limb: {', '.join(f'{name} {100 * parts[name]:.0f} %' for name in most)}."
     words = [f"{name} {100 * t:.0f} %" for name, t in zip(("beginning", "middle", "end"), time)]
     yield f"By third of the clip: {', '.join(words)}. `stf focus CLIP --map` draws single clips."
-    yield "A focus shows what a score depends on, to first order; it is no proof of why a class is named."
+    yield "A focus shows what a score depends on, to first order; it does not prove why a class is named."
 
 # %% ../../nbs/reference/613_custom.card.ipynb #8070b65f
 FEW, WEAK = 10, 60.0  # test clips of a class; percent

@@ -39,7 +39,55 @@ def test_each_chapter_says_what_it_gives_needs_and_takes(root):
         for opening in ("\n- **You will be able to** ", "\n- **You need** ", "\n- **It takes** "):
             assert opening in first, f"{path.name} does not open with {opening!r}"
         assert re.search(r"\*\*It takes\*\* \w+ minutes", first), path
-        assert last.startswith("**One question to try.** ") and "\n\n**Next:** " in last, path
+        question = r"## One question to try\n\n[^<]+\n\n<details>\n<summary>Answer</summary>\n\n[^<]+\n\n</details>\n\n\*\*Next:\*\* "
+        assert re.match(question, last), path  # the blank lines around the answer make it Markdown again
+
+
+def test_each_chapter_begins_with_its_title_then_its_imports(root):
+    "No more than the imports, so that the first thing a reader meets is the subject."
+    for path in chapters(root):
+        title, imports = cells(path)[:2]
+        assert text(title).startswith("# ") and imports["cell_type"] == "code", path
+        lines = [line for line in text(imports).splitlines() if line and line != "use_style()"]
+        assert all(re.match(r"(from|import) ", line) for line in lines), path
+
+
+def test_a_cell_of_a_chapter_can_be_taken_in_at_a_glance(root):
+    "Drawing is in `report.book`. What is longer is code that a reader is meant to take away: a network, a training, data."
+    for path in chapters(root)[:8]:
+        for i, cell in enumerate(cells(path)):
+            if cell["cell_type"] == "code":
+                assert len(text(cell).splitlines()) <= 20, f"{path.name}[{i}]"
+
+
+def test_the_book_has_one_name_and_one_order_for_the_losses(root):
+    "The glossary of chapter 1 gives them; other spellings are not used."
+    glossary = next(text(c) for c in cells(chapters(root)[0], "markdown") if text(c).startswith("## A glossary"))
+    order = ["exploration $L_e$", "divergence $L_d$", "adjacency $L_{G_k}$", "coherence $L_c$"]
+    assert [name for name in re.findall(r"^\| (\w+ \$L_\S+\$) \|", glossary, flags=re.M)] == order
+    for path in chapters(root):
+        own = "\n".join(text(c) for c in cells(path))
+        assert not re.search(r"L_Gk|L_\{Gk\}|element by element|gradient averaged first", own), path
+    losses = "\n".join(text(c) for c in cells(chapters(root)[5], "markdown"))
+    assert re.findall(r"^## (Exploration|Divergence|Adjacency|Coherence)", losses, flags=re.M) == [
+        "Exploration",
+        "Divergence",
+        "Adjacency",
+        "Coherence",
+    ]
+
+
+def test_the_code_of_the_stf_module_in_the_book_is_that_of_the_package(root):
+    "Chapter 5 shows what is exported, whole."
+    import inspect
+
+    from stf_repro.model import stf
+
+    shown = "\n".join(
+        "".join(o.get("text", "")) for c in cells(chapters(root)[4], "code") for o in c["outputs"] if "text" in o
+    )
+    for part in (stf.focus_predictor, stf.FocusAttention, stf.centred_softmax, stf.STFModule):
+        assert inspect.getsource(part).strip() in shown, part
 
 
 def test_the_chapters_form_a_chain(root):
