@@ -31,6 +31,7 @@ NOTEBOOKS = (
     "results/*/study",
     "results/search/*",
     "results/why/*",
+    "results/tuning/*",
 )
 TEXTS = (
     "README.md",
