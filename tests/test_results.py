@@ -1049,7 +1049,7 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
         and "`dvc repro results@table5_ablation`" in row
         and "0" * 12 in row
     )
-    assert re.search("Not run here: .*`paper`", page) and "| `paper` |" not in page
+    assert re.search("Not run, or not finished, here: .*`paper`", page) and "| `paper` |" not in page
 
 
 def csv_of(e: Effect | None, prefix: str) -> dict[str, str]:
@@ -1104,10 +1104,10 @@ EARLY, LAST = ("gcn1", "elementwise"), ("g3d3", "mean_gradient")
 
 
 @pytest.mark.parametrize("first, last, said", [
-    ([0.60, 0.62, 0.64], [0.28, 0.27, 0.29], ("62 ± 5 % of the first", "above chance (25 %)", "28 ± 2 %, above chance")),
+    ([0.60, 0.62, 0.64], [0.28, 0.27, 0.29], ("focus (elementwise) 62 ± 5 %", "above chance (25 %)", "28 ± 2 %, above chance")),
     ([0.60, 0.30, 0.10], [0.28, 0.27, 0.29], ("not shown to differ from chance (", "28 ± 2 %, above chance")),
     ([0.10, 0.11, 0.12], [0.25, 0.26, 0.24], ("below chance (", "25 ± 2 %, not shown to differ from chance")),
-    ([0.60], [0.28], ("60 % of", "not shown to differ from chance (", "28 %, not shown to differ from chance")),
+    ([0.60], [0.28], ("(elementwise) 60 %", "not shown to differ from chance (", "28 %, not shown to differ from chance")),
 ])  # fmt: skip
 def test_what_is_said_of_the_focus_is_no_stronger_than_its_intervals(first, last, said):
     text = found_focus(localisation_csv({EARLY: first, LAST: last, ("motion", ""): [0.9] * len(first)}))
@@ -1115,19 +1115,16 @@ def test_what_is_said_of_the_focus_is_no_stronger_than_its_intervals(first, last
         assert text.count(part) == 1, text
 
 
-@pytest.mark.parametrize("shares, said", [
-    ([0.4, 0.5, 0.6], "less than a tenth of the fixed graph A in size: 0.5 ± 0.2 % over 3 seeds"),
-    ([6.0, 9.0, 12.0], "not shown to be more or less than a tenth of"),
-    ([20.0, 21.0, 22.0], "more than a tenth of"),
-    ([0.5], "not shown to be more or less than a tenth of the fixed graph A in size: 0.5 %"),
-])  # fmt: skip
-def test_what_is_said_of_the_adjacency_is_no_stronger_than_its_interval(shares, said):
+@pytest.mark.parametrize(
+    "shares, said", [([0.4, 0.5, 0.6], "0.5 ± 0.2 %"), ([20.0, 21.0, 22.0], "21.0 ± 2.5 %"), ([0.5], "0.5 %")]
+)
+def test_what_is_said_of_the_adjacency_is_its_mean_over_seeds(shares, said):
     rows = [
         {"module": module, "seed": str(s), "G in % of A": str(v + d)}
         for s, v in enumerate(shares)
         for module, d in (("gcn1", -0.1), ("g3d1", 0.1))
     ]
-    assert f"G is {said}" in found_adjacency(pd.DataFrame(rows))
+    assert f"the size of G is {said} of the graph" in found_adjacency(pd.DataFrame(rows))
 
 
 def test_every_page_has_its_finding(root):

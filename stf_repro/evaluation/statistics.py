@@ -132,7 +132,7 @@ class Effect:
     ) -> str:
         "What may be said of the claim that the difference is above zero."
         if self.shown:
-            return "shown" if self.mean > 0 else "the opposite is shown"
+            return "shown" if self.mean > 0 else "shown to be lower"
         if step is None:
             return "not shown"
         return (

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'SECTIONS', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'Made',
-           'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy', 'ends',
-           'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_second', 'found_explanations',
-           'found_choices', 'found_terms', 'found_faithful', 'found_robust', 'finding', 'state', 'command', 'folded',
-           'made_pages', 'front_page', 'with_block', 'write_front_page']
+           'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy',
+           'found_steps', 'ends', 'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_tuning',
+           'found_second', 'found_explanations', 'found_choices', 'found_terms', 'found_faithful', 'found_robust',
+           'finding', 'state', 'command', 'folded', 'made_pages', 'sections', 'front_page', 'with_block',
+           'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
 import subprocess
@@ -31,9 +32,9 @@ from ..training.runs import REPORTS, composed, default_profile
 # %% ../../nbs/reference/505_report.index_page.ipynb #8f3b4613
 TITLES = {  # name -> (what it is, the published table in data/reference, or where the paper has it)
     "reproducibility": ("The report: the paper, claim by claim", None),
+    "study": ("the first reading, every row on every fold with every seed", None),
     "does_it_help": ("STF and MS-G3D, tuned alike", None),
     "equal_tuning": ("How both were tuned, on held-out training clips", None),
-    "study": ("the first reading, every row on every fold with every seed", None),
     "hidden": ("Limbs and frames hidden, joints shaken", None),
     "table1_datasets": ("Table 1: the data sets, counted", "table1_datasets"),
     "table2_comparison": ("Table 2: five protocols, joints, bones and both", "table2_sota"),
@@ -55,6 +56,7 @@ TITLES = {  # name -> (what it is, the published table in data/reference, or whe
 }
 SECTIONS = {  # heading -> the first of its pages, in the order above
     "Does STF help?": "reproducibility",
+    "The second study, both sides tuned alike": "does_it_help",
     "The paper's tables and figures, on synthetic data": "table1_datasets",
     "Where do networks look?": "explanations",
     "What our choices rest on": "sensitivity",
@@ -170,14 +172,14 @@ def caveat(
     rows, left_out = pd.concat(made.values()), hangs_on(root)
     drawn, least = sum(pool(list(own.values()))[1].shown for own in shown), min(rows.p.min() * len(rows), 1.0)
     lasting = (
-        f"Of its {count(len(shown))} bold differences {drawn or 'none'} survives if the sets are treated as a sample of many"
+        f"Of its {count(len(shown))} bold differences {drawn or 'none'} remains if the sets are treated as a sample of many"
         f"{f', and none without {left_out}' if left_out else ''}. "
     ) * bool(shown)
     return (
         "Differences in points with their 95 % interval over trainings and test clips; **bold**: zero is outside. "
         f"*Together* weighs the sets by precision and was planned only after the results were known. {lasting}"
         f"On single sets {'no difference' if least > 0.05 else 'the clearest difference'} survives a correction for "
-        f"{len(rows)} comparisons. *Every focus early* is our variant: the losses use the focus of the first module.\n"
+        f"all {len(rows)} comparisons of the studies. *Every focus early* is our variant: the losses use the focus of the first module.\n"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #9982c45e
@@ -195,12 +197,14 @@ def answer(
     on = {side: [name for name, e in own.items() if e.side == side] for side in SAYS}
     short = "We found no gain" if not on[1] else "In part" if on[0] or on[-1] else "Yes"
     said = ", and are ".join(f"{SAYS[side]} {' and on '.join(names)}" for side, names in on.items() if names)
-    made = finding(root / "results" / "synthetic" / "table5_ablation")
+    path = root / "results" / "synthetic" / "table5_ablation" / "table.csv"
+    made = found_accuracy(pd.read_csv(path, dtype=str, keep_default_na=False)) if path.exists() else ""
     return (
         f"**Does STF help? {short} so far.** On {count(len(studies(root)))} small sets of real recordings together, "
         f"small networks with STF are {said}.\n"
         "They follow our first reading of the poster. The reading closest to its words has been trained on synthetic "
-        f"data only{f': {made}' if made else ''}. The paper's own data were not tried.\n"
+        f"data only{f': {made}' if made else ''}; on another processor the same trainings differ enough to turn such "
+        "verdicts. The paper's own data were not tried.\n"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ed948173
@@ -245,6 +249,16 @@ def found_accuracy(
     return f"{said[e.side]} on {words(rows.measured_on[stf.row])}, joints ({points})"
 
 
+def found_steps(
+    ablation: pd.DataFrame,  # table.csv of table5_ablation, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:  # "": not run
+    "And how many of its steps, each over the row before, change accuracy."
+    sides = [e.side for e in _effects(ablation[ablation.model.isin(["M2", "M3", "M4", "M5"])], "step")]
+    steps = f"; of {len(sides)} steps {sides.count(1)} raise accuracy and {sides.count(-1)} lower it"
+    return found + steps * bool(sides) if (found := found_accuracy(ablation, arms)) else ""
+
+
 def ends(
     table: pd.DataFrame,  # table.csv of localisation, of str
 ) -> tuple[tuple[str, str], tuple[str, str]]:  # module and form each
@@ -269,9 +283,9 @@ def found_focus(
     share = lambda column: with_half(*seed_interval(column), ".0f") + " %"
     side = lambda difference: SIDES[over_trainings(dict(enumerate(difference))).side]
     return (
-        f"{share(values[first])} of the first module's focus is on the joints and frames that carry the action, "
-        f"{side(values[first] - chance)} chance ({chance.mean():.0f} %); of the last module's {share(values[last])}, "
-        f"{side(values[last] - chance)} chance"
+        f"of the first module's focus (elementwise) {share(values[first])} is on the joints and frames that carry the "
+        f"action, {side(values[first] - chance)} chance ({chance.mean():.0f} %); of the last module's (averaged) "
+        f"{share(values[last])}, {side(values[last] - chance)} chance"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #0e71e90c
@@ -295,10 +309,10 @@ def found_adjacency(
     if share.empty:
         return ""
     e = over_trainings(share.groupby(table.seed).mean().to_dict())
-    said = {1: "more than a tenth", -1: "less than a tenth", 0: "not shown to be more or less than a tenth"}[
-        Effect(e.mean - 10, e.error, e.freedom).side
-    ]
-    return f"G is {said} of the fixed graph A in size: {with_half(e.mean, e.half, '.1f')} % over {len(e.values)} seeds"
+    return (
+        f"the size of G is {with_half(e.mean, e.half, '.1f')} % of the graph that is the same for all clips "
+        f"({len(e.values)} seeds)"
+    )
 
 
 def found_study(
@@ -310,6 +324,18 @@ def found_study(
     return own.said.iloc[0] if len(own) else ""
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #400f6af4
+def found_tuning(
+    table: pd.DataFrame,  # table.csv of equal_tuning, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:
+    "On how many folds the best draw of STF is the better one, on clips held out of training."
+    best = table.astype({"top1": float}).pivot(index=["set", "fold"], columns="side", values="top1")
+    said = (
+        f"{(best.stf > best.msg3d).sum()} of {len(best)} folds, of {arms[0].title} on {(best.msg3d > best.stf).sum()}"
+    )
+    return f"on held-out training clips the best of twelve draws of {arms[1].title} is the better one on {said}"
+
+
 def found_second(
     table: pd.DataFrame,  # table.csv of does_it_help, of str
     arms: Sequence[Arm] = PAIR,
@@ -353,7 +379,7 @@ def found_choices(
     "How many rows differ in accuracy."
     effects = _changes(table, base, keys)
     return (
-        f"{sum(e.shown for e in effects)} of {len(effects)} rows differ from {title} in accuracy, "
+        f"of {len(effects)} rows {sum(e.shown for e in effects)} are shown to differ from {title} in accuracy, "
         f"{len(effects) / 20:.1f} expected by chance (interval over trainings alone)"
     )
 
@@ -367,7 +393,8 @@ def found_terms(
         (e,) = _changes(table[table.row.isin(["no terms", f"{name} alone"])], "no terms", ["seed"], quantity)
         works += [name] if e.side < 0 else []
     which = " and ".join([", ".join(works[:-1])] * bool(works[:-1]) + works[-1:])
-    return f"trained alone, {which or 'no loss'} lower{'s' * (len(works) < 2)} on held-out clips what it measures"
+    own = "its own quantity" if len(works) < 2 else "their own quantities"
+    return f"trained alone, {which or 'no loss'} lower{'s' * (len(works) < 2)} {own} on held-out clips"
 
 
 def found_faithful(
@@ -392,8 +419,8 @@ def found_robust(
     hidden = table[table.beside_whole_mean != ""]
     sides = [e.side for e in _effects(hidden, "beside_whole")]
     return (
-        f"of {len(sides)} ways to hide a part of a clip, {arms[1].title} is shown to lose less than {arms[0].title} "
-        f"in {sides.count(1)}, and more in {sides.count(-1)}"
+        f"of {len(sides)} ways to hide a part of a clip, {arms[1].title} loses less than {arms[0].title} in "
+        f"{sides.count(1)}, more in {sides.count(-1)}; in the others no difference is shown"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #73c52152
@@ -405,11 +432,13 @@ def _agree(table: pd.DataFrame) -> int:
 
 FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     # page -> its finding, from its table.csv, of str, and from its network alone and with STF
-    "table1_datasets": lambda t, arms: f"{_agree(t)} of the paper's protocols agree exactly with our count",
+    "table1_datasets": lambda t, arms: (
+        f"of {(t.counted_train != '').sum()} protocols that we counted, {_agree(t)} agree with the paper"
+    ),
     "table2_comparison": lambda t, arms: counted(_steps(t[t.kind == "ours"], arms[1]), "settings", arms[1]),
     "table3_transfer": lambda t, arms: counted(_steps(t, arms[1]), "transfers", arms[1]),
     "table4_scarce": lambda t, arms: counted(_steps(t, arms[1]), "shares of the clips", arms[1]),
-    "table5_ablation": found_accuracy,
+    "table5_ablation": found_steps,
     "figure_focus": lambda t, arms: "three clips of one seed, an illustration",
     "figure_classwise": lambda t, arms: counted(_effects(t, "gain"), "classes", arms[1]),
     "figure_adjacency": lambda t, arms: found_adjacency(t),
@@ -423,10 +452,7 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "parts": lambda t, arms: found_choices(t, arms[0].title, ["fold", "seed"], arms[0].title),
     "terms": lambda t, arms: found_terms(t),
     "reproducibility": lambda t, arms: "what was tested and how, what came out, what was easy and what was hard",
-    "equal_tuning": lambda t, arms: (
-        f"both sides have twelve draws on {t.fold.nunique()} folds; taken for STF: "
-        + ", ".join(f"dose {dose} on {n}" for dose, n in t[t.side == "stf"].dose.value_counts().sort_index().items())
-    ),
+    "equal_tuning": found_tuning,
     "does_it_help": found_second,
     "explanations": found_explanations,
     "hidden": lambda t, arms: (
@@ -434,7 +460,8 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
         f"{sum(own.beside_whole_shown == 'True')} intervals exclude zero, {len(own) / 20:.1f} expected by chance"
     ),
     "recipe": lambda t, arms: (
-        "taken: " + "; ".join(f"{r.setting} on {words(r.source)}" for r in t[t.chosen == "True"].itertuples())
+        "of the settings tried, the rule took "
+        + "; ".join(f"`{r.setting}` on {words(r.source)}" for r in t[t.chosen == "True"].itertuples())
     ),
 }
 
@@ -515,7 +542,7 @@ def _line(page: Made) -> str:
     return link + (f": {found}." if found else ".")
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #d473af14
-NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/401_evaluation.statistics.ipynb)). The paper's figures are on other data, from Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). We make the *synthetic* data ourselves, so the true focus of every clip is known: they say something about methods, and nothing about accuracy on NTU RGB+D. Networks of the profile `synthetic` follow the [reading](../nbs/reference/208_model.readings.ipynb) `poster-input`, which takes the focus of what a module reads; all others follow the first reading, `poster-output`, with the focus at a module's output and small losses. `stf render` makes every page, from finished runs or from the files in these folders."""
+NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/401_evaluation.statistics.ipynb)). The paper's figures are on other data, from Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). We make the *synthetic* data ourselves, so the true focus of every clip is known: they say something about methods, and nothing about accuracy on NTU RGB+D. On another kind of processor the same seeds train other networks, and verdicts near zero turn ([two processors](../nbs/experiments/processors.ipynb)). Networks of the profile `synthetic` follow the [reading](../nbs/reference/208_model.readings.ipynb) `poster-input`, which takes the focus of what a module reads; all others follow the first reading, `poster-output`, with the focus at a module's output and small losses. `stf render` makes every page, from finished runs or from the files in these folders."""
 MARKS = {
     name: (f"<!-- {name}: written by `stf render` -->", f"<!-- end of {name} -->") for name in ("answer", "headline")
 }
@@ -552,6 +579,12 @@ def made_pages(
     return sorted(pages, key=place), empty
 
 
+def sections() -> dict[str, list[str]]:  # heading -> names of pages
+    "The pages under each heading."
+    names, starts = list(TITLES), [list(TITLES).index(name) for name in SECTIONS.values()]
+    return {heading: names[a:b] for heading, a, b in zip(SECTIONS, starts, [*starts[1:], None])}
+
+
 def front_page(
     root,  # the project
 ) -> str:  # Markdown
@@ -564,11 +597,12 @@ def front_page(
             f"![STF minus MS-G3D with its interval, set by set and together]({REPORTS}/reproducibility/figure.png)",
             "",
         ]
-    sections = {name: heading for heading, name in SECTIONS.items()}
-    for name in (*TITLES, None):
-        own = [_line(page) for page in pages if page.name == name or (name is None and page.name not in TITLES)]
-        lines += (["", f"## {sections[name]}", ""] if name in sections else []) + own
-    lines += ["", f"Not run here: {', '.join(f'`{p}`' for p in empty)}.", ""] if empty else [""]
+    for heading, names in {**sections(), "More": {page.name for page in pages} - {*TITLES}}.items():
+        if own := [_line(page) for page in pages if page.name in names]:
+            lines += ["", f"## {heading}", "", *own]
+    lines += (
+        ["", f"Not run, or not finished, here: profile {', '.join(f'`{p}`' for p in empty)}.", ""] if empty else [""]
+    )
     table = [
         "| profile | page | state | trainings | date | hardware | commit | command |",
         "|---|---|---|---|---|---|---|---|",
