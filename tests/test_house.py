@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -299,3 +300,22 @@ def test_the_core_has_no_flags(root, name):
     for node in tree.body:  # and no method is given to a class from outside
         targets = node.targets if isinstance(node, ast.Assign) else []
         assert not any(isinstance(t, ast.Attribute) for target in targets for t in ast.walk(target))
+
+
+# pages whose parts cannot run one by one: a run's folder, and the command line
+WHOLE = {"409_evaluation.run_summary", "801_cli"}
+
+
+def test_a_page_runs_something_within_three_definitions(root):
+    "Define, run, define, run: a reader of the reference sees code at work before it has grown long."
+    late = set()
+    for path in sorted((root / "nbs" / "reference").glob("*.ipynb")):
+        defined = 0
+        for cell in json.loads(path.read_text())["cells"]:
+            text = "".join(cell["source"])
+            if cell["cell_type"] == "code" and text.startswith("#| export"):
+                defined += bool(re.search(r"^(def|class) |^[A-Z_]+\s*[:=]", text, flags=re.M))
+            elif cell["cell_type"] == "code" and not text.startswith("#|"):
+                break
+        late |= {path.stem} if defined > 3 else set()
+    assert late == WHOLE
