@@ -84,6 +84,7 @@ def draw_curves(
             own = history.dropna(subset=[column])
             ax.plot(own.epoch, own[column], style, color=PALETTE[colour], ms=4, lw=1.2, label=None if n else name)
     ax.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 104))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=8, loc="lower right")
     return fig
 

@@ -296,6 +296,7 @@ def draw_terms(
             factor = 1 if ax is axes[0] else history[f"factor_{name}"]
             ax.plot(history.epoch, history[name].abs() * factor, "o-", color=PALETTE[colour], ms=3, label=symbol)
         ax.set(yscale="log", xlabel="epoch", title=title)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("mean over an epoch, absolute")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return fig
@@ -313,6 +314,7 @@ def draw_accuracy(
             scored.epoch, scored.test_top1, "o", color=PALETTE[colour], ms=6, mfc="white", label=f"{name}, test clips"
         )
     ax.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 100))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     fig.legend(loc="outside right center", fontsize=8)
     return fig
 
