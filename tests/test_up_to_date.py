@@ -192,7 +192,7 @@ def test_a_training_during_which_the_code_changed_is_not_stamped(project, small_
 
 @pytest.mark.slow
 def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
-    "And the front page with it, which is written again when somebody has touched it, or described a profile in other words."
+    "And the front page with it, which is written again when somebody has touched it, or changed what a profile makes."
     from test_results import notebook
 
     for path in ("dvc.yaml", "params.yaml"):
@@ -208,7 +208,7 @@ def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
     path.write_text(notebook("open(f'{out}/table.csv', 'w').write('a\\n')"))
     out, page = render(tmp_path, read_params(tmp_path / "params.yaml"), "tiny"), tmp_path / "results" / "README.md"
     written, text = (out / "tiny.ipynb").stat().st_mtime_ns, page.read_text()
-    assert "a small one" in text and text == front_page(tmp_path)
+    assert "profile `p`" in text and text == front_page(tmp_path)
 
     def again() -> set[str]:
         said, heavy = stf(tmp_path, "render", "tiny")
@@ -222,5 +222,5 @@ def test_a_result_that_is_current_is_known_without_pandas(root, tmp_path):
     assert again() == set()
     page.write_text("touched")
     assert "pandas" in again() and again() == set()
-    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# another one\nresults: {tiny: {}}\n")
-    assert "pandas" in again() and "another one" in page.read_text() and again() == set()
+    (tmp_path / "conf" / "profile" / "p.yaml").write_text("# without pages\nresults: {}\n")
+    assert "pandas" in again() and "profile `p`" not in page.read_text() and again() == set()
