@@ -140,6 +140,41 @@ def _write_index(path: Path, rows: Iterable[tuple], attributes: list[str]) -> No
     flat = pa.array(np.frombuffer(b"".join(rotations), np.float64))
     pq.write_table(pa.table(arrays | {"rotation": pa.FixedSizeListArray.from_arrays(flat, 9)}), path)
 
+# %% ../../nbs/reference/108_data.clip_store.ipynb #fc074724
+def _slots(
+    bodies: list[np.ndarray],  # at most two, (T_m, V, C)
+    start: int,  # frames of all bodies before them
+) -> dict[str, int]:
+    "Where the bodies of a clip lie among all frames: offset and length of each of two slots."
+    row = {}
+    for m in range(2):
+        length = len(bodies[m]) if m < len(bodies) else 0
+        row |= {f"offset{m}": start if length else 0, f"length{m}": length}
+        start += length
+    return row
+
+
+def _description(
+    source: str,
+    layout: Layout,
+    benchmarks: list[Benchmark],
+    counts: dict[str, int],
+    kind: dict,  # what all clips share
+    paths: tuple[Path, ...],  # the store's files
+) -> dict:
+    "What store.json holds."
+    meta = {"version": VERSION, "source": source, "layout": layout_dict(layout)} | counts
+    meta |= {"benchmarks": [benchmark_dict(b) for b in benchmarks]} if benchmarks else {}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    return meta | {"joints": len(layout)} | kind | {"files": files}
+
+
+def _to_disk(folder: Path) -> None:
+    "Wait until the disk has the files of a folder."
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
 # %% ../../nbs/reference/108_data.clip_store.ipynb #3456c495
 class StoreWriter:
     "Writes a store clip by clip. Whoever leaves its context before `finish` leaves nothing."
@@ -187,11 +222,8 @@ class StoreWriter:
             self._kind = kind
             self._data.write(_npy_head(0, len(self.layout), C))
         self._data.write(content)
-        for m in range(2):
-            length = len(bodies[m]) if m < len(bodies) else 0
-            row |= {f"offset{m}": self._frames if length else 0, f"length{m}": length}
-            self._frames += length
-        self._rows[clip.name] = (*row.values(), rotation)
+        self._rows[clip.name] = (*(row | _slots(bodies, self._frames)).values(), rotation)
+        self._frames += sum(map(len, bodies))
 
     def finish(self) -> "ClipStore":  # the finished store, opened
         "Complete the store and give it its name. Raises `ValueError` if it holds no clip."
@@ -202,15 +234,10 @@ class StoreWriter:
             self._data.seek(0)
             self._data.write(_npy_head(self._frames, len(self.layout), self._kind["channels"]))
         _write_index(table, self._rows.values(), self._kind["attributes"])
-        meta = {"version": VERSION, "source": self.source, "layout": layout_dict(self.layout)}
-        meta |= {"clips": len(self._rows), "frames": self._frames}
-        meta |= {"benchmarks": [benchmark_dict(b) for b in self.benchmarks]} if self.benchmarks else {}
-        files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in (frames, table)}
-        meta |= {"joints": len(self.layout)} | self._kind | {"files": files}
+        counts = {"clips": len(self._rows), "frames": self._frames}
+        meta = _description(self.source, self.layout, self.benchmarks, counts, self._kind, (frames, table))
         (self.part / "store.json").write_text(json.dumps(meta, indent=1) + "\n")
-        for path in self.part.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+        _to_disk(self.part)
         ClipStore.open(self.part)  # what cannot be opened replaces nothing
         put(self.part, self.target)
         self.discard()

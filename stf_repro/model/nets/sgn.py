@@ -78,6 +78,15 @@ PAPER = Paper(
     "Zhang, Lan, Zeng, Xing, Xue and Zheng", "CVPR 2020", "https://arxiv.org/abs/1904.01189",
 )  # fmt: skip
 
+# %% ../../../nbs/networks/sgn.ipynb #9e05b35c
+def _begin(network: nn.Module) -> None:
+    "The weights with which the original begins: what is gathered from other joints counts nothing at first."
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out")
+    for layer in network.layers:
+        nn.init.zeros_(layer.gathered.weight)
+
 # %% ../../../nbs/networks/sgn.ipynb #303727e5
 class SGN(SkeletonNetwork):
     "SGN as it stands inside AdaSGN, for any layout, and one length of clips."
@@ -109,11 +118,7 @@ class SGN(SkeletonNetwork):
             nn.Conv2d(4 * w, 8 * w, 1), nn.BatchNorm2d(8 * w), nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Linear(8 * w, num_classes)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, mode="fan_out")
-        for layer in self.layers:
-            nn.init.zeros_(layer.gathered.weight)
+        _begin(self)
 
     def feature_maps(self) -> list[FeatureMap]:
         "What the three graph layers read."
