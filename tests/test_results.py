@@ -1147,13 +1147,8 @@ def clone(root, tmp_path_factory):
     return folder
 
 
-# Of the default profile, whose pages `make repro` makes, one for each kind of file that is kept: scores, a table, arrays
-KEPT = {"table5_ablation", "localisation", "figure_focus", "reproducibility"}
-AGAIN = [page for page in committed_pages(ROOT) if page[0] != "synthetic" or page[1] in KEPT]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("profile, name", AGAIN)
+@pytest.mark.parametrize("profile, name", committed_pages(ROOT))
 def test_every_page_renders_again_from_what_is_committed(clone, root, profile, name):
     "The same files, and the same numbers but for last digits."
     params = profile_params(clone, profile)

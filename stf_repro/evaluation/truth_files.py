@@ -66,9 +66,14 @@ if __name__ == "__main__":
         sys.exit("usage: python score.py maps.npz [part, e.g. xsub_val]")
     with open(Path(__file__).parent / "clips.pkl", "rb") as file:
         split = pickle.load(file)["split"]
+    if (part := (sys.argv[2:] or ["xsub_val"])[0]) not in split:
+        sys.exit(f"there is no part {part!r}; there are: {', '.join(split)}")
     truth = np.load(Path(__file__).parent / "truth.npz")
-    names = [name for name in split[(sys.argv[2:] or ["xsub_val"])[0]] if name in truth]
-    found = score_maps(np.load(sys.argv[1]), truth, names)
+    names = [name for name in split[part] if name in truth]
+    try:
+        found = score_maps(np.load(sys.argv[1]), truth, names)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{sys.argv[1]}: {error}")
     print(f"{len(names)} clips, mean in % and half its 95 % interval over clips")
     for way in WAYS:
         each = [f"{m} {100 * found[f'{way}_{m}'][0]:.1f} ± {100 * found[f'{way}_{m}'][1]:.1f}" for m in MEASURES]
