@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SEEDS = {"sbu": 5, "jhmdb": 10, "nwucla": 20}
+SEEDS = {"sbu": 3, "jhmdb": 10, "nwucla": 20}
 HEAD = """# @package _global_
 # The rows of the second protocol (results/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
 profile: second

@@ -131,8 +131,8 @@ def title_first(cells: list[dict]) -> list[dict]:
     return [cells[at], *cells[:at], *cells[at + 1 :]]
 
 
-def name_pictures(cells: list[dict]) -> None:
-    "Alternative text of the pictures of a cell: the caption below them, or the heading that they stand under."
+def describe_pictures(cells: list[dict]) -> None:
+    "Alternative text of the pictures of a cell: the caption below them, or the heading that they stand under; and their width."
     heading = ""
     for cell, below in zip(cells, [*cells[1:], {"source": ""}]):
         source, caption = ("".join(c["source"]).strip() for c in (cell, below))
@@ -144,9 +144,11 @@ def name_pictures(cells: list[dict]) -> None:
                 if caption.startswith("*") and not caption.startswith("**")
                 else f"Picture: {heading}"
             )
-            cell["metadata"] = cell["metadata"] | {
-                "mystnb": {"image": {"alt": re.sub(r"[*$`]|\]\([^)]*\)|\[", "", text)}}
-            }
+            image = {"alt": re.sub(r"[*$`]|\]\([^)]*\)|\[", "", text)}
+            for output in cell["outputs"]:
+                if width := output.get("metadata", {}).get("image/png", {}).get("width"):
+                    image["width"] = f"{width}px"  # a PNG has twice as many dots, for sharp screens
+            cell["metadata"] = cell["metadata"] | {"mystnb": {"image": image}}
 
 
 def elsewhere(page: str) -> str:
@@ -181,7 +183,7 @@ def laid_out(page: str, known: set[str], files: set[str]) -> str:
         return relinked(MERMAID.sub(DIAGRAM, text), page, known, files)
     notebook = json.loads(text)
     cells = title_first([shown for cell in notebook["cells"] if (shown := without_marks(cell))])
-    name_pictures(cells)
+    describe_pictures(cells)
     for cell in cells:
         if cell["cell_type"] == "markdown":
             cell["source"] = relinked("".join(cell["source"]), page, known, files)

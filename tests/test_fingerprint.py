@@ -27,8 +27,18 @@ print(json.dumps({name: code_hash(parse(run)) for name, run in runs.items()}))
 
 @pytest.fixture
 def package(root, tmp_path):
-    shutil.copytree(root / "stf_repro", tmp_path / "stf_repro", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "stf_repro"
+    return copied(root, tmp_path)
+
+
+def copied(root, folder):
+    shutil.copytree(root / "stf_repro", folder / "stf_repro", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "stf_repro"
+
+
+@pytest.fixture(scope="module")
+def before(root, tmp_path_factory):
+    "The hashes of a copy that nobody edits."
+    return hashes(copied(root, tmp_path_factory.mktemp("before")))
 
 
 def hashes(package):
@@ -125,8 +135,8 @@ STF = {"M5", "gram"}  # with STF modules
         ("training/loop.py", "PEAK = 0.3", "PEAK = 0.31", EVERY),
     ],
 )
-def test_an_edit_touches_the_runs_that_use_it(package, file, old, new, touched):
-    before, path = hashes(package), package / file
+def test_an_edit_touches_the_runs_that_use_it(package, before, file, old, new, touched):
+    path = package / file
     text = path.read_text()
     assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
     path.write_text(text.replace(old, new, 1))

@@ -56,10 +56,11 @@ STYLE = {
 def small_png(
     fig: Figure,
     colours: int = 64,  # besides white and those of a focus
+    scale: float = 1.0,  # dots, where the figure asks for one
 ) -> bytes:  # a PNG file
     "Draw a figure as a PNG with few colours, white and those of a focus among them."
     raw, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(raw, format="png", dpi=fig.dpi, bbox_inches="tight", facecolor="white")
+    fig.savefig(raw, format="png", dpi=scale * fig.dpi, bbox_inches="tight", facecolor="white")
     picture = Image.open(raw).convert("RGB")
     own = np.reshape(picture.quantize(colours, kmeans=2).getpalette()[: 3 * colours], (-1, 3))
     scale = (plt.get_cmap(FOCUS_CMAP)(np.linspace(0, 1, 32))[:, :3] * 255).round()
@@ -72,8 +73,14 @@ def small_png(
     return small.getvalue()
 
 
+def _shown(fig: Figure) -> tuple[bytes, dict[str, int]]:
+    "For a notebook: a small PNG with twice the dots that are asked for, and the width to show it at."
+    png = small_png(fig, scale=2)
+    return png, {"width": Image.open(io.BytesIO(png)).width // 2}
+
+
 def use_style() -> None:
-    "Apply `STYLE` to all figures; in a notebook, store them as small files."
+    "Apply `STYLE` to all figures; in a notebook, store them as small files that are sharp on any screen."
     try:
         from IPython import get_ipython
     except ImportError:  # no notebook, nothing to tell
@@ -81,7 +88,7 @@ def use_style() -> None:
     plt.rcParams.update(STYLE)
     plt.close(plt.figure())  # the first figure sets up the notebook's own formatter, which ours replaces
     if get_ipython():
-        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, small_png)
+        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, _shown)
 
 # %% ../../nbs/reference/501_report.plots.ipynb #bbf11b07
 def limb_colours(

@@ -168,8 +168,8 @@ def test_no_mark_is_left_on_a_page(laid):
             ), page
 
 
-def test_pictures_have_a_text_for_those_who_do_not_see_them(pages):
-    picture = {"output_type": "display_data", "data": {"image/png": ""}}
+def test_pictures_have_a_text_for_those_who_do_not_see_them_and_a_width(pages):
+    picture = {"output_type": "display_data", "data": {"image/png": ""}, "metadata": {"image/png": {"width": 300}}}
     text = lambda source: {"cell_type": "markdown", "metadata": {}, "source": [source]}
     cells = [
         text("# A title\n\n## A *part*"),
@@ -177,10 +177,10 @@ def test_pictures_have_a_text_for_those_who_do_not_see_them(pages):
         text("*A kick, [from](x.ipynb) the front*\n\nMore."),
         code("draw()", outputs=[picture]),
     ]
-    pages.name_pictures(cells)
-    assert [cell["metadata"]["mystnb"]["image"]["alt"] for cell in cells[1::2]] == [
-        "A kick, from the front",
-        "Picture: A part",
+    pages.describe_pictures(cells)
+    assert [cell["metadata"]["mystnb"]["image"] for cell in cells[1::2]] == [
+        {"alt": "A kick, from the front", "width": "300px"},
+        {"alt": "Picture: A part", "width": "300px"},
     ]
 
 
