@@ -1,10 +1,12 @@
 """Write nbs/README.md: every notebook with its title and its first line. `python docs/map.py`; a test says when it is due."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MAP = ROOT / "nbs" / "README.md"
 FOLDERS = {
     "book": "Chapters, to be read in order. They export nothing.",
     "reference": "The source of the package, one page a module, from what is at the bottom to the command line.",
@@ -24,7 +26,14 @@ def entry(path: Path) -> str:
         raise ValueError(f"{path} has no title: a line that begins with `# `")
     exported = re.search(r"^#\|\s*default_exp (\S+)", "".join(cells[0]["source"]))
     module = f" (`{exported[1]}`)" if exported else ""
-    return f"- [{title[1]}]({path.parent.name}/{path.name}){module}{': ' + quote[1] if quote else ''}"
+    line = (
+        re.sub(
+            r"(\]\()(?!https?:)([^)\s]+)", lambda m: m[1] + os.path.relpath(path.parent / m[2], MAP.parent), quote[1]
+        )
+        if quote
+        else ""
+    )
+    return f"- [{title[1]}]({path.parent.name}/{path.name}){module}{': ' + line if line else ''}"
 
 
 def written() -> str:
@@ -37,4 +46,4 @@ def written() -> str:
 
 
 if __name__ == "__main__":
-    (ROOT / "nbs" / "README.md").write_text(written())
+    MAP.write_text(written())
