@@ -163,7 +163,8 @@ def of_trainings(
     train: Tensor,  # clips of the training part: mean pose, statistics of an untrained network
     chosen: Tensor,  # clips whose explanations are measured
     truth: Tensor,  # (N, M, T, V) bool, of these
-    first: int = 3,  # trainings that get every measure
+    first: int = 3,  # trainings whose maps are compared with one another
+    full: int = 1,  # trainings that get every measure: those that need many passes, too
 ) -> tuple[
     dict[str, np.ndarray], pd.DataFrame
 ]:  # `seed/way_ap/method/module` -> (N,); a line a training, method and module
@@ -179,7 +180,7 @@ def of_trainings(
         with torch.no_grad():
             said = net.network(x).argmax(1)
         asked = Asked(net.network, x, present, said, mean_pose(clips, train, net.config.input))
-        fresh = untrained(folder, clips, train)[0] if i < first else None
+        fresh = untrained(folder, clips, train)[0] if i < full else None
         own, found, of_clip = trusted(asked, truth, fresh)
         facts = {"seed": net.config.seed, "right": float((said == clips.labels[chosen]).float().mean())}
         arrays |= {f"{net.config.seed}/{name}": values for name, values in own.items()}

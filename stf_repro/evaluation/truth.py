@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'WAYS', 'average_precision', 'overlap', 'measures', 'score_map', 'score_maps']
 
 # %% ../../nbs/reference/412_evaluation.truth.ipynb #4aac6b43
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -58,15 +58,18 @@ def score_map(
     present: np.ndarray | None = None,  # (M,) bool: which bodies are there; default: those with a true place
 ) -> dict[str, float]:  # "both_ap", "joints_ap", ..., and the share of true places, which is chance: "both_share", ...
     "One clip's map against its truth. Raises `ValueError` for other shapes, weights below zero, and a clip without truth."
-    weight, truth = np.asarray(weight, float), np.asarray(truth, bool)
+    weight, truth = np.asarray(weight), np.asarray(truth, bool)
     if weight.shape != truth.shape or weight.ndim != 3:
         raise ValueError(f"a map is (bodies, frames, joints), as its truth {truth.shape}; got {weight.shape}")
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise ValueError("weights are numbers from zero up: what speaks against a class is zero, not negative")
+    if weight.dtype.kind not in "biuf" or not np.isfinite(weight).all():
+        raise ValueError(f"weights are finite real numbers; here they are {weight.dtype}, or NaN or infinite in places")
+    if (weight < 0).any():
+        raise ValueError("weights are not negative: what speaks against a class is zero")
     if not truth.any():
         raise ValueError("nothing is marked as true in this clip")
     there = truth.any((1, 2)) if present is None else np.asarray(present, bool)
-    w, t = weight[there], truth[there]
+    weight = weight.astype(float)
+    w, t = weight[there] / (weight.max() or 1.0), truth[there]  # so that no sum overflows
     ways = {"both": (w, t), "joints": (w.sum(1), t.any(1)), "frames": (w.sum((0, 2)), t.any((0, 2)))}
     found = {}
     for way, (own, true) in ways.items():
@@ -79,8 +82,11 @@ def score_maps(
     maps: Mapping[str, np.ndarray],  # by clip: (M, T, V) not negative
     truth: Mapping[str, np.ndarray],  # by clip: (M, T, V) bool
     names: Sequence[str] | None = None,  # the clips to score; default: all of `truth`
+    take: Callable[
+        [str], str
+    ] = str,  # from a name to what was performed: clips of one performance are no independent draws
 ) -> dict[str, tuple[float, float]]:  # by name as in `score_map`: mean over clips, half its 95 % interval
-    "A file of maps against the truth. Raises `ValueError`, with the clip that has no map or a wrong one."
+    "A file of maps against the truth, the interval over performances. Raises `ValueError`, with the clip that has no map or a wrong one."
     names, rows = [*(truth if names is None else names)], []
     if not names:
         raise ValueError("there is no clip to score")
@@ -92,5 +98,9 @@ def score_maps(
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     table = np.array([[*row.values()] for row in rows])
-    half = 1.96 * table.std(0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.full(table.shape[1], np.nan)
+    takes, of = np.unique([take(name) for name in names], return_inverse=True)
+    sums = np.zeros((len(takes), table.shape[1]))
+    np.add.at(sums, of, table - table.mean(0))
+    n = len(takes)
+    half = 1.96 * np.sqrt((sums**2).sum(0) * n / (n - 1)) / len(rows) if n > 1 else np.full(table.shape[1], np.nan)
     return dict(zip(rows[0], zip(table.mean(0).tolist(), half.tolist())))

@@ -6,6 +6,7 @@
 __all__ = ['LOAD', 'SCORE', 'CARD', 'URL', 'clips', 'motion', 'export_truth']
 
 # %% ../../nbs/reference/415_evaluation.truth_files.ipynb #93abf612
+import hashlib
 import inspect
 import json
 import pickle
@@ -19,7 +20,8 @@ from ..data.exports import export_pyskl
 from ..data.io import new_folder
 from ..data.synthetic.actions import PAIRS, SyntheticConfig
 from . import truth as scoring
-from .localisation import clip_truth
+from .. import __version__
+from .localisation import clip_truth, with_hanging
 from .truth import score_maps
 
 # %% ../../nbs/reference/415_evaluation.truth_files.ipynb #51367530
@@ -27,6 +29,8 @@ def clips(part="xsub_val", folder="."):
     "Name, joints (bodies, frames, joints, xyz in metres), label and truth (bodies, frames, joints) of each clip."
     with open(Path(folder) / "clips.pkl", "rb") as file:
         data = pickle.load(file)
+    if part not in data["split"]:
+        raise ValueError(f"there is no part {part!r}; there are: {', '.join(data['split'])}")
     truth, wanted = np.load(Path(folder) / "truth.npz"), set(data["split"][part])
     for clip in data["annotations"]:
         if (name := clip["frame_dir"]) in wanted and name in truth:
@@ -34,15 +38,18 @@ def clips(part="xsub_val", folder="."):
 
 
 def motion(joints):
-    "A first method, which knows no network: how far each joint is in the next frame."
+    "A first method, which knows no network and no label: how far each joint, averaged over five frames, is in the next."
     seen = joints.any((2, 3))[..., None]  # a body that is lost is at zero
-    step = np.linalg.norm(np.diff(joints, axis=1, append=joints[:, -1:]), axis=-1)
+    padded = np.pad(joints, ((0, 0), (2, 2), (0, 0), (0, 0)), "edge")
+    smooth = sum(padded[:, k : k + joints.shape[1]] for k in range(5)) / 5  # the noise of a joint is as large as a step
+    step = np.linalg.norm(np.diff(smooth, axis=1, append=smooth[:, -1:]), axis=-1)
     return np.where(seen & np.roll(seen, -1, 1), step, 0)
 
 # %% ../../nbs/reference/415_evaluation.truth_files.ipynb #e460efa3
 LOAD = """\"Clips whose truth is known, read with NumPy alone.\"
 
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,38 +60,57 @@ import numpy as np
 {motion}
 
 if __name__ == "__main__":
-    np.savez_compressed("maps.npz", **{{name: motion(joints) for name, joints, _, _ in clips(folder=Path(__file__).parent)}})
+    part = (sys.argv[1:] or ["xsub_val"])[0]
+    np.savez_compressed("maps.npz", **{{name: motion(joints) for name, joints, _, _ in clips(part, Path(__file__).parent)}})
 """
 SCORE = """
 
 if __name__ == "__main__":
     import pickle
+    import re
     import sys
+    import zipfile
+    import zlib
     from pathlib import Path
 
-    if len(sys.argv) < 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit("usage: python score.py maps.npz [part, e.g. xsub_val]")
     with open(Path(__file__).parent / "clips.pkl", "rb") as file:
-        split = pickle.load(file)["split"]
+        data = pickle.load(file)
+    split, path = data["split"], sys.argv[1]
     if (part := (sys.argv[2:] or ["xsub_val"])[0]) not in split:
         sys.exit(f"there is no part {part!r}; there are: {', '.join(split)}")
     truth = np.load(Path(__file__).parent / "truth.npz")
-    names = [name for name in split[part] if name in truth]
+    of_part = {p: [name for name in own if name in truth] for p, own in split.items()}
+    names, take = of_part[part], lambda name: re.sub("C[0-9]+", "", name)
     try:
-        found = score_maps(np.load(sys.argv[1]), truth, names)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{sys.argv[1]}: {error}")
-    print(f"{len(names)} clips, mean in % and half its 95 % interval over clips")
+        maps = np.load(path)
+        other = [p for p, own in of_part.items() if {*own} <= {*maps.files}]
+        if other and part not in other:
+            sys.exit(f"{path} has maps of {' and '.join(other)}, not of {part}; say so: python score.py {path} {other[0]}")
+        found = score_maps(maps, truth, names, take)
+        label = {clip["frame_dir"]: clip["label"] for clip in data["annotations"]}
+        of_class = {k: [name for name in names if label[name] == k] for k in sorted({label[name] for name in names})}
+        classes = {k: 100 * score_maps(maps, truth, own, take)["both_ap"][0] for k, own in of_class.items()}
+    except FileNotFoundError:
+        sys.exit(f"{path}: there is no such file")
+    except (OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+        sys.exit(f"{path} is damaged, or no file of np.savez(path, **maps), with an array for each clip under its name")
+    except ValueError as error:
+        damaged = "pickle" in str(error)
+        sys.exit(f"{path} is no file of np.savez(path, **maps)" if damaged else f"{path}: {error}")
+    print(f"{part}: {len(names)} clips, mean in % and half its 95 % interval over performances")
     for way in WAYS:
         each = [f"{m} {100 * found[f'{way}_{m}'][0]:.1f} ± {100 * found[f'{way}_{m}'][1]:.1f}" for m in MEASURES]
         print(f"{way:7s}", "  ".join(each), f"  (chance: ap and energy {100 * found[f'{way}_share'][0]:.1f})")
+    print("both ap by label: ", ", ".join(f"{k} {value:.0f}" for k, value in classes.items()))
 """
 
 
 def _truth(store: ClipStore, raw: Path) -> dict[str, np.ndarray]:  # clips in which nothing is marked are left out
-    "Truth on the frames that the exported clips have."
+    "Truth on the frames that the exported clips have, of what moves and of what hangs on it."
     found = {}
-    for name, bodies in zip(store.names, clip_truth(raw, store.names)):
+    for name, bodies in zip(store.names, with_hanging(clip_truth(raw, store.names), store.layout)):
         full = np.zeros((len(bodies), max(map(len, bodies)), len(store.layout)), bool)
         for own, mask in zip(full, bodies):
             own[: len(mask)] = mask
@@ -109,56 +135,76 @@ def export_truth(
         np.savez_compressed(part / "truth.npz", **truth)
         (part / "load.py").write_text(LOAD.format(clips=inspect.getsource(clips), motion=inspect.getsource(motion)))
         (part / "score.py").write_text(inspect.getsource(scoring) + SCORE)
-        (part / "README.md").write_text(_card(store, benchmarks, raw, truth, part / "clips.pkl"))
+        (part / "README.md").write_text(_card(store, benchmarks, raw, truth, part))
     return len(truth)
 
 # %% ../../nbs/reference/415_evaluation.truth_files.ipynb #1abdc82e
 CARD = """# {name}: clips whose truth is known
 
-{clips} clips of {classes} actions by rendered skeletons ({joints} joints, xyz in metres, 30 frames a second), {marked} of them with marks: which joints, in which frames, carry the action. No recording of a person is among them.
+{clips} clips of {classes} actions by rendered skeletons, {marked} of them with marks: which joints, in which frames, carry the action. No recording of a person is among them.
 
 ## Use
 
     pip install numpy
-    python load.py                 # a first method, which marks what moves, writes maps.npz
-    python score.py maps.npz       # its score: joints and frames together, average precision {ap:.1f} %
+    python load.py                     # a first method, which marks what moves, writes maps.npz
+    python score.py maps.npz           # its score: joints and frames together, average precision {ap:.1f} %
+    python load.py xview_val && python score.py maps.npz xview_val
 
-Put your own method in the place of `motion`: for each clip an array (bodies, frames, joints), zero or larger, of the shape of its truth. What speaks against the class is zero. Training clips are `clips("xsub_train")`; the marks are for scoring, not for training. Report average precision over `both`, with the part you scored ({parts}).
+Put your own method in the place of `motion`: for each clip an array (bodies, frames, joints), zero or larger, of the shape of its truth; `np.savez("maps.npz", **maps)`. What speaks against the class is zero or tiny: places of weight zero are never taken, so a tiny weight everywhere can only raise average precision. Clips for training: `clips("xsub_train")` in `load.py` (which opens a pickle: only from whom you trust).
+
+Report average precision over `both`, the part that you scored, and **what your method was told**: nothing, the class that a network predicted, or the true class. A rule that is told the true class can look the limb up in the list below; on its own it beats the first method, and says nothing about a network. The marks of training clips are handed out, too; a method that has seen them competes in another league.
+
+## Clips
+
+Metres, y up, z away from the camera; 30 frames a second. {joint_count} joints: {joints}. A body that is lost for some frames is at zero there, and these frames are never marked. A clip may hold false bodies, or one person in two pieces.
+
+Names are those of NTU RGB+D: set-up S, camera C, person P, replication R, action A; the label is A minus one. Parts: {parts}. `xsub` divides people, `xview` cameras. Three cameras film each performance, so its three clips are no independent draws, and `xview_val` shows performances of `xview_train` from another side; intervals are over performances. Twins are performed by the same person at the same pace.
+
+Labels: {labels}.
 
 ## What is marked
 
-Classes come in twins, alike but for one thing: {pairs}. Marked is the limb that acts, while it acts. In clips of two people both may be marked. What else tells twins apart, such as the distance of two people, is not marked; how much that is, was [measured]({url}/blob/main/nbs/experiments/truth.ipynb).
+Classes come in twins, alike but for one thing: {pairs}. Marked is what moves for the sake of the action, while it does, with all that hangs on it: where the trunk goes, everything goes. An arm begins at the elbow, a leg at the knee. In a push one body pushes and the other gives way. What else tells twins apart, such as the distance of two people before they move, is not marked; how much that is, was [measured]({url}/blob/main/nbs/experiments/truth.ipynb).
+
+## Measures
+
+`ap`: go through the places from the largest weight down; how pure is what was taken, each time a true place is found? `pointing`: is the largest weight on a true place? `energy`: the share of the weight on true places. `overlap`: intersection over union with the places of at least half the largest weight. The last two depend on the scale of the weights (a map to the eighth power has other ones and the same `ap`), so they are no ranking. Only in `both` the truth scores 100 and its complement 0; `joints` and `frames` sum a map over the other axis first.
 
 ## How it was made
 
-By {url}, seed {seed}, with {jitter} m of noise in each joint, limbs that move and do not matter (strength {distraction}), bodies lost in {dropout:.0%} and false bodies in {spurious:.0%} of the clips. Another seed, or a harder set, is a line of its configuration.
+By {url}, version {version}, seed {seed}: `{config}`. Another seed, or a harder set, is another line of this kind (`make_synthetic(folder, SyntheticConfig(...))`).
+
+To cite: "{name} of stf_repro {version}, seed {seed}", the address above, and the part. SHA-256: `clips.pkl` {clips_hash}, `truth.npz` {truth_hash}.
 
 Licence: Apache-2.0, as the code.
 """
 URL = "https://github.com/stf-repro/stf_repro"
 
 
-def _card(store: ClipStore, benchmarks: list[Benchmark], raw: Path, truth: dict, pickled: Path) -> str:
+def _card(store: ClipStore, benchmarks: list[Benchmark], raw: Path, truth: dict, folder: Path) -> str:
     "The README of the folder."
-    with open(pickled, "rb") as file:
+    with open(folder / "clips.pkl", "rb") as file:
         data = pickle.load(file)
     names = [name for name in next(own for part, own in data["split"].items() if part.endswith("val")) if name in truth]
     moves = {clip["frame_dir"]: motion(clip["keypoint"]) for clip in data["annotations"] if clip["frame_dir"] in names}
     config, classes = SyntheticConfig(**json.loads((raw / "config.json").read_text())), benchmarks[0].classes
     pairs = [f"{classes[a]} / {classes[b]} ({what})" for a, b, what in PAIRS if max(a, b) < len(classes)]
+    digest = lambda name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return CARD.format(
         name=store.meta["source"] if "source" in store.meta else store.path.name,
         clips=len(store),
         classes=len(classes),
-        joints=len(store.layout),
+        joint_count=len(store.layout),
+        joints=", ".join(f"{v} {name}" for v, name in enumerate(store.layout.joints)),
+        labels=", ".join(f"{k} {name}" for k, name in enumerate(classes)),
         marked=len(truth),
         ap=100 * score_maps(moves, truth, names)["both_ap"][0],
-        parts=", ".join(f"`{part}`" for part in data["split"] if part.endswith("val")),
+        parts=", ".join(f"`{part}` {len(own)} clips" for part, own in data["split"].items()),
         pairs="; ".join(pairs),
         url=URL,
+        version=__version__,
         seed=config.seed,
-        jitter=config.jitter,
-        distraction=config.distraction,
-        dropout=config.dropout,
-        spurious=config.spurious,
+        config=config,
+        clips_hash=digest("clips.pkl"),
+        truth_hash=digest("truth.npz"),
     )
