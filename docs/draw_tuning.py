@@ -25,6 +25,7 @@ SETS = {  # protocol, and what only this set has
     ),
     "nwucla": ({"benchmark": "nwucla", "hold_out": "camera", "seeds": [0], "optim": {"batch_size": 32}}, {}),
 }
+READINGS = ("poster-input", "lineage", "early")
 SAMPLER = {"sbu": "uniform", "jhmdb": "resample", "nwucla": "resample"}  # of the first study's search
 HEAD = """# @package _global_
 # The tuning of the second protocol: as many random configurations of MS-G3D as of STF, scored on clips held out of training.
@@ -53,10 +54,18 @@ def draw(rng: np.random.Generator, own: dict) -> tuple[dict, dict, dict]:  # opt
     weights = {"exploration": dose, "divergence": dose, "adjacency": 1.0, "coherence": dose}
     stf = {
         "objective": {"warmup": float(rng.choice([0.1, 0.3, 0.5])), "relative_weights": weights},
-        "reading": str(rng.choice(["poster-input", "lineage", "early"])),
+        "reading": str(rng.choice(READINGS)),
         "choices": {"stf_gate": str(rng.choice(["open", "half", "closed"]))},
     }
     return optim, turn, stf
+
+
+def dealt(drawn: list[tuple[dict, dict, dict]]) -> None:
+    "Deal the readings so that each meets short and long trainings alike. SBU had been trained before this was thought of."
+    rng, order = np.random.default_rng(SEED), sorted(range(len(drawn)), key=lambda i: drawn[i][0]["epochs"])
+    for start in range(0, len(order), len(READINGS)):
+        for i, reading in zip(order[start : start + len(READINGS)], rng.permutation(READINGS)):
+            drawn[i][2]["reading"] = str(reading)
 
 
 def flow(value: object) -> str:
@@ -70,8 +79,10 @@ def profile() -> str:
     lines += [f"  {name}: {flow(protocol)}" for name, (protocol, _) in SETS.items()]
     lines += ["runs:"]
     for name, (_, own) in SETS.items():
-        for i in range(NUMBER):
-            optim, turn, stf = draw(rng, own)
+        drawn = [draw(rng, own) for _ in range(NUMBER)]
+        if name != "sbu":
+            dealt(drawn)
+        for i, (optim, turn, stf) in enumerate(drawn):
             both = {"group": "tuning", "source": name, "protocol": name}
             more = {"optim": optim, "input": {"recipe": SAMPLER[name], **turn}}
             lines.append(
