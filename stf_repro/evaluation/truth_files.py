@@ -18,7 +18,7 @@ from ..data.benchmarks import Benchmark
 from ..data.clip_store import ClipStore
 from ..data.exports import export_pyskl
 from ..data.io import new_folder
-from ..data.synthetic.actions import PAIRS, SyntheticConfig
+from ..data.synthetic.actions import PAIRS, TWO_PERSON, SyntheticConfig
 from . import truth as scoring
 from .. import __version__
 from .localisation import clip_truth, with_hanging
@@ -73,15 +73,17 @@ if __name__ == "__main__":
     import zlib
     from pathlib import Path
 
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python score.py maps.npz [part, e.g. xsub_val]")
+    if len(sys.argv) not in (2, 3, 4) or sys.argv[3:] not in ([], ["all"]):
+        sys.exit("usage: python score.py maps.npz [part, e.g. xsub_val] [all: clips of two people, too]")
     with open(Path(__file__).parent / "clips.pkl", "rb") as file:
         data = pickle.load(file)
     split, path = data["split"], sys.argv[1]
     if (part := (sys.argv[2:] or ["xsub_val"])[0]) not in split:
         sys.exit(f"there is no part {part!r}; there are: {', '.join(split)}")
     truth = np.load(Path(__file__).parent / "truth.npz")
-    of_part = {p: [name for name in own if name in truth] for p, own in split.items()}
+    label = {clip["frame_dir"]: clip["label"] for clip in data["annotations"]}
+    scored = lambda name: name in truth and (label[name] not in TWO_PERSON or len(sys.argv) == 4)
+    of_part = {p: [name for name in own if scored(name)] for p, own in split.items()}
     names, take = of_part[part], lambda name: re.sub("C[0-9]+", "", name)
     try:
         maps = np.load(path)
@@ -89,7 +91,6 @@ if __name__ == "__main__":
         if other and part not in other:
             sys.exit(f"{path} has maps of {' and '.join(other)}, not of {part}; say so: python score.py {path} {other[0]}")
         found = score_maps(maps, truth, names, take)
-        label = {clip["frame_dir"]: clip["label"] for clip in data["annotations"]}
         of_class = {k: [name for name in names if label[name] == k] for k in sorted({label[name] for name in names})}
         classes = {k: 100 * score_maps(maps, truth, own, take)["both_ap"][0] for k, own in of_class.items()}
     except FileNotFoundError:
@@ -134,7 +135,9 @@ def export_truth(
         export_pyskl(store, benchmarks, part / "clips.pkl")
         np.savez_compressed(part / "truth.npz", **truth)
         (part / "load.py").write_text(LOAD.format(clips=inspect.getsource(clips), motion=inspect.getsource(motion)))
-        (part / "score.py").write_text(inspect.getsource(scoring) + SCORE)
+        (part / "score.py").write_text(
+            f"{inspect.getsource(scoring)}\n\nTWO_PERSON = {sorted(TWO_PERSON)}  # labels\n{SCORE}"
+        )
         (part / "README.md").write_text(_card(store, benchmarks, raw, truth, part))
     return len(truth)
 
@@ -164,7 +167,7 @@ Labels: {labels}.
 
 ## What is marked
 
-Classes come in twins, alike but for one thing: {pairs}. Marked is what moves for the sake of the action, while it does, with all that hangs on it: where the trunk goes, everything goes. An arm begins at the elbow, a leg at the knee. In a push one body pushes and the other gives way. What else tells twins apart, such as the distance of two people before they move, is not marked; how much that is, was [measured]({url}/blob/main/nbs/experiments/truth.ipynb).
+Classes come in twins, alike but for one thing: {pairs}. Marked is what moves for the sake of the action, while it does, with all that hangs on it: where the trunk goes, everything goes. An arm begins at the elbow, a leg at the knee. In a push one body pushes and the other gives way. Networks that see the marked places alone tell twins of one person apart, networks that see everything else cannot ([tested]({url}/blob/main/nbs/experiments/truth.ipynb)). Two people give themselves away by where they stand before they move, which no mark covers: clips of these pairs ({two}) are handed out, and not scored unless their labels are asked for (`python score.py maps.npz xsub_val all`).
 
 ## Measures
 
@@ -185,7 +188,9 @@ def _card(store: ClipStore, benchmarks: list[Benchmark], raw: Path, truth: dict,
     "The README of the folder."
     with open(folder / "clips.pkl", "rb") as file:
         data = pickle.load(file)
-    names = [name for name in next(own for part, own in data["split"].items() if part.endswith("val")) if name in truth]
+    first = next(own for part, own in data["split"].items() if part.endswith("val"))
+    label = {clip["frame_dir"]: clip["label"] for clip in data["annotations"]}
+    names = [name for name in first if name in truth and label[name] not in TWO_PERSON]
     moves = {clip["frame_dir"]: motion(clip["keypoint"]) for clip in data["annotations"] if clip["frame_dir"] in names}
     config, classes = SyntheticConfig(**json.loads((raw / "config.json").read_text())), benchmarks[0].classes
     pairs = [f"{classes[a]} / {classes[b]} ({what})" for a, b, what in PAIRS if max(a, b) < len(classes)]
@@ -201,6 +206,7 @@ def _card(store: ClipStore, benchmarks: list[Benchmark], raw: Path, truth: dict,
         ap=100 * score_maps(moves, truth, names)["both_ap"][0],
         parts=", ".join(f"`{part}` {len(own)} clips" for part, own in data["split"].items()),
         pairs="; ".join(pairs),
+        two=", ".join(classes[k] for k in sorted(TWO_PERSON) if k < len(classes)),
         url=URL,
         version=__version__,
         seed=config.seed,
