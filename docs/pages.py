@@ -106,7 +106,7 @@ def leads_to(target: Path, known: set[str]) -> str:
         )
     elif path.startswith("docs/") and target.name in OURS:
         path = target.name
-    elif path == "nbs":
+    elif path in ("nbs", "nbs/README.md"):
         path = "source.md"
     elif (ROOT / path).is_dir():
         path = f"{path}/{target.name}.ipynb"

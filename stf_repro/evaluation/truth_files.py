@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+import stf_repro
 from ..data.benchmarks import Benchmark
 from ..data.clip_store import ClipStore
 from ..data.exports import export_pyskl
 from ..data.io import new_folder
 from ..data.synthetic.actions import PAIRS, TWO_PERSON, SyntheticConfig
 from . import truth as scoring
-from .. import __version__
 from .localisation import clip_truth, with_hanging
 from .truth import score_maps
 
@@ -208,7 +208,7 @@ def _card(store: ClipStore, benchmarks: list[Benchmark], raw: Path, truth: dict,
         pairs="; ".join(pairs),
         two=", ".join(classes[k] for k in sorted(TWO_PERSON) if k < len(classes)),
         url=URL,
-        version=__version__,
+        version=stf_repro.__version__,
         seed=config.seed,
         config=config,
         clips_hash=digest("clips.pkl"),
