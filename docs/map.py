@@ -28,7 +28,7 @@ def entry(path: Path) -> str:
     module = f" (`{exported[1]}`)" if exported else ""
     line = (
         re.sub(
-            r"(\]\()(?!https?:)([^)\s]+)", lambda m: m[1] + os.path.relpath(path.parent / m[2], MAP.parent), quote[1]
+            r"(\]\()(?!https?:|#)([^)\s]+)", lambda m: m[1] + os.path.relpath(path.parent / m[2], MAP.parent), quote[1]
         )
         if quote
         else ""

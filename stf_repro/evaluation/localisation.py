@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'THRESHOLD', 'KIND', 'Found', 'ByKind', 'FORMS', 'best_device', 'TrainedNetwork', 'load_run',
-           'recorded_from', 'of_each', 'View', 'clip_focus', 'views', 'clip_truth', 'hanging', 'with_hanging',
-           'lay_truth', 'measure', 'by_kind', 'localisation', 'motion', 'maps_of', 'localisation_by_map']
+           'recorded_from', 'of_each', 'View', 'clip_focus', 'views', 'clip_truth', 'lay_truth', 'measure', 'by_kind',
+           'localisation', 'motion', 'maps_of', 'localisation_by_map']
 
 # %% ../../nbs/reference/402_evaluation.localisation.ipynb #e17569ea
 import json
@@ -192,28 +192,6 @@ def clip_truth(
         kept = [(m, kept_frames(recording.bodies[m])) for m in body_order(recording)]
         out.append([truth[name][m][frames] for m, frames in kept if len(frames)])
     return out
-
-
-def hanging(
-    layout: Layout,  # with a joint "base of spine", such as ntu25
-) -> np.ndarray:  # (V, V) bool: from a joint to those that hang on it, itself among them
-    "Which joints go along when one moves: those whose way to the base of the spine goes through it."
-    above = np.eye(len(layout), dtype=bool)
-    reached = [layout.joints.index("base of spine")]
-    for joint in reached:
-        for child in {end for bone in layout.bones if joint in bone for end in bone} - {*reached}:
-            above[:, child] |= above[:, joint]
-            reached.append(child)
-    return above
-
-
-def with_hanging(
-    truth: list[list[np.ndarray]],  # from `clip_truth`
-    layout: Layout,
-) -> list[list[np.ndarray]]:
-    "Marks that go on to what hangs on a marked joint: where the trunk steps, the arms go along."
-    above = hanging(layout).astype(int)
-    return [[mask.astype(int) @ above > 0 for mask in of_clip] for of_clip in truth]
 
 
 def lay_truth(

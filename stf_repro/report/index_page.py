@@ -205,13 +205,14 @@ def answer(
     steps = _steps(table[table.kind == "ours"], FULL) if table is not None else []
     made = (
         f"; on synthetic data its mean lies below that of MS-G3D in {sum(e.mean < 0 for e in steps)} of {len(steps)} "
-        f"settings, shown in {sum(e.side < 0 for e in steps)}"
+        f"settings, which share clips and trainings, shown in {sum(e.side < 0 for e in steps)}"
     ) * bool(steps)
+    second = (root / "results" / "second" / "does_it_help" / "table.csv").exists()
     return (
         f"**Does STF help? {short} so far.** On {count(len(studies(root)))} small sets of real recordings together, "
         f"small networks with STF are {said}.\n"
-        "They follow our first reading of the poster. The reading closest to its words has not been scored on real test "
-        f"clips yet{made} (on another processor the same trainings differ enough to turn verdicts near zero). "
+        "They follow our first reading of the poster. The reading closest to its words "
+        f"{'is in the second study' if second else 'has not been scored on real test clips yet'}{made} (on another processor the same trainings differ enough to turn verdicts near zero). "
         "The paper's own data were not tried.\n"
     )
 
@@ -552,7 +553,7 @@ def _line(page: Made) -> str:
     return link + (f": {found}." if found else ".")
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #d473af14
-NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/401_evaluation.statistics.ipynb)). The paper's figures are on other data, from Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). We make the *synthetic* data ourselves, so the true focus of every clip is known: they say something about methods, and nothing about accuracy on NTU RGB+D. On other hardware the same seeds train different networks, and verdicts near zero may turn ([two processors](../nbs/experiments/processors.ipynb)). Networks with STF follow the [reading](../nbs/reference/208_model.readings.ipynb) `poster-input`, which takes the focus of what a module reads; in the first study and what belongs to it (`sbu`, `jhmdb`, `nwucla`, `search`, `why`, `choices`) the first reading, `poster-output`, with the focus at a module's output and small losses. `stf render` makes every page, from finished runs or from the files in these folders."""
+NOTE = """A difference is *shown* (bold) if its 95 % interval over trainings and test clips excludes zero ([how](../nbs/reference/401_evaluation.statistics.ipynb)). The paper's figures are on other data, from Ke, Peng and Lyu (AAAI 2022), in [data/reference](../data/reference/README.md). We make the *synthetic* data ourselves, so the true focus of every clip is known: they say something about methods, and nothing about accuracy on NTU RGB+D. On other hardware the same seeds train different networks, and verdicts near zero may turn ([two processors](../nbs/experiments/processors.ipynb)). Networks with STF follow the [reading](../nbs/reference/208_model.readings.ipynb) `poster-input`, which takes the focus of what a module reads, unless a row names another; in the first study and what belongs to it (`sbu`, `jhmdb`, `nwucla`, `search`, `why`, `choices`) the first reading, `poster-output`, with the focus at a module's output and small losses. `stf render` makes every page, from finished runs or from the files in these folders."""
 MARKS = {
     name: (f"<!-- {name}: written by `stf render` -->", f"<!-- end of {name} -->") for name in ("answer", "headline")
 }

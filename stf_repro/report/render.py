@@ -73,7 +73,9 @@ def _options(cwd, empty: str) -> dict:
     return options | {"progress_bar": False, "log_output": False, "cwd": str(cwd)}
 
 # %% ../../nbs/reference/504_report.render.ipynb #c20266d6
-LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)")  # of Markdown, to a file
+LINK = re.compile(
+    r"`[^`]*`|\$[^$]*\$|(\]\()(?![A-Za-z][\w+.-]*:|[#/<])([^)\s#]+)"
+)  # of Markdown, to a file; or code, or a formula
 
 
 def _clean(path: Path, start: Path, end: Path) -> bytes:
@@ -87,7 +89,8 @@ def _clean(path: Path, start: Path, end: Path) -> bytes:
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda m: m[1] + os.path.relpath(start / m[2], end), cell.source)
+            moved = lambda m: m[1] + os.path.relpath(start / m[2], end) if m[1] else m[0]
+            cell.source = LINK.sub(moved, cell.source)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
     return nb2str(notebook).encode()
