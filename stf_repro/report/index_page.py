@@ -364,8 +364,9 @@ def found_explanations(
     arms: Sequence[Arm] = PAIR,
 ) -> str:
     "The method that matches the truth best over all networks, and the rule that knows no network."
-    own = table[table.way == "both"].astype({"mean": float}).groupby(["method", "depth"])["mean"].mean()
-    reading = own.drop(["motion", "random"], level=0)  # these two know no network
+    each = table[table.way == "both"].astype({"mean": float}).groupby(["method", "depth"])["mean"]
+    own, many = each.mean(), each.size() > min(3, table.network.nunique() - 1)  # what a few networks have is no ranking
+    reading = own[many].drop(["motion", "random"], level=0)  # these two know no network
     (method, depth), networks = reading.idxmax(), table.network.nunique()
     named = f"{words(method).replace('_', ' ')}{f' of the {depth} map' if depth else ''}"
     return (
