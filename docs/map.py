@@ -1,9 +1,10 @@
 """Write nbs/README.md: every notebook with its title and its first line. `python docs/map.py`; a test says when it is due."""
 
 import json
-import os
 import re
 from pathlib import Path
+
+from stf_repro.report.render import relinked
 
 ROOT = Path(__file__).resolve().parents[1]
 MAP = ROOT / "nbs" / "README.md"
@@ -26,13 +27,7 @@ def entry(path: Path) -> str:
         raise ValueError(f"{path} has no title: a line that begins with `# `")
     exported = re.search(r"^#\|\s*default_exp (\S+)", "".join(cells[0]["source"]))
     module = f" (`{exported[1]}`)" if exported else ""
-    line = (
-        re.sub(
-            r"(\]\()(?!https?:|#)([^)\s]+)", lambda m: m[1] + os.path.relpath(path.parent / m[2], MAP.parent), quote[1]
-        )
-        if quote
-        else ""
-    )
+    line = relinked(quote[1], path.parent, MAP.parent) if quote else ""
     return f"- [{title[1]}]({path.parent.name}/{path.name}){module}{': ' + line if line else ''}"
 
 

@@ -176,12 +176,14 @@ def of_trainings(
 ) -> tuple[
     dict[str, np.ndarray], pd.DataFrame
 ]:  # `seed/way_ap/method/module` -> (N,); a line a training, method and module
-    "What a network's explanations are worth. Measured once, and kept beside its trainings."
-    kept = Path(folders[0]).parent
+    "What a network's explanations are worth. Measured once for these clips, marks and trainings, and kept beside them."
+    kept, arrays, lines, maps = Path(folders[0]).parent, {}, [], []
+    of = {"of/clips": chosen.numpy(), "of/truth": truth.numpy(), "of/seeds": np.array([Path(f).name for f in folders])}
     if (kept / "trust.csv").exists():
         with np.load(kept / "trust.npz", allow_pickle=False) as z:
-            return dict(z), pd.read_csv(kept / "trust.csv", keep_default_na=False, na_values=[""])
-    arrays, lines, maps = {}, [], []
+            found = dict(z)
+        if all(np.array_equal(found.pop(name, None), value) for name, value in of.items()):  # copied, not computed
+            return found, pd.read_csv(kept / "trust.csv", keep_default_na=False, na_values=[""])
     for i, folder in enumerate(folders):
         net = load_run(folder)
         x, present = make_batch(clips, chosen, net.config.input)
@@ -197,6 +199,6 @@ def of_trainings(
     table = pd.DataFrame(lines)
     shared = {name: [agreement(a[name], b[name], present) for a, b in combinations(maps, 2)] for name in maps[0]}
     table["agree"] = [float(np.mean(shared.get((r.method, r.module), [np.nan]))) for r in table.itertuples()]
-    np.savez_compressed(kept / "trust.npz", **arrays)
+    np.savez_compressed(kept / "trust.npz", **arrays, **of)
     table.round(5).to_csv(kept / "trust.csv", index=False)
     return arrays, table
