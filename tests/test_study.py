@@ -233,6 +233,21 @@ def test_the_headline_is_that_of_the_studies(root):
     assert page.startswith(f"# Results\n\n{answer(root)}")
 
 
+def test_the_answer_knows_whether_the_printed_reading_was_scored(root, tmp_path):
+    for name in ("data", "conf"):
+        (tmp_path / name).symlink_to(root / name)
+    (tmp_path / "results").mkdir()
+    for folder in {*(root / "results").iterdir()} - {root / "results" / "second"}:
+        (tmp_path / "results" / folder.name).symlink_to(folder)
+    says = "has not been scored on real test clips yet"
+    assert says in answer(tmp_path)
+    second = tmp_path / "results" / "second" / "does_it_help"
+    second.mkdir(parents=True)
+    for comparison, still in (("STF, tuned alike", True), ("STF as printed", False)):
+        (second / "table.csv").write_text(f"comparison,set\n{comparison},sbu\n")
+        assert (says in answer(tmp_path)) == still
+
+
 def test_the_page_of_the_second_round_shows_what_its_scores_say(root):
     "The experiments are not executed by the tests, so their stored table is compared with the committed scores."
     page = json.loads((root / "nbs/experiments/again.ipynb").read_text())

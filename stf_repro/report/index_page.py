@@ -207,7 +207,8 @@ def answer(
         f"; on synthetic data its mean lies below that of MS-G3D in {sum(e.mean < 0 for e in steps)} of {len(steps)} "
         f"settings, which share clips and trainings, shown in {sum(e.side < 0 for e in steps)}"
     ) * bool(steps)
-    second = (root / "results" / "second" / "does_it_help" / "table.csv").exists()
+    path = root / "results" / "second" / "does_it_help" / "table.csv"
+    second = path.exists() and "STF as printed" in set(pd.read_csv(path).comparison)
     return (
         f"**Does STF help? {short} so far.** On {count(len(studies(root)))} small sets of real recordings together, "
         f"small networks with STF are {said}.\n"
