@@ -199,11 +199,12 @@ class Page(Files):
         self,
         used: list[Finished],
         missing: Iterable[str] = (),  # what was asked for and not found
+        kept: list[Finished] | None = None,  # trainings to keep, if more than those of the table
     ) -> None:
         "Keep what the page was made of."
         if self.fresh or not self.made:
             write_made(self.out, used, missing, footer=self.provenance(used))
-            write_trainings(self.out / "trainings.npz", used)
+            write_trainings(self.out / "trainings.npz", used if kept is None else kept)
         else:
             for name in ("made.json", "trainings.npz"):
                 if (self.kept / name).exists():  # of two old pages only what is shown was kept, and no scores
