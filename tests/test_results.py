@@ -1005,7 +1005,7 @@ def test_a_term_is_said_to_do_what_its_interval_says(choices):
         assert csv[csv.row == label].sort_values("seed").top1.astype(float).tolist() == pytest.approx(
             [v for _, v in sorted(tops(folder, key).items())]
         )
-    assert {"figure.png", "body.png", "adjacency.png"} <= {p.name for p in out.iterdir()}
+    assert {"figure.png", "body.png"} <= {p.name for p in out.iterdir()}
     page = (out / "terms.ipynb").read_text()
     assert (
         f"18 networks; {len(scored)} clips held out of the training part, by subject" in page

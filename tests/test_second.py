@@ -1,8 +1,10 @@
 "The second study: its statistics by a second path in plain NumPy, and its rows."
 
+import json
 import runpy
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -71,6 +73,71 @@ def test_every_figure_by_a_second_path(seed):
     assert np.isclose(table.loc["together", "mean"], sum(share[s] * own[s][0] for s in own))
     meier = 1 + 4 * sum(share[s] * (1 - share[s]) / own[s][2] for s in own)
     assert np.isclose(table.loc["together", "error"], (meier / sum(weights.values())) ** 0.5)
+
+
+ROWS = {  # comparison of the page -> second and first row, as runs are called without their fold; several are summed
+    "STF, tuned alike": (["stf"], ["msg3d"]),
+    "STF as printed": (["poster"], ["msg3d"]),
+    "STF, lineage": (["lineage"], ["msg3d"]),
+    "STF, tuned alike, bones": (["stf-bone"], ["msg3d-bone"]),
+    "STF, tuned alike, joints and bones": (["stf", "stf-bone"], ["msg3d", "msg3d-bone"]),
+    "exploration (M2) minus MS-G3D": (["M2"], ["msg3d"]),
+    "exploration minus random masks": (["M2"], ["masks"]),
+    "random masks minus MS-G3D": (["masks"], ["msg3d"]),
+    "divergence (M3 minus M2)": (["M3"], ["M2"]),
+    "STF modules, L_Gk (M4 minus M3)": (["M4"], ["M3"]),
+    "coherence (STF minus M4)": (["stf"], ["M4"]),
+    "no graph, joints": (["convolution"], ["msg3d"]),
+    "no graph, joints and motion": (["convolution-motion"], ["msg3d-motion"]),
+    "motion beside joints": (["msg3d-motion"], ["msg3d"]),
+    "bones beside joints (sum of scores)": (["msg3d", "msg3d-bone"], ["msg3d"]),
+    "all clips against three quarters": (["msg3d"], ["msg3d-75"]),
+}
+
+
+def kept_hits(path):
+    "The committed scores, read without the package: set -> rows -> names of each fold, (fold, seed) -> right or wrong."
+    with np.load(path) as z:
+        scores = {}
+        for i, fact in enumerate(json.loads(z["trainings"].tobytes())):
+            config, clips = fact["config"], fact["clips"]
+            row = fact["key"][len(config["benchmark"]) + 1 :]
+            own = z[f"logits/{i}"].astype(np.float32), z[f"labels/{clips}"], z[f"names/{clips}"]
+            scores.setdefault((config["source"], row), {})[config["benchmark"], fact["seed"]] = own
+
+    def hits(name, rows):
+        of = [scores[name, row] for row in rows]
+        shared = sorted(set.intersection(*map(set, of)))
+        return {p: sum(own[p][0] for own in of).argmax(1) == of[0][p][1] for p in shared}
+
+    names = {}
+    for (name, _), own in scores.items():
+        names.setdefault(name, {}).update({fold: z[2] for (fold, _), z in own.items()})
+    return hits, names
+
+
+def test_the_committed_answer_by_a_second_path(root):
+    "Every comparison of the page, from the committed scores: mean, error, freedom, interval, both accuracies, all sets."
+    folder = root / "results" / "second" / "does_it_help"
+    table, (hits, names) = pd.read_csv(folder / "table.csv"), kept_hits(folder / "trainings.npz")
+    assert len(table) and set(table.comparison) <= set(ROWS)
+    for asked, lines in table.groupby("comparison"):
+        found = {}
+        for line in lines[lines.set != "together"].itertuples():
+            second, first = (hits(line.set, rows) for rows in ROWS[asked])
+            places = sorted(set(first) & set(second))
+            own = [{p: of[p] for p in places} for of in (first, second)]
+            mean, error, freedom = found[line.set] = by_hand(names[line.set], own)
+            half = stats.t.ppf(0.975, freedom) * error
+            assert line.pairs == len(places)
+            assert np.allclose([line.mean, line.error, line.freedom], [mean, error, freedom]), asked
+            assert np.allclose([line.low, line.high], [mean - half, mean + half]), asked
+            tops = [100 * np.mean([of[p].mean() for p in places]) for of in own]
+            assert np.allclose([line.first, line.second], tops), asked
+        for line in lines[lines.set == "together"].itertuples():
+            weights = {s: 1 / error**2 for s, (_, error, _) in found.items()}
+            mean = sum(weights[s] * found[s][0] for s in found) / sum(weights.values())
+            assert np.isclose(line.mean, mean), asked
 
 
 @pytest.fixture(scope="module")

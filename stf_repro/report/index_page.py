@@ -354,6 +354,8 @@ def found_second(
 ) -> str:
     "The primary figure: all sets together, or the one that is trained."
     own = table[table.comparison == "STF, tuned alike"]
+    if own.empty:
+        return "its first rows are being trained"
     row = own.iloc[-1]
     low, high = float(row["low"]), float(row["high"])
     where = "three sets together" if row["set"] == "together" else words(row["set"])

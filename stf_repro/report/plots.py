@@ -168,6 +168,7 @@ def draw_on_body(
     layout: Layout,  # that of the example clip: 25 joints of NTU RGB+D
     titles: Sequence[str],  # n
     mark: int | None = None,  # a joint to draw a ring around
+    axes: Sequence[Axes] | None = None,  # n, to draw them in; default: a figure of their own
 ) -> None:
     "Bodies side by side, whose joints are coloured by numbers, each on a scale from zero to one."
     from stf_repro.evaluation.bundled import example_clip, load_pretrained
@@ -175,8 +176,9 @@ def draw_on_body(
     net = load_pretrained("msg3d-synth60")
     bodies, up = drawable(example_clip().batch(net.config.input)[0][0].numpy(), layout, net.config.input.recipe)
     ring = None if mark is None else np.arange(len(layout)) == mark
-    _, axes = plt.subplots(1, len(titles), figsize=(1.7 * len(titles), 2.4), dpi=80, squeeze=False)
-    for ax, values, title in zip(axes[0], np.asarray(numbers, dtype=float), titles, strict=True):
+    if axes is None:
+        axes = plt.subplots(1, len(titles), figsize=(1.7 * len(titles), 2.4), dpi=80, squeeze=False)[1][0]
+    for ax, values, title in zip(axes, np.asarray(numbers, dtype=float), titles, strict=True):
         draw_skeleton(ax, bodies[0, 0], layout, values, up, truth=ring)
         ax.set_title(title, fontsize=8)
 
