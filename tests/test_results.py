@@ -721,6 +721,7 @@ def test_results_in_params_are_checked(tiny, results, reason):
 
 
 FIGURES = [
+    "any_network",
     "does_it_help",
     "equal_tuning",
     "explanations",
@@ -797,6 +798,7 @@ def test_every_page_of_runs_takes_its_network(root):
             "equal_tuning",
             "does_it_help",
             "hidden",
+            "any_network",
             "explanations",
         ):
             (parameters,) = _sources(path, "parameters")

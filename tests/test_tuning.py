@@ -2,11 +2,15 @@
 
 import runpy
 
+import pandas as pd
 import pytest
+import torch
 import yaml
 
+from stf_repro.data.registry import get_benchmark
 from stf_repro.training.config import run_configs
-from stf_repro.training.runs import resolve
+from stf_repro.training.loop import build_model
+from stf_repro.training.runs import profile_params, resolve
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +42,65 @@ def test_every_configuration_is_one(root, drawn):
             assert config.hold_out and config.stf == ("stf" in key)
             seen += 1
     assert seen == 24 * (5 + 3 + 1)
+
+
+@pytest.fixture(scope="module")
+def networks(root):
+    return runpy.run_path(str(root / "docs" / "draw_networks.py"))
+
+
+def test_the_profile_of_the_networks_is_what_is_written(root, tmp_path, networks):
+    written = root / "conf" / "profile" / "networks.yaml"
+    before = written.read_text()
+    networks["main"]()
+    assert written.read_text() == before
+
+
+def test_both_arms_of_a_network_differ_in_the_losses_alone(root, drawn, networks):
+    "Before rates are known there are no rows; then every arm has the rate that was chosen for it."
+    tuning = yaml.safe_load(drawn["profile"]())["runs"]
+    table = pd.DataFrame({"set": "sbu", "fold": "sbu-1", "side": ["msg3d", "stf"], "number": [9, 5]})
+    runs = yaml.safe_load(networks["profile"](table, tuning))["runs"]
+    assert {run["group"] for run in runs.values()} == {"rates"} and len(runs) == 6 * 2 * 2
+    sides = [f"{n}-{arm}" for n in networks["COMPARED"] for arm in networks["ARMS"]]
+    lines = [
+        {
+            "set": "sbu",
+            "fold": "sbu-1",
+            "seed": 0,
+            "side": side,
+            "number": i,
+            "top1": 50 + 10 * (i == k % 2),
+            "loss": 1.0,
+        }
+        for k, side in enumerate(sides)
+        for i in (0, 1)
+    ]
+    runs = yaml.safe_load(networks["profile"](table, tuning, pd.DataFrame(lines).assign(train_loss=0.1)))["runs"]
+    rows = {key: run for key, run in runs.items() if run["group"] == "rows"}
+    assert len(rows) == 12
+    for k, side in enumerate(sides):
+        row = rows[f"sbu-1-{side}"]
+        assert row["optim"]["lr"] == networks["RATES"][k % 2]
+        plain = rows[f"sbu-1-{side.rsplit('-', 1)[0]}-plain"]
+        same = lambda run: {name: v for name, v in run.items() if name not in ("objective", "label", "optim")}
+        assert same(row) == same(plain) and ("objective" in row) == side.endswith("losses")
+        assert row["optim"] | {"lr": 0} == plain["optim"] | {"lr": 0}
+        if "objective" in row:
+            chosen = tuning["sbu-stf-05"]["objective"]
+            assert row["objective"]["warmup"] == chosen["warmup"]
+            assert set(row["objective"]["relative_weights"]) == {"exploration", "divergence", "coherence"}
+            assert set(row["objective"]["relative_weights"].values()) == {chosen["relative_weights"]["exploration"]}
+
+
+def test_every_network_of_the_comparison_is_about_as_large(root):
+    "Within a fifth of MS-G3D's weights."
+    params, weights = profile_params(root, "networks"), {}
+    for key, run in params["runs"].items():
+        if key.startswith("sbu-1-") and key.endswith("-plain-0"):
+            config = next(iter(run_configs(resolve(root, params, key)).values()))
+            with torch.device("meta"):
+                network = build_model(config, get_benchmark(config.benchmark))
+            weights[config.network.name] = sum(p.numel() for p in network.parameters())
+    assert len(weights) == 6
+    assert all(0.8 * weights["msg3d"] < n < 1.2 * weights["msg3d"] for n in weights.values()), weights

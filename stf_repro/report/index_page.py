@@ -6,8 +6,9 @@
 __all__ = ['PAGES', 'TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'Made',
            'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy',
            'found_steps', 'ends', 'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_tuning',
-           'found_second', 'found_explanations', 'found_choices', 'found_terms', 'found_faithful', 'found_robust',
-           'finding', 'state', 'command', 'folded', 'made_pages', 'front_page', 'with_block', 'write_front_page']
+           'found_second', 'found_networks', 'found_explanations', 'found_choices', 'found_terms', 'found_faithful',
+           'found_robust', 'finding', 'state', 'command', 'folded', 'made_pages', 'front_page', 'with_block',
+           'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
 import subprocess
@@ -38,6 +39,7 @@ PAGES = {  # heading -> name -> (what it is, the published table in data/referen
         "does_it_help": ("STF and MS-G3D, tuned alike", None),
         "equal_tuning": ("How both were tuned, on held-out training clips", None),
         "hidden": ("Limbs and frames hidden, joints shaken", None),
+        "any_network": ("Six networks, with and without focus losses", None),
     },
     "The paper's tables and figures, on synthetic data": {
         "table1_datasets": ("Table 1: the data sets, counted", "table1_datasets"),
@@ -362,6 +364,22 @@ def found_second(
     return f"{arms[1].title} tuned like {arms[0].title}, joints, {where}: {float(row['mean']):+.2f} points [{low:+.2f}, {high:+.2f}], {row['judged']}"
 
 
+def found_networks(
+    table: pd.DataFrame,  # table.csv of any_network, of str
+    arms: Sequence[Arm] = PAIR,
+) -> str:
+    "The second primary figure: all networks, on all sets together or the one that is trained."
+    own, each = table[table.comparison == "all networks"], table[table.comparison != "all networks"]
+    if own.empty:
+        return "its first rows are being trained"
+    row, networks = own.iloc[-1], each.comparison.nunique()
+    where = "three sets together" if row["set"] == "together" else words(row["set"])
+    return (
+        f"L_e, L_d and L_c on {networks} networks, {where}: {float(row['mean']):+.2f} points "
+        f"[{float(row['low']):+.2f}, {float(row['high']):+.2f}], {row['judged']}"
+    )
+
+
 def found_explanations(
     table: pd.DataFrame,  # table.csv of explanations, of str
     arms: Sequence[Arm] = PAIR,
@@ -469,6 +487,7 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "reproducibility": lambda t, arms: "what was tested and how, what came out, what was easy and what was hard",
     "equal_tuning": found_tuning,
     "does_it_help": found_second,
+    "any_network": found_networks,
     "explanations": found_explanations,
     "hidden": lambda t, arms: (
         f"of {len(own := t[t.set != 'together'])} differences beside whole clips, "

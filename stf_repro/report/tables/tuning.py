@@ -20,7 +20,7 @@ def line_of(
     "A training of the tuning: its configuration in one line, and what came out."
     c = run.config
     side, number = c["label"].rsplit("-", 1)
-    stf = side == "stf"
+    terms = c["objective"]["relative_weights"]
     return {
         "set": c["source"],
         "fold": c["benchmark"],
@@ -29,10 +29,10 @@ def line_of(
         "number": int(number),
         **{name: c["optim"][name] for name in ("lr", "weight_decay", "epochs", "label_smoothing")},
         "turn": c["input"]["turn"],
-        "dose": c["objective"]["relative_weights"]["exploration"] if stf else None,
-        "warmup": c["objective"]["warmup"] if stf else None,
-        "reading": c["reading"] if stf else "",
-        "gate": c["choices"]["stf_gate"] if stf else "",
+        "dose": terms.get("exploration"),
+        "warmup": c["objective"]["warmup"] if terms else None,
+        "reading": c["reading"] if terms else "",
+        "gate": c["choices"].get("stf_gate", ""),
         "top1": run.metrics["top1_last"],
         "loss": run.metrics["loss_last"],
         "train_loss": float(last["cross_entropy"]),
@@ -49,12 +49,13 @@ TRAINING = ["set", "fold", "seed", "side", "number"]  # what names a training
 def complete(
     trainings: pd.DataFrame,  # lines of `line_of`
     draws: int = 12,  # configurations of each side
+    sides: int = 2,
 ) -> pd.DataFrame:
-    "The trainings of the folds on which both sides are done. Raises `ValueError` if there is none."
+    "The trainings of the folds on which all sides are done. Raises `ValueError` if there is none."
     numbers = trainings.groupby(["set", "fold", "side"]).number.nunique().unstack() if len(trainings) else trainings
-    done = [] if trainings.empty else [*numbers.index[(numbers == draws).sum(axis=1) == 2]]
+    done = [] if trainings.empty else [*numbers.index[(numbers == draws).sum(axis=1) == sides]]
     if not done:
-        raise ValueError("there is no finished run here of both sides; `stf runs` lists what is still to be trained")
+        raise ValueError("there is no finished run here of all sides; `stf runs` lists what is still to be trained")
     return trainings[[place in done for place in zip(trainings.set, trainings.fold)]]
 
 # %% ../../../nbs/reference/519_report.tables.tuning.ipynb #b52614cf
