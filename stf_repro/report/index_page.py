@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGES', 'TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS', 'Made',
-           'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'answer', 'counted', 'found_accuracy',
+           'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'primary', 'answer', 'counted', 'found_accuracy',
            'found_steps', 'ends', 'found_focus', 'found_mechanism', 'found_adjacency', 'found_study', 'found_tuning',
            'found_second', 'found_networks', 'found_explanations', 'found_choices', 'found_terms', 'found_faithful',
            'found_robust', 'finding', 'state', 'command', 'folded', 'made_pages', 'front_page', 'with_block',
@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.io import write_atomic
-from ..evaluation.statistics import Effect, change, over_trainings, pool, seed_interval
+from ..evaluation.statistics import Effect, change, interval, judged, over_trainings, pool, seed_interval
 from .page import read_made
 from .tables.arms import PAPER, Arm, pairs
 from .tables.formatting import read_effect, read_published, with_half
@@ -188,6 +188,21 @@ def caveat(
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #9982c45e
+def primary(
+    table: pd.DataFrame,  # table.csv of a page of the second study, of str
+    asked: str,  # a comparison
+) -> str:  # empty: not trained
+    "A primary figure of the second study: where, points with an interval of 97.5 % (there are two such figures), what follows."
+    own = table[table.comparison == asked]
+    if own.empty:
+        return ""
+    row, sets = own.iloc[-1], own.set[own.set != "together"]
+    e = Effect(*(float(row[name]) for name in ("mean", "error", "freedom")))
+    low, high = interval(e, 0.975)
+    where = f"{count(len(sets))} sets together" if row.set == "together" else words(row.set)
+    return f"{where}: {e.mean:+.2f} points [{low:+.2f}, {high:+.2f}], {judged(e, level=0.975)}"
+
+
 SAYS = {1: "more accurate than MS-G3D on", 0: "not shown to differ from MS-G3D on", -1: "less accurate than MS-G3D on"}
 
 
@@ -210,12 +225,14 @@ def answer(
         f"settings, which share clips and trainings, shown in {sum(e.side < 0 for e in steps)}"
     ) * bool(steps)
     path = root / "results" / "second" / "does_it_help" / "table.csv"
-    second = path.exists() and "STF as printed" in set(pd.read_csv(path).comparison)
+    second = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame({"comparison": []})
+    tuned, printed = primary(second, "STF, tuned alike"), "STF as printed" in set(second.comparison)
     return (
         f"**Does STF help? {short} so far.** On {count(len(studies(root)))} small sets of real recordings together, "
         f"small networks with STF are {said}.\n"
-        "They follow our first reading of the poster. The reading closest to its words "
-        f"{'is in the second study' if second else 'has not been scored on real test clips yet'}{made} (on another processor the same trainings differ enough to turn verdicts near zero). "
+        "They follow our first reading of the poster. "
+        f"{f'With both sides tuned alike, joints, {tuned}. ' * bool(tuned)}The reading closest to its words "
+        f"{'is in the second study' if printed else 'has not been scored on real test clips yet'}{made} (on another processor the same trainings differ enough to turn verdicts near zero). "
         "The paper's own data were not tried.\n"
     )
 
@@ -354,30 +371,18 @@ def found_second(
     table: pd.DataFrame,  # table.csv of does_it_help, of str
     arms: Sequence[Arm] = PAIR,
 ) -> str:
-    "The primary figure: all sets together, or the one that is trained."
-    own = table[table.comparison == "STF, tuned alike"]
-    if own.empty:
-        return "its first rows are being trained"
-    row = own.iloc[-1]
-    low, high = float(row["low"]), float(row["high"])
-    where = "three sets together" if row["set"] == "together" else words(row["set"])
-    return f"{arms[1].title} tuned like {arms[0].title}, joints, {where}: {float(row['mean']):+.2f} points [{low:+.2f}, {high:+.2f}], {row['judged']}"
+    "The first primary figure."
+    said = primary(table, "STF, tuned alike")
+    return f"{arms[1].title} tuned like {arms[0].title}, joints, {said}" if said else "its first rows are being trained"
 
 
 def found_networks(
     table: pd.DataFrame,  # table.csv of any_network, of str
     arms: Sequence[Arm] = PAIR,
 ) -> str:
-    "The second primary figure: all networks, on all sets together or the one that is trained."
-    own, each = table[table.comparison == "all networks"], table[table.comparison != "all networks"]
-    if own.empty:
-        return "its first rows are being trained"
-    row, networks = own.iloc[-1], each.comparison.nunique()
-    where = "three sets together" if row["set"] == "together" else words(row["set"])
-    return (
-        f"L_e, L_d and L_c on {networks} networks, {where}: {float(row['mean']):+.2f} points "
-        f"[{float(row['low']):+.2f}, {float(row['high']):+.2f}], {row['judged']}"
-    )
+    "The second primary figure."
+    said, networks = primary(table, "all networks"), table.comparison.nunique() - 1
+    return f"L_e, L_d and L_c on {networks} networks, {said}" if said else "its first rows are being trained"
 
 
 def found_explanations(
