@@ -10,11 +10,16 @@ import pandas as pd
 import yaml
 
 from stf_repro.model.networks import NETWORKS
-from stf_repro.report.tables.tuning import chosen, complete
+from stf_repro.report.tables.tuning import chosen
 
 ROOT = Path(__file__).parents[1]
 RATES = (0.01, 0.02)
 SEEDS = {"sbu": 2, "jhmdb": 4, "nwucla": 10}  # a fold, so 10, 12 and 10 trainings an arm
+FOLDS = {
+    "sbu": 5,
+    "jhmdb": 3,
+    "nwucla": 1,
+}  # a set takes part when all its folds are tuned, and has rows when all have rates
 HOLD_OUT = {"sbu": "pair", "jhmdb": "clip", "nwucla": "camera"}
 COMPARED = ("msg3d", "stgcn", "agcn", "ctrgcn", "dstanet", "paresgcn")
 ARMS = ("plain", "losses")
@@ -45,7 +50,8 @@ def flow(value: object) -> str:
 
 def recipe(plain: dict, stf: dict, arm: str) -> dict:
     "What an arm has beside its rate: from the two configurations that the tuning chose for the fold."
-    optim = {name: plain["optim"][name] for name in ("weight_decay", "label_smoothing")}
+    optim = {"weight_decay": plain["optim"]["weight_decay"]}
+    optim["label_smoothing"] = stf["optim"]["label_smoothing"]  # of both arms: a dose is relative to the cross-entropy
     dose, begins = stf["objective"]["relative_weights"]["exploration"], stf["objective"]["warmup"]
     terms = {name: dose for name in ("exploration", "divergence", "coherence")} if arm == "losses" else {}
     objective = {"warmup": begins, "relative_weights": terms} if terms else {}
@@ -56,14 +62,23 @@ def of_folds(table: pd.DataFrame, tuning: dict) -> dict[str, tuple[str, dict, di
     "The two configurations that the tuning chose for each fold."
     own = lambda row: tuning[f"{row.set}-{row.side}-{row.number:02d}"]
     sides = {(row.fold, row.side): own(row) for row in table.itertuples()}
-    return {row.fold: (row.set, sides[row.fold, "msg3d"], sides[row.fold, "stf"]) for row in table.itertuples()}
+    whole = [row for row in table.itertuples() if table[table.set == row.set].fold.nunique() == FOLDS[row.set]]
+    return {row.fold: (row.set, sides[row.fold, "msg3d"], sides[row.fold, "stf"]) for row in whole}
+
+
+def taken_rates(rates: pd.DataFrame | None) -> dict[tuple[str, str], int]:  # by fold and side, such as stgcn-plain
+    "Which rate each arm takes, of the sets all of whose folds have all rates."
+    if rates is None:
+        return {}
+    tried = rates.groupby(["set", "fold"]).apply(lambda own: len(set(zip(own.side, own.number))), include_groups=False)
+    whole = tried[tried == len(COMPARED) * len(ARMS) * len(RATES)].groupby("set").size()
+    done = rates[rates.set.isin([name for name, folds in whole.items() if folds == FOLDS[name]])]
+    return {(row.fold, row.side): row.number for row in chosen(done).itertuples()} if len(done) else {}
 
 
 def runs(folds: dict, rates: pd.DataFrame | None) -> list[str]:
-    "The rates of every fold, then the rows of those folds whose rates are known."
-    lines, rows = [], []
-    done = complete(rates, len(RATES), len(COMPARED) * len(ARMS)) if rates is not None else None
-    taken = {} if done is None else {(r.fold, r.side): r.number for r in chosen(done).itertuples()}
+    "The rates of every fold, then the rows of those sets whose rates are known."
+    lines, rows, taken = [], [], taken_rates(rates)
     for network in COMPARED:
         title = NETWORKS[network].title
         for arm in ARMS:
@@ -95,14 +110,14 @@ def profile(table: pd.DataFrame, tuning: dict, rates: pd.DataFrame | None = None
     return "\n".join([*lines, "runs:", *runs(folds, rates), "transfers: {}", RESULTS, ""])
 
 
-def main() -> None:
-    "Write the profile from what is committed."
+def written() -> str:
+    "What conf/profile/networks.yaml should hold, from what is committed."
     tuning = yaml.safe_load((ROOT / "conf" / "profile" / "tuning.yaml").read_text())["runs"]
     table = pd.read_csv(ROOT / "results" / "tuning" / "equal_tuning" / "table.csv")
     tried = ROOT / "results" / "networks" / "any_network" / "rates.csv"
     rates = pd.read_csv(tried) if tried.exists() else None
-    (ROOT / "conf" / "profile" / "networks.yaml").write_text(profile(table, tuning, rates))
+    return profile(table, tuning, rates)
 
 
 if __name__ == "__main__":
-    main()
+    (ROOT / "conf" / "profile" / "networks.yaml").write_text(written())

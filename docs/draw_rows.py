@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SEEDS = {"sbu": 3, "jhmdb": 10, "nwucla": 20}
+FOLDS = {"sbu": 5, "jhmdb": 3, "nwucla": 1}  # a set has rows when all its folds are tuned
 HEAD = """# @package _global_
 # The rows of the second protocol (results/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
 profile: second
@@ -46,7 +47,9 @@ def rows(plain: dict, stf: dict) -> dict[str, dict]:  # name of the row -> what 
     return {
         "msg3d": base,
         "stf": full,
+        "msg3d-recipe": own | {"method": "plain", "label": "MS-G3D, STF's recipe"},
         "poster": longer | PRINTED | {"label": "STF as printed", "reading": "poster-input"},
+        "msg3d-long": longer | {"method": "plain", "label": "MS-G3D, long"},
         "masks": own
         | free
         | terms(stf, "exploration")
@@ -71,7 +74,7 @@ def profile() -> str:
     number = {(r.fold, r.side): r.number for r in chosen.itertuples()}
     folds = {name: list(dict.fromkeys(chosen[chosen.set == name].fold)) for name in SEEDS}
     own = lambda name, fold, side: tuning[f"{name}-{side}-{number[fold, side]:02d}"]
-    sets = {name: of_set for name, of_set in folds.items() if of_set}
+    sets = {name: of_set for name, of_set in folds.items() if len(of_set) == FOLDS[name]}
     lines = [HEAD + f"sources: {{{', '.join(f'{name}: {{}}' for name in sets)}}}", "protocols:"]
     for name, of_set in sets.items():
         seeds = list(range(SEEDS[name]))

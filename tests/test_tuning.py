@@ -49,11 +49,10 @@ def networks(root):
     return runpy.run_path(str(root / "docs" / "draw_networks.py"))
 
 
-def test_the_profile_of_the_networks_is_what_is_written(root, tmp_path, networks):
-    written = root / "conf" / "profile" / "networks.yaml"
-    before = written.read_text()
-    networks["main"]()
-    assert written.read_text() == before
+def test_the_profiles_that_follow_the_tuning_are_what_is_written(root, networks):
+    rows = runpy.run_path(str(root / "docs" / "draw_rows.py"))["profile"]()
+    for name, text in (("networks", networks["written"]()), ("second", rows)):
+        assert (root / "conf" / "profile" / f"{name}.yaml").read_text() == text, name
 
 
 def test_both_arms_of_a_network_differ_in_the_losses_alone(root, drawn, networks):
@@ -80,15 +79,16 @@ def test_both_arms_of_a_network_differ_in_the_losses_alone(root, drawn, networks
     rows = {key: run for key, run in runs.items() if run["group"] == "rows"}
     assert len(rows) == 12
     for k, side in enumerate(sides):
-        row = rows[f"sbu-1-{side}"]
+        row = rows[f"nwucla-{side}"]
         assert row["optim"]["lr"] == networks["RATES"][k % 2]
-        plain = rows[f"sbu-1-{side.rsplit('-', 1)[0]}-plain"]
+        plain = rows[f"nwucla-{side.rsplit('-', 1)[0]}-plain"]
         same = lambda run: {name: v for name, v in run.items() if name not in ("objective", "label", "optim")}
         assert same(row) == same(plain) and ("objective" in row) == side.endswith("losses")
         assert row["optim"] | {"lr": 0} == plain["optim"] | {"lr": 0}
         if "objective" in row:
-            chosen = tuning["sbu-stf-05"]["objective"]
+            chosen = tuning["nwucla-stf-05"]["objective"]
             assert row["objective"]["warmup"] == chosen["warmup"]
+            assert row["optim"]["label_smoothing"] == tuning["nwucla-stf-05"]["optim"]["label_smoothing"]
             assert set(row["objective"]["relative_weights"]) == {"exploration", "divergence", "coherence"}
             assert set(row["objective"]["relative_weights"].values()) == {chosen["relative_weights"]["exploration"]}
 

@@ -122,9 +122,10 @@ class Effect:
         "Whether the difference is shown to be smaller than a step: the upper side of an equivalence test, at 5 %."
         return self.beyond(step) < 0.05
 
-    def detectable(self, power: float = 0.8) -> float:
-        "How large a true difference must be for this design to show it with this probability."
-        return float((stats.t.ppf(0.975, self.freedom) + stats.t.ppf(power, self.freedom)) * self.error)
+    def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
+        "How large a true difference must be for this design to show it with this probability, by an interval of a level."
+        quantile = lambda p: stats.t.ppf(p, self.freedom)
+        return float((quantile((1 + level) / 2) + quantile(power)) * self.error)
 
     def verdict(
         self,

@@ -136,9 +136,12 @@ def attached(x: Tensor) -> Tensor:
 
 
 def shuffled(mask: Tensor) -> Tensor:  # (N, M, T, V) both
-    "A control: a mask's values at random places of each body, as numbers. As much is masked, and not where the network looks."
-    values = mask.detach().flatten(2)
-    return values.gather(2, torch.rand_like(values).argsort(2)).view_as(mask)
+    "A control: a mask with its joints exchanged and its frames shifted in a circle, for each body, as numbers."
+    N, M, T, V = mask.shape
+    joints = torch.rand(N, M, 1, V, device=mask.device).argsort(3).expand_as(mask)
+    start = torch.randint(T, (N, M, 1, 1), device=mask.device)
+    frames = ((start + torch.arange(T, device=mask.device)[:, None]) % T).expand_as(mask)
+    return mask.detach().gather(3, joints).gather(2, frames)
 
 
 def logit_of(logits: Tensor, classes: Tensor) -> Tensor:  # (N, classes), (N,) -> (N,)

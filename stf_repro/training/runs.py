@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAPPINGS', 'SECTIONS', 'REPORTS', 'ConfigError', 'read_params', 'default_profile', 'profile_params', 'of_network',
-           'run_parts', 'merge', 'Training', 'Run', 'resolve', 'leaves', 'lookup', 'composed', 'trace', 'trainings']
+           'run_parts', 'merge', 'Training', 'Run', 'resolve', 'leaves', 'lookup', 'agrees', 'composed', 'trace',
+           'trainings']
 
 # %% ../../nbs/reference/300_training.runs.ipynb #2f6568a5
 import difflib
@@ -304,9 +305,7 @@ class Run:
             config = json.loads((self.place(training) / "config.json").read_text())
         except (OSError, ValueError):
             return False
-        wanted = ((path, value) for path, value in leaves(self.settings(training)) if value != {})
-        same = all(lookup(config, path) == value for path, value in wanted)
-        return same and (self.place(training) / "metrics.json").exists()
+        return agrees(config, self.settings(training)) and (self.place(training) / "metrics.json").exists()
 
 
 def _sized(params: dict) -> frozenset[str]:
@@ -371,6 +370,14 @@ def lookup(
             return default
         tree = tree[name]
     return tree
+
+
+def agrees(
+    config: dict,  # config.json of a training
+    settings: dict,  # from `Run.settings`
+) -> bool:
+    "Whether a training was configured so: what the settings leave out does not count."
+    return all(lookup(config, path) == value for path, value in leaves(settings) if value != {})
 
 
 def composed(

@@ -27,6 +27,7 @@ class Comparison:
     second: Row
     first: Row  # what it is compared with
     published: float | None = None  # points that the paper reports, on NTU RGB+D 60
+    level: float = 0.95  # of its intervals; a primary figure that has to share its error with another: higher
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,17 @@ class Found:
     sets: dict[str, Effect]  # points of top-1, second less first, by data set
     together: Effect | None  # one effect for all sets; None: a single set
     top1: dict[str, tuple[float, float]]  # first and second, in percent, by data set
+
+    @property
+    def one(self) -> Effect | None:  # None: not trained
+        "All sets together, or the only set."
+        return self.together or next(iter(self.sets.values()), None)
+
+    @property
+    def side(self) -> int:
+        "1 if its interval, of the level of the comparison, lies above zero, -1 if below, else 0."
+        low, high = interval(self.one, self.of.level) if self.one else (0, 0)
+        return int(low > 0) - int(high < 0)
 
 
 def compare(
@@ -54,7 +66,7 @@ def compare(
     return Found(of, effects, pool([*effects.values()])[0] if len(effects) > 1 else None, top1)
 
 # %% ../../../nbs/reference/520_report.tables.comparisons.ipynb #7d826c5a
-FOUND = ["comparison", "set", "pairs", "first", "second", "mean", "error", "freedom", "low", "high", "p"]
+FOUND = ["comparison", "set", "pairs", "first", "second", "mean", "error", "freedom", "level", "low", "high", "p"]
 FOUND += ["detectable", "shown", "judged"]
 
 
@@ -73,8 +85,17 @@ def found_long(
                 "first": first,
                 "second": second,
             }
-            line |= {"mean": e.mean, "error": e.error, "freedom": e.freedom, "low": e.low, "high": e.high, "p": e.p}
-            lines.append(line | {"detectable": e.detectable(), "shown": e.shown, "judged": judged(e)})
+            low, high = interval(e, f.of.level)
+            line |= {
+                "mean": e.mean,
+                "error": e.error,
+                "freedom": e.freedom,
+                "level": f.of.level,
+                "low": low,
+                "high": high,
+            }
+            line |= {"p": e.p, "detectable": e.detectable(level=f.of.level), "shown": low > 0 or high < 0}
+            lines.append(line | {"judged": judged(e, level=f.of.level)})
     return pd.DataFrame(lines, columns=FOUND)  # also of none
 
 
@@ -85,11 +106,12 @@ def found_table(
     "The comparisons for people: each set, all together, and what follows."
     sets, lines = list(dict.fromkeys(name for f in found for name in f.sets)), []
     for f in found:
-        points = {words(s): with_half(f.sets[s].mean, f.sets[s].half, "+.2f") if s in f.sets else "" for s in sets}
-        e = f.together or next(iter(f.sets.values()), None)
-        line = {"comparison": f.of.name} | points
-        line |= {"together": with_half(e.mean, e.half, "+.2f") if f.together else ""}
-        line |= {"p": probability(e.p) if e else "", "judged": judged(e) if e else "not run"}
+        half = lambda e: interval(e, f.of.level)[1] - e.mean
+        points = {words(s): with_half(f.sets[s].mean, half(f.sets[s]), "+.2f") if s in f.sets else "" for s in sets}
+        e, line = f.one, {"comparison": f.of.name} | points
+        line |= {"together": with_half(e.mean, half(e), "+.2f") if f.together else ""}
+        line |= {"interval": f"{100 * f.of.level:g} %"}
+        line |= {"p": probability(e.p) if e else "", "judged": judged(e, level=f.of.level) if e else "not run"}
         lines.append(line | {"published": f"{f.of.published:+.2f}" if f.of.published else ""})
     return pd.DataFrame(lines)
 
@@ -102,23 +124,25 @@ def draw_forest(
     found: list[Found],
     words=str,  # name of a set -> what a reader calls it
     margin: float = 0.5,  # half the region of practical equivalence
-    level: float = 0.95,  # of the diamonds; single sets have 95 %
 ) -> None:
-    "Differences in points with their intervals."
+    "Differences in points with their intervals, of the level that each comparison has."
     sets = list(dict.fromkeys(name for f in found for name in f.sets))
     colours, y, places = {name: PALETTE[shade] for name, shade in zip(sets, SHADES)}, 0.0, []
+    first = {name: next(f for f in found if name in f.sets) for name in sets}  # where a set has its key
+    whole = next((f for f in found if f.together), None)
     ax.axvspan(-margin, margin, color="0.92", zorder=0)
     ax.axvline(0, color=PALETTE["grey"], lw=0.8, zorder=1)
     for f in found:
         start = y
         for name, e in f.sets.items():
-            label = words(name) if f is found[0] else None
-            ax.errorbar(e.mean, y, xerr=e.half, fmt="o", ms=3.5, lw=1.2, color=colours[name], label=label)
+            label = words(name) if f is first[name] else None
+            half = interval(e, f.of.level)[1] - e.mean
+            ax.errorbar(e.mean, y, xerr=half, fmt="o", ms=3.5, lw=1.2, color=colours[name], label=label)
             y += 0.55
         if f.together:
-            low, high = interval(f.together, level)
+            low, high = interval(f.together, f.of.level)
             ends = [low, f.together.mean, high, f.together.mean]
-            ax.fill(ends, [y, y - 0.22, y, y + 0.22], color="black", label="together" if f is found[0] else None)
+            ax.fill(ends, [y, y - 0.22, y, y + 0.22], color="black", label="together" if f is whole else None)
             y += 0.55
         if f.of.published is not None:
             label = "published, NTU RGB+D 60" if f is next(g for g in found if g.of.published is not None) else None
