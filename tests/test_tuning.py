@@ -58,24 +58,21 @@ def test_the_profiles_that_follow_the_tuning_are_what_is_written(root, networks)
 def test_both_arms_of_a_network_differ_in_the_losses_alone(root, drawn, networks):
     "Before rates are known there are no rows; then every arm has the rate that was chosen for it."
     tuning = yaml.safe_load(drawn["profile"]())["runs"]
-    table = pd.DataFrame({"set": "sbu", "fold": "sbu-1", "side": ["msg3d", "stf"], "number": [9, 5]})
-    runs = yaml.safe_load(networks["profile"](table, tuning))["runs"]
-    assert {run["group"] for run in runs.values()} == {"rates"} and len(runs) == 6 * 2 * 2
+    of_fold = lambda name, fold: pd.DataFrame({"set": name, "fold": fold, "side": ["msg3d", "stf"], "number": [9, 5]})
+    read = lambda *given: yaml.safe_load(networks["profile"](*given))["runs"]
+    table = of_fold("nwucla", "nwucla")
+    assert {run["group"] for run in read(table, tuning).values()} == {"rates"}
+    assert len(read(table, tuning)) == 6 * 2 * 2 and read(of_fold("sbu", "sbu-1"), tuning) is None  # one fold of five
     sides = [f"{n}-{arm}" for n in networks["COMPARED"] for arm in networks["ARMS"]]
+    place = {"set": "nwucla", "fold": "nwucla", "seed": 0, "loss": 1.0, "train_loss": 0.1}
     lines = [
-        {
-            "set": "sbu",
-            "fold": "sbu-1",
-            "seed": 0,
-            "side": side,
-            "number": i,
-            "top1": 50 + 10 * (i == k % 2),
-            "loss": 1.0,
-        }
+        place | {"side": side, "number": i, "top1": 50 + 10 * (i == k % 2)}
         for k, side in enumerate(sides)
         for i in (0, 1)
     ]
-    runs = yaml.safe_load(networks["profile"](table, tuning, pd.DataFrame(lines).assign(train_loss=0.1)))["runs"]
+    rates = pd.DataFrame(lines)
+    assert {run["group"] for run in read(table, tuning, rates[:-1]).values()} == {"rates"}  # one rate is missing
+    runs = read(table, tuning, rates)
     rows = {key: run for key, run in runs.items() if run["group"] == "rows"}
     assert len(rows) == 12
     for k, side in enumerate(sides):
