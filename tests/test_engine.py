@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +34,7 @@ from stf_repro.training.distributed import Step, split_batch
 from stf_repro.training.loop import Tally, learning_rate, optimise, score_figures
 from stf_repro.training.runs import read_params, resolve, Training
 from stf_repro.training.launcher import summarise
-from stf_repro.training.trainer import TrainingError, prepare, run_epoch, split_clips, take_over, train
+from stf_repro.training.trainer import TrainingError, prepare, read_weights, run_epoch, split_clips, take_over, train
 
 SCRIPT = Path(__file__).with_name("processes.py")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -519,6 +521,38 @@ def test_take_over_freezes_all_but_the_last_layer():
     take_over(model, weights, config)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     assert all(torch.equal(model.state_dict()[k], v) for k, v in weights.items())
+
+
+def test_a_training_goes_on_from_another_or_from_a_network_that_ships(tmp_path):
+    "All layers but the last begin where the other ended, and all move; what does not fit is one sentence."
+    config, store = quick(tmp_path)
+    train(config, store, tmp_path / "first", "cpu", progress=False)
+    on = config.model_copy(update={"start": str(tmp_path / "first")})
+    hash_, weights = read_weights(on)
+    began = prepare(on, store, torch.device("cpu"), weights).model.state_dict()
+    first = load_file(tmp_path / "first" / "model.safetensors")
+    assert {name for name in first if not torch.equal(began[name], first[name])} == {"head.weight", "head.bias"}
+    train(on, store, tmp_path / "second", "cpu", progress=False)
+    record = json.loads((tmp_path / "second" / "record.json").read_text())
+    assert (
+        record["init_from"]
+        == hash_
+        == hashlib.sha256((tmp_path / "first" / "model.safetensors").read_bytes()).hexdigest()
+    )
+    moved = load_file(tmp_path / "second" / "model.safetensors")
+    learned = [name for name, _ in prepare(on, store, torch.device("cpu")).model.named_parameters()]
+    assert all(not torch.equal(moved[name], first[name]) for name in learned if first[name].numel() > 1)
+    for start, said in (
+        ("msg3d-synth6", "did you mean 'msg3d-synth60'"),
+        ("msg3d-synth60", "the network of 'msg3d-synth60' does not fit"),  # another width
+        (str(tmp_path), "is no folder of a finished training"),
+    ):
+        wrong = config.model_copy(update={"start": start})
+        with pytest.raises(TrainingError, match=re.escape(said)) as error:
+            train(wrong, store, tmp_path / "wrong", "cpu", progress=False)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="say one of them"):
+        parse(TRAINING | {"objective": {}, "init_from": "x", "start": "y"})
 
 
 @pytest.mark.parametrize("label,said", [(60, "60"), (-1, "no label")])

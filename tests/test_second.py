@@ -77,13 +77,15 @@ def test_every_figure_by_a_second_path(seed):
 
 ROWS = {  # comparison of the page -> second and first row, as runs are called without their fold; several are summed
     "STF, tuned alike": (["stf"], ["msg3d"]),
-    "STF as printed": (["poster"], ["msg3d"]),
-    "STF, lineage": (["lineage"], ["msg3d"]),
+    "STF minus MS-G3D in STF's recipe": (["stf"], ["msg3d-recipe"]),
+    "MS-G3D in STF's recipe": (["msg3d-recipe"], ["msg3d"]),
+    "STF as printed, trained as long": (["poster"], ["msg3d-long"]),
+    "STF, lineage, trained as long": (["lineage"], ["msg3d-long"]),
     "STF, tuned alike, bones": (["stf-bone"], ["msg3d-bone"]),
     "STF, tuned alike, joints and bones": (["stf", "stf-bone"], ["msg3d", "msg3d-bone"]),
-    "exploration (M2) minus MS-G3D": (["M2"], ["msg3d"]),
+    "exploration (M2) minus MS-G3D in its recipe": (["M2"], ["msg3d-recipe"]),
     "exploration minus random masks": (["M2"], ["masks"]),
-    "random masks minus MS-G3D": (["masks"], ["msg3d"]),
+    "random masks minus MS-G3D in its recipe": (["masks"], ["msg3d-recipe"]),
     "divergence (M3 minus M2)": (["M3"], ["M2"]),
     "STF modules, L_Gk (M4 minus M3)": (["M4"], ["M3"]),
     "coherence (STF minus M4)": (["stf"], ["M4"]),
@@ -92,18 +94,26 @@ ROWS = {  # comparison of the page -> second and first row, as runs are called w
     "motion beside joints": (["msg3d-motion"], ["msg3d"]),
     "bones beside joints (sum of scores)": (["msg3d", "msg3d-bone"], ["msg3d"]),
     "all clips against three quarters": (["msg3d"], ["msg3d-75"]),
+    "bodies turned by up to 17 degrees": (["bodies turned"], ["not turned"]),  # each fold's MS-G3D is one of the two
 }
 
 
 def kept_hits(path):
     "The committed scores, read without the package: set -> rows -> names of each fold, (fold, seed) -> right or wrong."
     with np.load(path) as z:
-        scores = {}
+        scores, turns = {}, {}
         for i, fact in enumerate(json.loads(z["trainings"].tobytes())):
             config, clips = fact["config"], fact["clips"]
             row = fact["key"][len(config["benchmark"]) + 1 :]
             own = z[f"logits/{i}"].astype(np.float32), z[f"labels/{clips}"], z[f"names/{clips}"]
-            scores.setdefault((config["source"], row), {})[config["benchmark"], fact["seed"]] = own
+            place = config["benchmark"], fact["seed"]
+            scores.setdefault((config["source"], row), {})[place] = own
+            turns[row, place] = config["input"]["turn"]
+
+    both = [(row, p, own) for (name, row), of in scores.items() if name == "sbu" for p, own in of.items()]
+    both = [(turns[row, p] > 0, p, own) for row, p, own in both if row in ("msg3d", "turned")]
+    for which, turned in (("bodies turned", True), ("not turned", False)):
+        scores["sbu", which] = {p: own for is_turned, p, own in both if is_turned == turned}
 
     def hits(name, rows):
         of = [scores[name, row] for row in rows]
@@ -114,6 +124,12 @@ def kept_hits(path):
     for (name, _), own in scores.items():
         names.setdefault(name, {}).update({fold: z[2] for (fold, _), z in own.items()})
     return hits, names
+
+
+def by_margin(low, high):
+    "What an interval says beside half a point on either side of zero."
+    inside = "no difference that matters" if -0.5 <= low and high <= 0.5 else "undecided"
+    return "gain" if low > 0.5 else "loss" if high < -0.5 else inside
 
 
 def test_the_committed_answer_by_a_second_path(root):
@@ -128,16 +144,21 @@ def test_the_committed_answer_by_a_second_path(root):
             places = sorted(set(first) & set(second))
             own = [{p: of[p] for p in places} for of in (first, second)]
             mean, error, freedom = found[line.set] = by_hand(names[line.set], own)
-            half = stats.t.ppf(0.975, freedom) * error
+            assert line.level == (0.975 if asked == "STF, tuned alike" else 0.95)
+            half = stats.t.ppf((1 + line.level) / 2, freedom) * error
             assert line.pairs == len(places)
             assert np.allclose([line.mean, line.error, line.freedom], [mean, error, freedom]), asked
             assert np.allclose([line.low, line.high], [mean - half, mean + half]), asked
+            assert np.isclose(line.p, 2 * stats.t.sf(abs(mean) / error, freedom)), asked
+            assert line.judged == by_margin(mean - half, mean + half), asked
             tops = [100 * np.mean([of[p].mean() for p in places]) for of in own]
             assert np.allclose([line.first, line.second], tops), asked
         for line in lines[lines.set == "together"].itertuples():
             weights = {s: 1 / error**2 for s, (_, error, _) in found.items()}
             mean = sum(weights[s] * found[s][0] for s in found) / sum(weights.values())
-            assert np.isclose(line.mean, mean), asked
+            share = {s: w / sum(weights.values()) for s, w in weights.items()}
+            meier = 1 + 4 * sum(share[s] * (1 - share[s]) / found[s][2] for s in found)
+            assert np.allclose([line.mean, line.error], [mean, (meier / sum(weights.values())) ** 0.5]), asked
 
 
 @pytest.fixture(scope="module")

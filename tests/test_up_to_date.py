@@ -82,6 +82,10 @@ def test_everything_else_that_a_training_depends_on_counts(project, small_params
     assert run and transfer and run == made() and len({run, transfer, made("M5"), made(device="cpu")}) == 4
     (start / "model.safetensors").write_text("other weights")
     assert made() == run and made("T") != transfer  # what a transfer starts from
+    small_params["runs"]["S"] = small_params["runs"]["M1"] | {"start": str(start)}
+    fine_tuned = made("S")
+    (start / "model.safetensors").write_text("others again")
+    assert made("S") not in (fine_tuned, None)  # and what a training goes on from
     small_params["runs"]["M1"]["seeds"] = [0, 7]
     assert made() == run != made(seed=7)
     small_params["runs"]["M1"]["seeds"] = [7]

@@ -151,6 +151,9 @@ class RunConfig(Part):
     percent: float | None = Field(None, gt=0, le=100)  # of the training clips; None: all
     hold_out: str | None = None  # attribute by which a third of the training clips is scored in place of the test part
     init_from: str | None = None  # key of the main run whose frozen network gets a new last layer
+    start: str | None = (
+        None  # folder of a finished training, or a network that ships: all its layers but the last go on
+    )
 
     @field_validator("network", mode="before")
     @classmethod
@@ -165,6 +168,10 @@ class RunConfig(Part):
             raise ValueError(
                 "with `init_from` only the last layer is trained, on cross-entropy: objective.relative_weights "
                 "must be empty"
+            )
+        if self.init_from and self.start:
+            raise ValueError(
+                "`init_from` freezes the layers that it takes over, and `start` trains them: say one of them"
             )
         if self.objective.relative_weights.get("adjacency") and not self.stf:
             raise ValueError("the adjacency term teaches the beta of STF modules: it needs stf: true")

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import stf_repro
-from .runs import Run, Training
+from .runs import Run, Training, start_file
 from .code_deps import module_syntax
 
 # %% ../../nbs/reference/304_training.up_to_date.ipynb #1186f11b
@@ -89,6 +89,8 @@ def training_stamp(
         facts = [run.name, run.settings(training), code_stamp(), _clips(run.clips), _machine(device)]
         if run.base:
             facts += [run.base.name, contents(run.init_from(training))]
+        if start := run.section.get("start"):
+            facts.append(hashlib.sha256(start_file(start).read_bytes()).hexdigest())
     except (OSError, ValueError, KeyError, TypeError, SyntaxError):
         return None
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

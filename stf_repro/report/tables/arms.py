@@ -109,7 +109,10 @@ def differing(
     runs: Iterable[Finished],
 ) -> list[str]:  # e.g. ["optim.epochs"]
     "The settings, beside seed and label, that are not the same in all runs."
-    table = pd.json_normalize([run.config for run in runs]).astype(str)
+    table = pd.json_normalize([run.config for run in runs])
+    table = (
+        table.astype(object).where(table.notna(), None).astype(str)
+    )  # a setting that an older run does not have is None
     return [name for name in table if name not in ("seed", "label") and table[name].nunique(dropna=False) > 1]
 
 
