@@ -32,7 +32,7 @@ from stf_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from stf_repro.training.config import ConfigError, parse, run_configs
 from stf_repro.training.distributed import Step, split_batch
 from stf_repro.training.loop import Tally, learning_rate, optimise, score_figures
-from stf_repro.training.runs import read_params, resolve, Training
+from stf_repro.training.runs import read_params, resolve, start_file, Training
 from stf_repro.training.launcher import summarise
 from stf_repro.training.trainer import TrainingError, prepare, read_weights, run_epoch, split_clips, take_over, train
 
@@ -551,6 +551,12 @@ def test_a_training_goes_on_from_another_or_from_a_network_that_ships(tmp_path):
         with pytest.raises(TrainingError, match=re.escape(said)) as error:
             train(wrong, store, tmp_path / "wrong", "cpu", progress=False)
         assert "\n" not in str(error.value)
+    (tmp_path / "runs" / "seed-0").mkdir(parents=True)
+    shutil.copy(tmp_path / "first" / "model.safetensors", tmp_path / "runs" / "seed-0")
+    assert start_file(str(tmp_path / "runs")) == tmp_path / "runs" / "seed-0" / "model.safetensors"
+    shutil.copytree(tmp_path / "runs" / "seed-0", tmp_path / "runs" / "seed-1")
+    with pytest.raises(ConfigError, match="holds 2 trainings; name one of them, such as .*seed-0"):
+        start_file(str(tmp_path / "runs"))
     with pytest.raises(ConfigError, match="say one of them"):
         parse(TRAINING | {"objective": {}, "init_from": "x", "start": "y"})
 

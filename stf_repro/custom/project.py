@@ -23,6 +23,8 @@ from ..data.benchmarks import Benchmark
 from ..data.clip_store import ClipStore, benchmarks_of
 from .dataset import check_name
 from .poses import find_layout, read_layout_file
+from ..evaluation.bundled import SHIPPED, load_pretrained
+from ..evaluation.localisation import load_run
 from ..model.contract import Part, SkeletonNetwork
 from ..model.networks import NETWORKS
 from ..model.objective import Plan
@@ -31,7 +33,7 @@ from ..training.config import InputConfig, ObjectiveConfig, OptimConfig, RunConf
 from ..training.distributed import Step, split_batch
 from ..training.logs import logged
 from ..training.loop import Tally, epoch_generator, make_batch, optimise
-from ..training.runs import Training
+from ..training.runs import Training, start_file
 from ..training.precision import arithmetic
 from ..training.trainer import Job, find_device, prepare, score, train
 
@@ -96,6 +98,18 @@ def recipe(
     return _size(network, wide), InputConfig(recipe="uniform", frames=20), optim
 
 # %% ../../nbs/reference/606_custom.project.ipynb #37bb677d
+def _begun(start: str, own: Benchmark) -> Part:
+    "The size of a network to go on from. Raises `ValueError` if it reads other skeletons."
+    net = load_pretrained(start) if start in SHIPPED else load_run(start_file(start).parent)
+    theirs, ours = ((b.layout.name, b.channels) for b in (net.benchmark, own))
+    if net.layout != own.layout or theirs != ours:
+        says = "{0} joints with {1} values each".format
+        raise ValueError(
+            f"{start} reads {says(*theirs)}, and these clips have {says(*ours)}: it cannot go on from there"
+        )
+    return net.config.network
+
+
 def suggest(
     store: ClipStore,  # which carries a benchmark
     benchmark: str | None = None,  # which of the benchmarks; None: the first that is given, or that the store carries
@@ -104,6 +118,7 @@ def suggest(
     seed: int = 0,
     benchmarks: Iterable[Benchmark] = (),  # on the clips of this store, before those that it carries
     network: str = "msg3d",  # its name: `stf networks` lists all
+    start: str | None = None,  # a network that ships, or the folder of a training, of this layout: its layers go on
 ) -> RunConfig:
     "A configuration for the clips of a store. Raises `ValueError`."
     given = {b.key: b for b in benchmarks}
@@ -116,6 +131,7 @@ def suggest(
     if stf and not takes_stf(network, chosen.layout):
         raise ValueError(f"the network {network!r} has no graph that STF modules could enter: say stf=False")
     size, input, optim = recipe(len(chosen.indices(store, "train")), network)
+    size = size if start is None else _begun(start, chosen)
     optim = optim if epochs is None else optim.model_copy(update={"epochs": epochs, "score_every": max(1, epochs // 5)})
     return RunConfig(
         group="own",
@@ -123,6 +139,7 @@ def suggest(
         source=store.source,
         benchmark=chosen.key,
         network=size,
+        start=start,
         stf=stf,
         input=input,
         optim=optim,

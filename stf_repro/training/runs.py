@@ -389,7 +389,10 @@ def start_file(
 ) -> Path:  # a file of weights
     "Where a training starts from. Raises `ConfigError` naming the networks that ship."
     shipped = {path.stem: path for path in SHIPPED_WEIGHTS.glob("*.safetensors")}
-    file = shipped.get(name) or Path(name) / "model.safetensors"
+    inside = sorted(Path(name).glob("**/seed-*/model.safetensors"))  # a folder that holds one training is that training
+    file = shipped.get(name) or (inside[0] if len(inside) == 1 else Path(name) / "model.safetensors")
+    if not file.is_file() and len(inside) > 1:
+        raise ConfigError(f"start: {name} holds {len(inside)} trainings; name one of them, such as {inside[0].parent}")
     if not file.is_file():
         near = difflib.get_close_matches(name, shipped, 1)
         raise ConfigError(

@@ -130,7 +130,8 @@ def take_over(
     config: RunConfig,
 ) -> None:
     "Put these weights into a network; with `init_from`, freeze them. Raises `TrainingError` naming what does not fit."
-    new = ("head.",) if any(name.startswith("stf.") for name in weights) else ("head.", "stf.")
+    both = all(any(name.startswith("stf.") for name in names) for names in (weights, model.state_dict()))
+    new = ("head.",) if both else ("head.", "stf.")
     try:
         load_part(model, weights, without=new)
     except (KeyError, ValueError) as error:
