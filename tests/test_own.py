@@ -579,6 +579,21 @@ def test_the_same_again_trains_nothing_and_other_data_do(trained, capsys):
         suggest(store, "stick")
 
 
+def test_a_training_of_ones_own_goes_on_from_another(trained, tmp_path):
+    "The size is that of the network it goes on from, which has to read the same joints."
+    store = ClipStore.open(trained / "clips" / "sticks")
+    further = suggest(store, epochs=1, start=str(trained / "run"))
+    assert further.network == suggest(store).network and further.start == str(trained / "run")
+    train_own(store, tmp_path / "further", further, device="cpu", progress=False)
+    assert overview(find_trained(tmp_path / "further")).clips == overview(find_trained(trained / "run")).clips
+    with pytest.raises(
+        ValueError, match="msg3d-synth60 reads ntu25 joints with 3 values each, and these clips have stick"
+    ):
+        suggest(store, start="msg3d-synth60")
+    with pytest.raises(ValueError, match="is no folder of a finished training"):
+        suggest(store, start="nowhere")
+
+
 def test_folds_and_seeds_get_folders_of_their_own(tmp_path):
     store = own_data(tmp_path / "sticks", CLIPS, LABELS, STICK, split=2)
     places = list(
