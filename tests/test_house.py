@@ -163,7 +163,7 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     runs = {key: run_configs(resolve("", params, key)) for key in (*params["runs"], *params["transfers"])}
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] for c in configs)
-    width = 96 if profile in FULL else 12
+    width = 96 if profile in FULL else 18 if profile == "networks" else 12
     assert all(c.network.width == width for c in configs if c.network.name in ("msg3d", "convolution"))
     if profile == "search":  # for a recipe, with MS-G3D alone and on training clips alone
         assert all(
