@@ -409,6 +409,7 @@ def found_explanations(
     each = table[table.way == "both"].astype({"mean": float}).groupby(["method", "depth"])["mean"]
     own, many = each.mean(), each.size() > min(3, table.network.nunique() - 1)  # what a few networks have is no ranking
     reading = own[many].drop(["motion", "random"], level=0)  # these two know no network
+    reading = reading[reading.index.get_level_values("depth") != "best"]  # which nobody can choose without the truth
     (method, depth), networks = reading.idxmax(), table.network.nunique()
     named = f"{words(method).replace('_', ' ')}{f' of the {depth} map' if depth else ''}"
     return (
