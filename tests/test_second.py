@@ -78,7 +78,7 @@ def test_every_figure_by_a_second_path(seed):
 ROWS = {  # comparison of the page -> second and first row, as runs are called without their fold; several are summed
     "STF, tuned alike": (["stf"], ["msg3d"]),
     "STF minus MS-G3D in STF's recipe": (["stf"], ["msg3d-recipe"]),
-    "MS-G3D in STF's recipe": (["msg3d-recipe"], ["msg3d"]),
+    "MS-G3D in STF's recipe minus tuned MS-G3D": (["msg3d-recipe"], ["msg3d"]),
     "STF as printed, trained as long": (["poster"], ["msg3d-long"]),
     "STF, lineage, trained as long": (["lineage"], ["msg3d-long"]),
     "STF, tuned alike, bones": (["stf-bone"], ["msg3d-bone"]),

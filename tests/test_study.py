@@ -246,7 +246,7 @@ def test_the_answer_knows_whether_the_printed_reading_was_scored(root, tmp_path)
     for comparison, still in (("STF, tuned alike", True), ("STF as printed", False)):
         (second / "table.csv").write_text(f'comparison,set,mean,error,freedom\n"{comparison}",sbu,1,0.2,30\n')
         assert (says in answer(tmp_path)) == still
-        tuned = "With both sides tuned alike, joints, SBU Kinect Interaction, interim: +1.00 points [+0.53, +1.47], gain. "
+        tuned = "joints, SBU Kinect Interaction, interim: +1.00 points [+0.53, +1.47], gain, for the recipes that were chosen. "
         assert (tuned in answer(tmp_path)) == still  # the interval is of 97.5 %: there are two primary figures
 
 

@@ -204,7 +204,10 @@ def primary(
     low, high = interval(e, 0.975)
     where = f"{count(len(sets))} sets together" if row.set == "together" else words(row.set)
     interim = ", interim" * (len(sets) < PLANNED)
-    return f"{where}{interim}: {e.mean:+.2f} points [{low:+.2f}, {high:+.2f}], {judged(e, level=0.975)}"
+    said = judged(e, level=0.975)
+    if said == "undecided" and (low > 0 or high < 0):
+        said = f"{'above' if low > 0 else 'below'} zero, and undecided whether by more than half a point"
+    return f"{where}{interim}: {e.mean:+.2f} points [{low:+.2f}, {high:+.2f}], {said}"
 
 
 def beside_recipe(
@@ -215,7 +218,7 @@ def beside_recipe(
     if own.empty:
         return ""
     mean, low = (float(own.iloc[-1][name]) for name in ("mean", "low"))
-    return f" (against MS-G3D in the recipe chosen for STF: {with_half(mean, mean - low, '+.2f')})"
+    return f"; against MS-G3D in the recipe that won for STF, {with_half(mean, mean - low, '+.2f')}"
 
 
 SAYS = {1: "more accurate than MS-G3D on", 0: "not shown to differ from MS-G3D on", -1: "less accurate than MS-G3D on"}
@@ -246,7 +249,7 @@ def answer(
         f"**Does STF help? {short} so far.** On {count(len(studies(root)))} small sets of real recordings together, "
         f"small networks with STF are {said}.\n"
         "They follow our first reading of the poster. "
-        f"{f'With both sides tuned alike, joints, {tuned}{beside_recipe(second)}. ' * bool(tuned)}The reading closest to its words "
+        f"{f'In a second study, where the tuning of STF also takes its reading, joints, {tuned}, for the recipes that were chosen{beside_recipe(second)}. ' * bool(tuned)}The reading closest to its words "
         f"{'is in the second study' if printed else 'has not been scored on real test clips yet'}{made} (on another processor the same trainings differ enough to turn verdicts near zero). "
         "The paper's own data were not tried.\n"
     )
@@ -410,11 +413,14 @@ def found_explanations(
     own, many = each.mean(), each.size() > min(3, table.network.nunique() - 1)  # what a few networks have is no ranking
     reading = own[many].drop(["motion", "random"], level=0)  # these two know no network
     reading = reading[reading.index.get_level_values("depth") != "best"]  # which nobody can choose without the truth
-    (method, depth), networks = reading.idxmax(), table.network.nunique()
-    named = f"{words(method).replace('_', ' ')}{f' of the {depth} map' if depth else ''}"
+    first, second = reading.nlargest(2).index
+    named = lambda place: (
+        f"{words(place[0]).replace('_', ' ')}{f' of the {place[1]} map' if place[1] else ''} ({reading[place]:.0f} %)"
+    )
+    counts = each.size()[reading.index]
     return (
-        f"of {len(reading)} explanations of {networks} networks, {named} matches the truth best "
-        f"({reading.max():.0f} % average precision); marking what moves most, with no network, reaches "
+        f"of {len(reading)} explanations, each of {counts.min()} to {counts.max()} networks, the highest mean average precision has "
+        f"{named(first)}, the next {named(second)}; marking what moves most, with no network, reaches "
         f"{own['motion'].max():.0f} %"
     )
 
