@@ -32,6 +32,7 @@ NOTEBOOKS = (
     "results/search/*",
     "results/why/*",
     "results/tuning/*",
+    "results/second/*",
 )
 TEXTS = (
     "README.md",
