@@ -4,28 +4,26 @@ Reads what the tuning chose for each fold (results/tuning/equal_tuning/table.csv
 were tried since (results/networks/any_network/rates.csv), and writes conf/profile/networks.yaml. What and why: results/PROTOCOL.md.
 """
 
+import sys
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from draw_rows import FOLDS, flow
+from draw_tuning import SETS
 from stf_repro.model.networks import NETWORKS
 from stf_repro.report.tables.tuning import chosen
 
 ROOT = Path(__file__).parents[1]
 RATES = (0.01, 0.02)
 SEEDS = {"sbu": 2, "jhmdb": 4, "nwucla": 10}  # a fold, so 10, 12 and 10 trainings an arm
-FOLDS = {
-    "sbu": 5,
-    "jhmdb": 3,
-    "nwucla": 1,
-}  # a set takes part when all its folds are tuned, and has rows when all have rates
-HOLD_OUT = {"sbu": "pair", "jhmdb": "clip", "nwucla": "camera"}
 COMPARED = ("msg3d", "stgcn", "agcn", "ctrgcn", "dstanet", "paresgcn")
 ARMS = ("plain", "losses")
 HEAD = """# @package _global_
 # Do focus losses help any network? Six, of about as many weights as MS-G3D, each plain and with L_e, L_d and L_c (results/PROTOCOL.md).
-# Written by docs/draw_networks.py: the rates first, and the rows of a fold when its rates are known.
+# Written by docs/draw_networks.py: the rates first, and the rows of a set when all its rates are known.
 profile: networks
 jobs: 2
 base:
@@ -41,11 +39,6 @@ base:
 """
 RESULTS = """results:
   any_network: {reads: [runs/networks/rates, runs/networks/rows, data/reference, data/reference]}"""
-
-
-def flow(value: object) -> str:
-    "A value as YAML on one line."
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
 def recipe(plain: dict, stf: dict, arm: str) -> dict:
@@ -103,8 +96,9 @@ def profile(table: pd.DataFrame, tuning: dict, rates: pd.DataFrame | None = None
     sets = list(dict.fromkeys(name for name, _, _ in folds.values()))
     lines = [HEAD + f"sources: {{{', '.join(f'{name}: {{}}' for name in sets)}}}", "protocols:"]
     for fold, (name, _, _) in folds.items():
-        batch = {} if name == "sbu" else {"optim": {"batch_size": 32}}  # one body a clip
-        held = {"benchmark": fold, "seeds": [0], "hold_out": HOLD_OUT[name]}
+        tuned = SETS[name][0]  # the protocol of the tuning: what is held out, and its batches
+        batch = {"optim": tuned["optim"]} if "optim" in tuned else {}
+        held = {"benchmark": fold, "seeds": [0], "hold_out": tuned["hold_out"]}
         lines.append(f"  {fold}-rates: {flow(held | batch)}")
         lines.append(f"  {fold}: {flow({'benchmark': fold, 'seeds': list(range(SEEDS[name]))} | batch)}")
     return "\n".join([*lines, "runs:", *runs(folds, rates), "transfers: {}", RESULTS, ""])

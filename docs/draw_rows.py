@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SEEDS = {"sbu": 3, "jhmdb": 10, "nwucla": 20}
-FOLDS = {"sbu": 5, "jhmdb": 3, "nwucla": 1}  # a set has rows when all its folds are tuned
+FOLDS = {"sbu": 5, "jhmdb": 3, "nwucla": 1}  # a set takes part when all its folds are tuned
 HEAD = """# @package _global_
 # The rows of the second protocol (results/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
 profile: second

@@ -552,7 +552,8 @@ def test_a_training_goes_on_from_another_or_from_a_network_that_ships(tmp_path):
             train(wrong, store, tmp_path / "wrong", "cpu", progress=False)
         assert "\n" not in str(error.value)
     (tmp_path / "runs" / "seed-0").mkdir(parents=True)
-    shutil.copy(tmp_path / "first" / "model.safetensors", tmp_path / "runs" / "seed-0")
+    for name in ("model.safetensors", "metrics.json"):
+        shutil.copy(tmp_path / "first" / name, tmp_path / "runs" / "seed-0")
     assert start_file(str(tmp_path / "runs")) == tmp_path / "runs" / "seed-0" / "model.safetensors"
     shutil.copytree(tmp_path / "runs" / "seed-0", tmp_path / "runs" / "seed-1")
     with pytest.raises(ConfigError, match="holds 2 trainings; name one of them, such as .*seed-0"):

@@ -29,6 +29,7 @@ from ..model.blocks import Backbone
 from ..model.nets.msg3d import MSG3D
 from ..training.config import InputConfig
 from ..training.loop import make_batch, predict
+from ..training.runs import only_training
 from ..training.trainer import find_device
 
 # %% ../../nbs/reference/607_custom.inference.ipynb #8f00339a
@@ -49,17 +50,7 @@ def open_network(
             f"no network {name!r}: it is no folder of a finished training, and none of {', '.join(SHIPPED)}; did "
             f"you mean {near!r}?"
         )
-    return load_run(_training(Path(name)), device)
-
-
-def _training(folder: Path) -> Path:
-    "The folder itself, or that of the only training in it."
-    inside = sorted(path.parent for path in folder.glob("**/seed-*/metrics.json"))
-    if (folder / "metrics.json").exists() or not inside:
-        return folder
-    if len(inside) > 1:
-        raise ValueError(f"{folder} holds {len(inside)} trainings; name one of them, such as {inside[0]}")
-    return inside[0]
+    return load_run(only_training(name), device)
 
 
 def is_synthetic(

@@ -118,7 +118,8 @@ def suggest(
     seed: int = 0,
     benchmarks: Iterable[Benchmark] = (),  # on the clips of this store, before those that it carries
     network: str = "msg3d",  # its name: `stf networks` lists all
-    start: str | None = None,  # a network that ships, or the folder of a training, of this layout: its layers go on
+    start: str
+    | None = None,  # a network that ships, or the folder of a training: its kind and size, and its layers go on
 ) -> RunConfig:
     "A configuration for the clips of a store. Raises `ValueError`."
     given = {b.key: b for b in benchmarks}

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import stf_repro
 from ..data.clip_store import ClipStore, write_store
 from ..data.formats import Recording
 from ..data.sets.ntu import read_ntu
@@ -26,9 +25,10 @@ from ..data.samplers import Clips
 from .localisation import TrainedNetwork, clip_truth, lay_truth
 from ..training.config import InputConfig, find_benchmark, parse
 from ..training.loop import build_model, make_batch
+from ..training.runs import SHIPPED_WEIGHTS
 
 # %% ../../nbs/reference/408_evaluation.bundled.ipynb #ba9e3d3a
-FOLDER = Path(stf_repro.__file__).parent / "pretrained"
+FOLDER = SHIPPED_WEIGHTS  # of `training.runs`: what a run may start from
 SHIPPED = {  # name -> run of the default profile, in its group
     "msg3d-synth60": "main/msg3d-xsub60-joint",
     "stf-synth60": "main/stf-xsub60-joint",

@@ -6,9 +6,9 @@
 __all__ = ['PAGES', 'TITLES', 'BASE', 'FULL', 'PAIR', 'ROWS', 'OVER', 'PLANNED', 'SAYS', 'SIDES', 'FOUND', 'NOTE', 'MARKS',
            'Made', 'studies', 'pooled_rows', 'headline', 'hangs_on', 'caveat', 'primary', 'beside_recipe', 'answer',
            'counted', 'found_accuracy', 'found_steps', 'ends', 'found_focus', 'found_mechanism', 'found_adjacency',
-           'found_study', 'found_tuning', 'found_second', 'found_networks', 'found_explanations', 'found_choices',
-           'found_terms', 'found_faithful', 'found_robust', 'finding', 'state', 'command', 'folded', 'made_pages',
-           'front_page', 'with_block', 'write_front_page']
+           'found_study', 'found_tuning', 'found_primary', 'found_explanations', 'found_choices', 'found_terms',
+           'found_faithful', 'found_robust', 'finding', 'state', 'command', 'folded', 'made_pages', 'front_page',
+           'with_block', 'write_front_page']
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ddf06002
 import subprocess
@@ -385,22 +385,12 @@ def found_tuning(
     )
 
 
-def found_second(
-    table: pd.DataFrame,  # table.csv of does_it_help, of str
-    arms: Sequence[Arm] = PAIR,
+def found_primary(
+    lead: str,  # what was asked
+    said: str,  # from `primary`
 ) -> str:
-    "The first primary figure."
-    said = primary(table, "STF, tuned alike")
-    return f"{arms[1].title} tuned like {arms[0].title}, joints, {said}" if said else "its first rows are being trained"
-
-
-def found_networks(
-    table: pd.DataFrame,  # table.csv of any_network, of str
-    arms: Sequence[Arm] = PAIR,
-) -> str:
-    "The second primary figure."
-    said, networks = primary(table, "all networks"), table.comparison.nunique() - 1
-    return f"L_e, L_d and L_c on {networks} networks, {said}" if said else "its first rows are being trained"
+    "A primary figure of the second study, if it is there."
+    return f"{lead}, {said}" if said else "its first rows are being trained"
 
 
 def found_explanations(
@@ -514,8 +504,12 @@ FOUND: dict[str, Callable[[pd.DataFrame, Sequence[Arm]], str]] = {
     "terms": lambda t, arms: found_terms(t),
     "reproducibility": lambda t, arms: "what was tested and how, what came out, what was easy and what was hard",
     "equal_tuning": found_tuning,
-    "does_it_help": found_second,
-    "any_network": found_networks,
+    "does_it_help": lambda t, arms: found_primary(
+        f"{arms[1].title} tuned like {arms[0].title}, joints", primary(t, "STF, tuned alike")
+    ),
+    "any_network": lambda t, arms: found_primary(
+        f"L_e, L_d and L_c on {t.comparison.nunique() - 1} networks", primary(t, "all networks")
+    ),
     "explanations": found_explanations,
     "hidden": lambda t, arms: (
         f"of {len(own := t[t.set != 'together'])} differences beside whole clips, "

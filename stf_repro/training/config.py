@@ -151,9 +151,7 @@ class RunConfig(Part):
     percent: float | None = Field(None, gt=0, le=100)  # of the training clips; None: all
     hold_out: str | None = None  # attribute by which a third of the training clips is scored in place of the test part
     init_from: str | None = None  # key of the main run whose frozen network gets a new last layer
-    start: str | None = (
-        None  # folder of a finished training, or a network that ships: all its layers but the last go on
-    )
+    start: str | None = None  # a finished training, or a network that ships: its layers but the last go on
 
     @field_validator("network", mode="before")
     @classmethod

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAPPINGS', 'SECTIONS', 'REPORTS', 'SHIPPED_WEIGHTS', 'ConfigError', 'read_params', 'default_profile',
            'profile_params', 'of_network', 'run_parts', 'merge', 'Training', 'Run', 'resolve', 'leaves', 'lookup',
-           'agrees', 'start_file', 'composed', 'trace', 'trainings']
+           'agrees', 'only_training', 'start_file', 'composed', 'trace', 'trainings']
 
 # %% ../../nbs/reference/300_training.runs.ipynb #2f6568a5
 import difflib
@@ -380,8 +380,21 @@ def agrees(
     "Whether a training was configured so: what the settings leave out does not count."
     return all(lookup(config, path) == value for path, value in leaves(settings) if value != {})
 
-
+# %% ../../nbs/reference/300_training.runs.ipynb #05f3cd23
 SHIPPED_WEIGHTS = Path(stf_repro.__file__).parent / "pretrained"
+
+
+def only_training(
+    folder,  # of a finished training, or one that holds a single one
+) -> Path:
+    "The folder of the training; the folder itself if it holds none. Raises `ConfigError` if it holds several."
+    folder = Path(folder)
+    inside = sorted(path.parent for path in folder.glob("**/seed-*/metrics.json"))
+    if (folder / "metrics.json").exists() or not inside:
+        return folder
+    if len(inside) > 1:
+        raise ConfigError(f"{folder} holds {len(inside)} trainings; name one of them, such as {inside[0]}")
+    return inside[0]
 
 
 def start_file(
@@ -389,10 +402,7 @@ def start_file(
 ) -> Path:  # a file of weights
     "Where a training starts from. Raises `ConfigError` naming the networks that ship."
     shipped = {path.stem: path for path in SHIPPED_WEIGHTS.glob("*.safetensors")}
-    inside = sorted(Path(name).glob("**/seed-*/model.safetensors"))  # a folder that holds one training is that training
-    file = shipped.get(name) or (inside[0] if len(inside) == 1 else Path(name) / "model.safetensors")
-    if not file.is_file() and len(inside) > 1:
-        raise ConfigError(f"start: {name} holds {len(inside)} trainings; name one of them, such as {inside[0].parent}")
+    file = shipped.get(name) or only_training(name) / "model.safetensors"
     if not file.is_file():
         near = difflib.get_close_matches(name, shipped, 1)
         raise ConfigError(
@@ -401,7 +411,7 @@ def start_file(
         )
     return file
 
-
+# %% ../../nbs/reference/300_training.runs.ipynb #20ca46cd
 def composed(
     root,  # of the project
     name: str,  # of a file in conf/, e.g. "profile/sbu.yaml"
