@@ -22,6 +22,7 @@ from ..data.formats import Recording
 from .poses import read_poses
 from ..data.samplers import Clips
 from ..data.registry import SOURCES
+from ..evaluation.controls import mean_pose
 from ..evaluation.explain import OF_MAP, Asked, explain
 from ..evaluation.localisation import FORMS, TrainedNetwork, clip_focus, load_run
 from ..evaluation.bundled import SHIPPED, clips_of, example_clip, load_pretrained
@@ -290,8 +291,7 @@ def _by_method(net: TrainedNetwork, clips: Clips, wanted: Tensor | None, module:
     x, present = make_batch(clips, torch.tensor([0]), net.config.input)
     with torch.no_grad():
         said = net.network(x).argmax(1)
-    there = (x != 0).any(1, keepdim=True)
-    pose = (x * there).sum((2, 4), keepdim=True) / there.sum((2, 4), keepdim=True).clamp(min=1)
+    pose = mean_pose(clips, torch.tensor([0]), net.config.input)
     Q = explain(method, Asked(net.network, x, present, said if wanted is None else wanted, pose, module))
     return x, Q, said, (module or net.network.feature_maps()[-1].name) if method in OF_MAP else ""
 

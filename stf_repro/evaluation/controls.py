@@ -50,17 +50,15 @@ def mean_pose(
     indices: Tensor,  # (n,) which clips, of the training part
     config: InputConfig | dict,
     batch_size: int = 256,
-) -> Tensor:  # (1, C, 1, V, 1)
-    "The mean of every joint (or bone) over frames and bodies that are there."
+) -> Tensor:  # (1, C, 1, V, M)
+    "The mean of every joint (or bone) of every body over frames in which it is there; zero for a body that never is."
     config = config if isinstance(config, InputConfig) else InputConfig(**config)
     total = count = 0.0
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        seen = (x != 0).any(1, keepdim=True).any(3, keepdim=True) & present[
-            :, None, None, None, :
-        ]  # (N, 1, T, 1, M) frames with a body
-        total, count = total + (x * seen).sum((0, 2, 4)), count + seen.sum((0, 2, 4))
-    return (total / count.clamp(min=1))[None, :, None, :, None]
+        seen = (x != 0).any(1, True).any(3, True) & present[:, None, None, None]  # (N, 1, T, 1, M) frames with a body
+        total, count = total + (x * seen).sum((0, 2), True), count + seen.sum((0, 2), True)
+    return total / count.clamp(min=1)
 
 # %% ../../nbs/reference/403_evaluation.controls.ipynb #af7de64f
 @torch.no_grad()
@@ -78,7 +76,7 @@ def prediction_gaps(
     "How far the prediction moves when an order's first places are shaken, and its last ones."
     said = lambda clip: model(clip).softmax(1).gather(1, classes[:, None])[:, 0]
     whole, places = said(x), present.sum(1) * x.shape[2] * x.shape[3]  # (N,)
-    there = (rank < places[:, None, None, None]).permute(0, 2, 3, 1).unsqueeze(1)  # (N, 1, T, V, M)
+    there = (x != 0).any(1, keepdim=True)  # (N, 1, T, V, M)
     size, gaps = noise * x[there.expand_as(x)].std(), ([], [])
     for _ in range(draws):
         shaken = x + size * torch.randn(x.shape, generator=generator).to(x.device)

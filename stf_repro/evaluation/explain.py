@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Method', 'STEPS', 'SPANS', 'QUARTERS', 'ORDERS', 'GRAPHS', 'METHODS', 'OF_MAP', 'Asked', 'per_place', 'grad_cam_pp',
-           'of_map', 'gradient_x_input', 'integrated_gradients', 'smooth_grad', 'occlusion', 'shapley',
-           'predicted_focus', 'listened_to', 'motion_alone', 'chance', 'explain']
+           'of_map', 'whole_gradient', 'gradient_x_input', 'integrated_gradients', 'smooth_grad', 'occlusion',
+           'shapley', 'predicted_focus', 'listened_to', 'motion_alone', 'chance', 'explain']
 
 # %% ../../nbs/reference/411_evaluation.explain.ipynb #2c6c7b50
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,7 @@ from ..model.adaptive import Similarity
 from ..model.focus import class_score, focus, grad_cam, stretch
 from ..model.nets.gcnnas import Relations
 from ..model.nets.sgn import FrameGraph
-from ..model.options import elementwise
+from ..model.options import elementwise, heard_with_gradient
 from ..skeleton import limbs
 
 # %% ../../nbs/reference/411_evaluation.explain.ipynb #06d780e2
@@ -34,9 +35,14 @@ class Asked:
     x: Tensor  # (N, C, T, V, M)
     present: Tensor  # (N, M) bool
     classes: Tensor  # (N,) whose evidence to look for, e.g. the predicted class
-    fill: Tensor | float = 0.0  # what stands where something is removed, e.g. a mean pose (1, C, 1, V, 1)
+    fill: Tensor | float = 0.0  # what stands where something is removed, e.g. a mean pose (1, C, 1, V, M)
     module: str | None = None  # of methods that read a feature map: which; None: the last
     seed: int = 0  # of methods that draw
+
+    @property
+    def emptied(self) -> Tensor:  # (N, C, T, V, M)
+        "The clips with everything removed from the bodies that are there."
+        return torch.where(self.present[:, None, None, None], self.fill, self.x)
 
 
 Method = Callable[[Asked], Tensor]  # -> (N, M, T, V), not negative; its scale has no meaning
@@ -90,10 +96,24 @@ def _recorded(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_()
 
 
+@contextmanager
+def whole_gradient(model: SkeletonNetwork) -> Iterator[None]:
+    "While it lasts, the gradient passes through the graphs of STF's modules, too: training may cut it there."
+    hears = {module: module.hears for module in model.stf.values()}
+    try:
+        for module in hears:
+            module.hears = heard_with_gradient
+        yield
+    finally:
+        for module, before in hears.items():
+            module.hears = before
+
+
 def gradient_x_input(asked: Asked) -> Tensor:
     "Gradient times the difference from the mean pose: the first step of integrated gradients."
-    gradient = _captum().Saliency(asked.model).attribute(_recorded(asked.x), asked.classes, abs=False)
-    return per_place(gradient * (asked.x - asked.fill))
+    with whole_gradient(asked.model):
+        gradient = _captum().Saliency(asked.model).attribute(_recorded(asked.x), asked.classes, abs=False)
+    return per_place(gradient * (asked.x - asked.emptied))
 
 
 STEPS = 16  # of integrated gradients, and draws of SmoothGrad
@@ -101,22 +121,20 @@ STEPS = 16  # of integrated gradients, and draws of SmoothGrad
 
 def integrated_gradients(asked: Asked) -> Tensor:
     "Sundararajan et al. (2017): the gradient, averaged along the way from the mean pose to the clip, times the way."
-    from_pose = torch.zeros_like(asked.x) + asked.fill
-    found = _captum().IntegratedGradients(asked.model)
-    return per_place(
-        found.attribute(
-            _recorded(asked.x), from_pose, asked.classes, n_steps=STEPS, internal_batch_size=max(64, len(asked.x))
-        ).float()
-    )
+    found, x = _captum().IntegratedGradients(asked.model), _recorded(asked.x)
+    batch = max(64, len(x))
+    with whole_gradient(asked.model):
+        parts = found.attribute(x, asked.emptied, asked.classes, n_steps=STEPS, internal_batch_size=batch)
+    return per_place(parts.float())
 
 
 def smooth_grad(asked: Asked) -> Tensor:
-    "Smilkov et al. (2017): the size of the gradient, averaged over clips with noise of a tenth of their spread."
-    attr = _captum()
-    with torch.random.fork_rng(devices=[]):
+    "Smilkov et al. (2017): the size of the gradient, averaged over clips with noise of a tenth of their spread. What is zero stays zero."
+    attr, there = _captum(), (asked.x != 0).any(1, keepdim=True)
+    with torch.random.fork_rng(devices=[]), whole_gradient(asked.model):
         torch.manual_seed(asked.seed)
         noise = 0.1 * float(asked.x[asked.x != 0].std())
-        found = attr.NoiseTunnel(attr.Saliency(asked.model))
+        found = attr.NoiseTunnel(attr.Saliency(lambda clip: asked.model(clip * there)))
         size = found.attribute(
             _recorded(asked.x), nt_samples=STEPS, nt_samples_batch_size=1, stdevs=noise, target=asked.classes
         )
@@ -138,9 +156,9 @@ def _parts(asked: Asked, joint: Tensor, spans: int, bodies: bool) -> Tensor:  # 
 
 def _fall(asked: Asked, parts: Tensor) -> Tensor:  # (N, M, T, V)
     "How far the score falls when a part is removed."
-    from_pose = torch.zeros_like(asked.x) + asked.fill
     with torch.no_grad():
-        found = _captum().FeatureAblation(asked.model).attribute(asked.x, from_pose, asked.classes, feature_mask=parts)
+        found = _captum().FeatureAblation(asked.model)
+        found = found.attribute(asked.x, asked.emptied, asked.classes, feature_mask=parts)
     return F.relu(found[:, 0]).permute(0, 3, 1, 2)
 
 
@@ -157,11 +175,11 @@ def shapley(asked: Asked) -> Tensor:
     joint = torch.zeros(asked.x.shape[3], dtype=torch.long)
     for i, joints in enumerate(limbs(asked.model.layout).values()):
         joint[joints] = i
-    parts, from_pose = _parts(asked, joint, QUARTERS, True), torch.zeros_like(asked.x) + asked.fill
+    parts = _parts(asked, joint, QUARTERS, True)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(asked.seed)
         values = _captum().ShapleyValueSampling(asked.model)
-        found = values.attribute(asked.x, from_pose, asked.classes, feature_mask=parts, n_samples=ORDERS)
+        found = values.attribute(asked.x, asked.emptied, asked.classes, feature_mask=parts, n_samples=ORDERS)
     return F.relu(found[:, 0]).permute(0, 3, 1, 2)
 
 # %% ../../nbs/reference/411_evaluation.explain.ipynb #4ed78b97

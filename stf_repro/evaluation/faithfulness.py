@@ -21,7 +21,7 @@ def keep_first(
     rank: Tensor,  # (N, M, T, V) place in the order, 0 the first; from `ranks`
     count: Tensor,  # (N,) how many places of the order
     insert: bool,  # keep only these; else remove them
-    fill: Tensor | float = 0.0,  # what stands where something was removed, e.g. a mean pose (1, C, 1, V, 1)
+    fill: Tensor | float = 0.0,  # what stands where something was removed, e.g. a mean pose (1, C, 1, V, M)
 ) -> Tensor:  # (N, C, T, V, M)
     "Remove the first places of an order from a clip, or keep nothing else."
     chosen = (rank < count[:, None, None, None]).permute(0, 2, 3, 1).unsqueeze(1)  # (N, 1, T, V, M)
@@ -82,11 +82,9 @@ def curves(
 ) -> dict[str, Tensor]:  # name -> (2, N, steps + 1) probability with 0, 1/steps, ..., all places removed; and put back
     "The deletion and the insertion curve of each clip, for several orders."
     network, places, found = accelerate(model), present.sum(1) * x.shape[2] * x.shape[3], {}  # places: (N,)
-    said = lambda clip: network(clip).softmax(1).expand(len(x), -1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
-    whole, empty = (
-        said(x),
-        said(torch.zeros_like(x[:1]) + fill),
-    )  # the ends of all curves; one empty clip is like any other
+    said = lambda clip: network(clip).softmax(1).gather(1, classes[:, None])[:, 0].cpu()  # (N,)
+    fill = torch.where(present[:, None, None, None], fill, x)  # absent bodies stay away
+    whole, empty = said(x), said(fill)  # the ends of all curves
     for name, rank in orders.items():
         out, back = (
             [said(keep_first(x, rank, (places * i) // steps, insert, fill)) for i in range(1, steps)]
