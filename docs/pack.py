@@ -1,9 +1,11 @@
-"""Write the networks and the example clip that ship with the package, from finished runs of the profile `synthetic`.
+"""Write the networks and the example clip that ship with the package, from finished runs of the profiles `synthetic` and `people`.
 
-`python docs/pack.py`, in the project. How they are chosen: nbs/reference/408_evaluation.bundled.ipynb.
+`python docs/pack.py [NAME...]`, in the project; without names all. How they are chosen: nbs/reference/408_evaluation.bundled.ipynb.
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from stf_repro.data.clip_store import ClipStore
 from stf_repro.data.io import project_root, write_atomic, write_json
+from stf_repro.data.registry import SOURCES
 from stf_repro.data.samplers import Clips
 from stf_repro.evaluation.bundled import FOLDER, SHIPPED
 from stf_repro.evaluation.localisation import FORMS, clip_focus, clip_truth, lay_truth, load_run, measure
+from stf_repro.evaluation.statistics import wilson
 from stf_repro.model.contract import SkeletonNetwork
 from stf_repro.training.artifacts import finished
 from stf_repro.training.config import RunConfig, find_benchmark
@@ -51,6 +55,18 @@ _WHAT = {
     ("ctrgcn", "plain"): "CTR-GCN, narrow, trained on cross-entropy alone",
 }
 _USE = "To show and test the method on synthetic skeletons. It has never seen a real recording, knows fourteen synthetic actions, and is far smaller than the networks of the paper."
+_USE_ON_PEOPLE = "To try the commands on recordings of people, and to start from on one's own. It knows only the actions and the camera of its data, is one training of one split, and is far smaller than the networks of the paper."
+_NAMES = {"sbu": "SBU Kinect Interaction", "jhmdb": "JHMDB, as DD-Net prepared it", "nwucla": "Northwestern-UCLA"}
+
+
+def _data(config: RunConfig, clips: Clips, raw: Path) -> dict:
+    "What a network was trained on."
+    source = SOURCES[config.source]
+    if not source.files:
+        return {"options": json.loads((raw / "config.json").read_text()), "real_recordings": "none"}
+    train = len(find_benchmark(config).indices(clips.store, "train"))
+    said = {"name": _NAMES[source.key], "page": source.page, "terms_of_the_recordings": source.terms}
+    return said | {"real_recordings": f"{train}, none of them in this package"}
 
 
 def _history(path: Path) -> dict[str, list[float | None]]:
@@ -65,18 +81,21 @@ def model_card(
     config: RunConfig,
     correct: int,  # test clips that the shipped weights name correctly
     total: int,  # test clips
-    options: dict,  # how the synthetic data were made
+    data: dict,  # what it was trained on
 ) -> dict:  # JSON
     "What a network is, how good, and where it comes from."
     return {
         "what": _WHAT[config.network.name, config.method],
-        "intended_use": _USE,
-        "licence": "Apache-2.0, as the code",
-        "data": {"source": config.source, "options": options, "real_recordings": "none"},
+        "intended_use": _USE_ON_PEOPLE if "page" in data else _USE,
+        "licence": "Apache-2.0, as the code; the terms of the recordings remain"
+        if "page" in data
+        else "Apache-2.0, as the code",
+        "data": {"source": config.source} | data,
         "accuracy": {
             "correct": correct,
             "clips": total,
             "top1_percent": round(100 * correct / total, 1),
+            "interval_percent": [round(end, 1) for end in wilson(100 * correct / total, total)],  # 95 %, over clips
             "part": f"test part of {config.benchmark}",
         },
         "training": {"seed": config.seed} | {k: record[k] for k in ("commit", "date", "hardware", "versions")},
@@ -116,25 +135,15 @@ def choose_example(
     return clips.store.names[of_action[at]], how
 
 
-def pack(
-    root: Path,  # the project, with finished runs of the profile `synthetic`, and clips and recordings of `synth60`
-) -> str:  # one line
-    "Write the networks and the example clip that ship with the package. Raises `FileNotFoundError` for a run that is not finished."
-    raw, out = Path(root) / "raw" / "synth60", FOLDER
-    clips, networks = Clips(ClipStore.open(Path(root) / "clips" / "synth60")), {}
-    (out / "example").mkdir(parents=True, exist_ok=True)
-    for name, run in SHIPPED.items():
-        folder = Path(root) / "runs" / "synthetic" / run / "seed-0"
-        net = load_run(folder)
-        network, config = net.network, net.config
-        state, correct, total = rounded(network, clips, config)
-        networks[name] = network, config
-        options = json.loads((raw / "config.json").read_text())
-        write_atomic(out / f"{name}.safetensors", save({key: value.contiguous() for key, value in state.items()}))
-        write_json(out / f"{name}.json", model_card(folder, finished(folder), config, correct, total, options))
-    pair = {name: networks[name] for name in ("msg3d-synth60", "stf-synth60")}  # whom the book shows it to
-    name, how = choose_example(pair, clips, raw)
-    for old in (out / "example").iterdir():
+def pack_example(
+    networks: dict[str, tuple[SkeletonNetwork, RunConfig]],  # those that it is chosen by
+    clips: Clips,
+    raw: Path,  # folder of the recordings
+) -> str:  # the name of the clip
+    "Write the clip that ships with the package, and how it was chosen."
+    name, how = choose_example(networks, clips, raw)
+    (FOLDER / "example").mkdir(parents=True, exist_ok=True)
+    for old in (FOLDER / "example").iterdir():
         old.unlink()
     line = next(line for line in (raw / "truth.jsonl").read_text().splitlines() if json.loads(line)["name"] == name)
     for file, content in (
@@ -142,10 +151,35 @@ def pack(
         ("truth.jsonl", f"{line}\n".encode()),
         ("chosen.txt", f"{how}\n".encode()),
     ):
-        write_atomic(out / "example" / file, content)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return f"{out}: {', '.join(networks)} and the clip {name}, {size // 1000} kB"
+        write_atomic(FOLDER / "example" / file, content)
+    return name
+
+
+def pack(
+    root: Path,  # the project, with finished runs of these networks, and the clips and recordings of their sources
+    names: Sequence[str] = tuple(SHIPPED),
+) -> str:  # one line
+    "Write networks that ship with the package, and with MS-G3D and STF on synthetic clips the example. Raises `ValueError` for a name that is none, `FileNotFoundError` for a run that is not finished."
+    if wrong := [name for name in names if name not in SHIPPED]:
+        raise ValueError(f"no network {', '.join(wrong)} ships; these do: {', '.join(SHIPPED)}")
+    networks, of, done = {}, {}, list(names)
+    for name in names:
+        folder = Path(root) / "runs" / SHIPPED[name] / "seed-0"
+        net = load_run(folder)
+        network, config = net.network, net.config
+        raw, store = (Path(root) / kind / config.source for kind in ("raw", "clips"))
+        clips = Clips(ClipStore.open(store), "cpu", net.benchmark.num_persons)
+        state, correct, total = rounded(network, clips, config)
+        networks[name], of[config.source] = (network, config), (clips, raw)
+        data = _data(config, clips, raw)
+        write_atomic(FOLDER / f"{name}.safetensors", save({key: value.contiguous() for key, value in state.items()}))
+        write_json(FOLDER / f"{name}.json", model_card(folder, finished(folder), config, correct, total, data))
+    pair = {name: networks[name] for name in ("synth60-msg3d", "synth60-stf") if name in networks}
+    if len(pair) == 2:  # whom the book shows it to
+        done.append(pack_example(pair, *of["synth60"]))
+    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+    return f"{FOLDER}: wrote {', '.join(done)}; all {size // 1000} kB"
 
 
 if __name__ == "__main__":
-    print(pack(project_root()))
+    print(pack(project_root(), sys.argv[1:] or tuple(SHIPPED)))

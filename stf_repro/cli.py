@@ -189,7 +189,7 @@ def export(root: None, args) -> str:
     if not args.format or not args.out:
         raise ValueError(
             "clips want a format and a place, `stf export synth60 pyskl synth60.pkl`; a network wants a file, "
-            "`stf export stf-synth60 -o net.onnx`"
+            "`stf export synth60-stf -o net.onnx`"
         )
     from stf_repro.data.io import project_root
 
@@ -402,15 +402,15 @@ def show(root: None, args) -> str:
 def _example_lines() -> list[str]:
     "What the shipped clip is, and which commands look at it."
     from stf_repro.custom.inference import ask, open_network
-    from stf_repro.evaluation.bundled import SHIPPED, example_clip
+    from stf_repro.evaluation.bundled import PEOPLE, SYNTHETIC, example_clip
 
     example = example_clip()
     bodies, lines = example.recording.bodies, []
-    for name in SHIPPED:
+    for name in SYNTHETIC:
         net = open_network(name)
         action = net.classes[example.recording.label]
         said, p = ask(net, [example.recording])[0].classes[0]
-        lines.append(f"  {name:<{max(map(len, SHIPPED))}}  says {said}, {100 * p:.1f} %")
+        lines.append(f"  {name:<{max(map(len, SYNTHETIC))}}  says {said}, {100 * p:.1f} %")
     what = (
         f"a synthetic clip of the action {action!r}, {bodies.shape[1]} frames, {len(bodies)} body, {bodies.shape[2]} "
         f"joints ({example.recording.layout.name})"
@@ -418,6 +418,7 @@ def _example_lines() -> list[str]:
     return [
         f"example: {what}",
         *lines,
+        f"  of people, with other joints: {', '.join(PEOPLE)}",
         "  `stf predict example` says more, `stf focus example -o focus.gif` draws where the network looks",
     ]
 
@@ -1140,13 +1141,13 @@ def _run_commands(commands: _Commands) -> None:
         _PIPELINE,
         export,
         "write clips/SOURCE for other toolboxes, or a network as net.onnx or net.pt2",
-        "stf export synth60 pyskl synth60.pkl, or stf export stf-synth60 -o net.onnx",
+        "stf export synth60 pyskl synth60.pkl, or stf export synth60-stf -o net.onnx",
         project=False,
     )
     p.add_argument(
         "source",
         metavar="SOURCE|NETWORK",
-        help="a source that was preprocessed; or a network: stf-synth60, msg3d-synth60, ctrgcn-synth60, the folder of a "
+        help="a source that was preprocessed; or a network: one that ships (`stf show example` names them), the folder of a "
         "finished training, or the key of a run",
     )
     p.add_argument(
@@ -1168,14 +1169,15 @@ _FILE = (
     "a pose estimator (.json), a folder that OpenPose filled"
 )
 _NETWORK = (
-    "one that ships with the package, stf-synth60, msg3d-synth60 or ctrgcn-synth60, or the folder of a finished training, such as "
-    "runs/synthetic/main/stf-xsub60-joint/seed-0 (default: stf-synth60)"
+    "one that ships with the package: msg3d, stf or ctrgcn, trained on synthetic clips (synth60-stf) or on people (sbu-stf, jhmdb-stf, "
+    "nwucla-stf); or the folder of a finished training, such as "
+    "runs/synthetic/main/stf-xsub60-joint/seed-0 (default: synth60-stf)"
 )
 
 
 def _network_options(p: argparse.ArgumentParser) -> None:
     "Which network, and how to read a file of pixels."
-    p.add_argument("--network", default="stf-synth60", metavar="NAME|FOLDER", help=_NETWORK)
+    p.add_argument("--network", default="synth60-stf", metavar="NAME|FOLDER", help=_NETWORK)
     p.add_argument(
         "--image-size", type=_image_size, metavar="WIDTHxHEIGHT", help="of the image, if a file holds joints in pixels"
     )

@@ -43,7 +43,7 @@ NETWORKS = {
 @pytest.fixture
 def kick():
     "The network that is asked by default, and what it reads of the clip that ships with the package."
-    net = load_pretrained("stf-synth60")
+    net = load_pretrained("synth60-stf")
     return net, *example_clip().batch(net.config.input)
 
 
@@ -57,7 +57,7 @@ def clips(n: int = 3, bodies: int = 2) -> torch.Tensor:
 # --- networks that are handed out are plain modules -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["stf-synth60", "msg3d-synth60"])
+@pytest.mark.parametrize("name", ["synth60-stf", "synth60-msg3d"])
 def test_a_network_that_is_handed_out_is_of_its_own_class(name):
     for net in (load_pretrained(name), open_network(name)):
         assert type(net.network) is MSG3D and not any(isinstance(m, Fast) for m in net.network.modules())
@@ -689,7 +689,7 @@ def _exchange(net, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["pathway", "branch", "statistics"])
 def test_a_container_of_another_class_takes_the_plain_path(what):
-    net = load_pretrained("msg3d-synth60").network
+    net = load_pretrained("synth60-msg3d").network
     _exchange(net, what)
     x = torch.randn(2, 3, 60, 25, 2)
     assert not is_fast(accelerate(net.eval()))
@@ -699,7 +699,7 @@ def test_a_container_of_another_class_takes_the_plain_path(what):
 def test_a_unit_that_is_patched_on_its_class_takes_the_plain_path(monkeypatch):
     from stf_repro.model.nets.msg3d import MultiScaleGraphConv
 
-    net = load_pretrained("msg3d-synth60").network
+    net = load_pretrained("synth60-msg3d").network
     assert is_fast(accelerate(net))
     forward = MultiScaleGraphConv.forward
     monkeypatch.setattr(MultiScaleGraphConv, "forward", lambda self, *args: 2 * forward(self, *args))
@@ -709,4 +709,4 @@ def test_a_unit_that_is_patched_on_its_class_takes_the_plain_path(monkeypatch):
 def test_a_device_that_is_not_there_is_a_sentence():
     for name in ("gpu", *([] if torch.cuda.is_available() else ["cuda"])):
         with pytest.raises(RuntimeError, match=f"device '{name}' cannot be used"):
-            open_network("stf-synth60", name)
+            open_network("synth60-stf", name)

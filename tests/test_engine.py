@@ -543,8 +543,8 @@ def test_a_training_goes_on_from_another_or_from_a_network_that_ships(tmp_path):
     learned = [name for name, _ in prepare(on, store, torch.device("cpu")).model.named_parameters()]
     assert all(not torch.equal(moved[name], first[name]) for name in learned if first[name].numel() > 1)
     for start, said in (
-        ("msg3d-synth6", "did you mean 'msg3d-synth60'"),
-        ("msg3d-synth60", "the network of 'msg3d-synth60' does not fit"),  # another width
+        ("synth60-msg3", "did you mean 'synth60-msg3d'"),
+        ("synth60-msg3d", "the network of 'synth60-msg3d' does not fit"),  # another width
         (str(tmp_path), "is no folder of a finished training"),
     ):
         wrong = config.model_copy(update={"start": start})

@@ -75,7 +75,7 @@ def test_a_layer_that_cannot_be_asked_is_said(layer, said):
 @pytest.fixture(scope="module")
 def small():
     "A trained network's place, with a small network in it."
-    shipped = open_network("ctrgcn-synth60")
+    shipped = open_network("synth60-ctrgcn")
     torch.manual_seed(0)
     network = STGCN(len(shipped.classes), shipped.layout, 2, 3, width=8, depth=(1, 1, 1)).eval()
     return dataclasses.replace(shipped, network=network)
@@ -125,12 +125,12 @@ def test_a_file_that_answers_otherwise_is_not_kept(small, tmp_path, monkeypatch)
 
 def test_a_missing_package_and_another_ending_are_sentences(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert main(["export", "stf-synth60", "-o", "net.h5"]) == 1
+    assert main(["export", "synth60-stf", "-o", "net.h5"]) == 1
     assert "is written as .onnx (ONNX Runtime) or .pt2" in capsys.readouterr().err
-    assert main(["export", "stf-synth60"]) == 1 and "`stf export stf-synth60 -o net.onnx`" in capsys.readouterr().err
+    assert main(["export", "synth60-stf"]) == 1 and "`stf export synth60-stf -o net.onnx`" in capsys.readouterr().err
     assert (
         main(["export", "stf-synht60", "-o", "net.pt2"]) == 1
-        and "did you mean 'stf-synth60'" in capsys.readouterr().err
+        and "did you mean 'synth60-stf'" in capsys.readouterr().err
     )
     monkeypatch.setattr(network_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install onnx onnxscript onnxruntime .a .pt2 file"):
@@ -141,7 +141,7 @@ def test_a_missing_package_and_another_ending_are_sentences(monkeypatch, capsys,
 def test_the_command_writes_what_it_says(small, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stf_repro.custom.inference.open_network", lambda name: small)
-    assert main(["export", "ctrgcn-synth60", "-o", "net.pt2", "--no-focus"]) == 0
+    assert main(["export", "synth60-ctrgcn", "-o", "net.pt2", "--no-focus"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(
         "net.pt2: clips (N, 3, 10, 25, 2); on the clip `example` it answers as the network does, logits"

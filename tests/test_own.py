@@ -587,9 +587,9 @@ def test_a_training_of_ones_own_goes_on_from_another(trained, tmp_path):
     train_own(store, tmp_path / "further", further, device="cpu", progress=False)
     assert overview(find_trained(tmp_path / "further")).clips == overview(find_trained(trained / "run")).clips
     with pytest.raises(
-        ValueError, match="msg3d-synth60 reads ntu25 joints with 3 values each, and these clips have stick"
+        ValueError, match="synth60-msg3d reads ntu25 joints with 3 values each, and these clips have stick"
     ):
-        suggest(store, start="msg3d-synth60")
+        suggest(store, start="synth60-msg3d")
     with pytest.raises(ValueError, match="is no folder of a finished training"):
         suggest(store, start="nowhere")
 
@@ -829,7 +829,7 @@ def test_windows_cover_a_recording_to_its_end(T, size, first):
 
 
 def test_a_track_says_what_a_network_says_of_each_window(tmp_path, capsys):
-    net, kick = load_pretrained("stf-synth60"), example_clip().recording
+    net, kick = load_pretrained("synth60-stf"), example_clip().recording
     T = kick.bodies.shape[1]
     gap = np.zeros_like(kick.bodies)
     twice = np.concatenate([kick.bodies, gap, gap, kick.bodies], 1)
@@ -912,7 +912,7 @@ def test_frames_of_a_strip_lie_evenly(T):
     from stf_repro.custom.inference import Look
     from stf_repro.custom.focus_files import draw_look
 
-    net = load_pretrained("stf-synth60")
+    net = load_pretrained("synth60-stf")
     x = np.random.default_rng(0).normal(size=(3, T, 25, 1))
     fig = draw_look(net, Look("clip", x, np.ones((1, T, 25)), list(range(T)), "kick", "kick", "gcn1", "elementwise"))
     shown = [

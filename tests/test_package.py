@@ -46,7 +46,7 @@ def test_the_package_data_are_what_the_package_reads(root, pyproject, monkeypatc
     for name in pretrained.SHIPPED:
         pretrained.load_pretrained(name)
     example = pretrained.example_clip()
-    example.truth(pretrained.load_pretrained("stf-synth60").config.input)
+    example.truth(pretrained.load_pretrained("synth60-stf").config.input)
     names.class_names("ntu")
     read.add(example.path)
     used = {path.resolve().relative_to(root.resolve()).as_posix() for path in read if "stf_repro" in path.parts}

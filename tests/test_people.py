@@ -28,13 +28,13 @@ from stf_repro.custom.poses import (
     read_openpose,
     read_poses,
 )
-from stf_repro.evaluation.bundled import SHIPPED, example_clip, load_pretrained
+from stf_repro.evaluation.bundled import SYNTHETIC, example_clip, load_pretrained
 from stf_repro.skeleton import LAYOUTS, Layout
 from stf_repro.training.config import run_configs
 
 NOTE = "was trained on synthetic data"
 
-EVERY = load_pretrained("stf-synth60").config.input.frame_stride  # of the default network: which frames it reads
+EVERY = load_pretrained("synth60-stf").config.input.frame_stride  # of the default network: which frames it reads
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_folder(folder, name="stf-synth60"):
+def run_folder(folder, name="synth60-stf"):
     "The folder of a finished training, made of a network that ships with the package."
     net = load_pretrained(name)
     folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def run_folder(folder, name="stf-synth60"):
 # predict
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", SYNTHETIC)
 def test_a_file_gets_the_probabilities_of_the_network(here, kick, capsys, name):
     "Computed here from the example's own batch; whatever the file is called, and as an array."
     net = load_pretrained(name)
@@ -125,7 +125,7 @@ def test_a_network_of_real_recordings_is_not_called_synthetic():
 
     from stf_repro.custom.inference import is_synthetic
 
-    net = load_pretrained("stf-synth60")
+    net = load_pretrained("synth60-stf")
     assert is_synthetic(net) and not is_synthetic(replace(net, config=net.config.model_copy(update={"source": "sbu"})))
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(here, capsys, name, content,
 
 @pytest.mark.parametrize("argv,reason", [
     (["predict", "nothing.npy"], "nothing.npy: No such file"),
-    (["predict", "CLIP", "--network", "stf"], "did you mean 'stf-synth60'"),
+    (["predict", "CLIP", "--network", "stf"], "did you mean 'sbu-stf'"),
     (["predict", "CLIP", "--network", "."], "holds no finished run"),
     (["focus", "CLIP", "-o", "f.avi"], "cannot write f.avi: expected a name that ends with .png, .svg, .pdf, .gif, .mp4, .csv"),
     (["focus", "CLIP", "-o", "f.png", "--module", "gcn9"], "no module 'gcn9'; did you mean"),
@@ -192,7 +192,7 @@ def test_a_wrong_word_is_one_sentence(here, kick, capsys, argv, reason):
 ])  # fmt: skip
 def test_the_table_holds_the_focus(here, kick, capsys, options, module, form, name):
     "Against the definition: gradient of the score times features, summed over channels, positive part."
-    net = load_pretrained("stf-synth60")
+    net = load_pretrained("synth60-stf")
     out = net.network.run(*kick.batch(net.config.input))
     X = out.maps[module]
     gradient = torch.autograd.grad(out.logits[0, net.classes.index(name)], X)[0]
@@ -466,7 +466,7 @@ def test_show_without_a_run_shows_the_example_and_what_else_there_is(tmp_path, s
     frames = example_clip().recording.bodies.shape[1]
     assert (
         f"'kick', {frames} frames, 1 body, 25 joints (ntu25)" in example.splitlines()[0]
-        and example.count("says kick, 9") == len(SHIPPED)
+        and example.count("says kick, 9") == len(SYNTHETIC)
         and "`stf focus example -o" in example
     )
     assert main(["show"]) == 0

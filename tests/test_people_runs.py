@@ -89,7 +89,7 @@ def finished(folder):
     "A finished training of the shipped network, with the clip of the package as its only test clip."
     from safetensors.torch import save_file
 
-    net = load_pretrained("stf-synth60")
+    net = load_pretrained("synth60-stf")
     training(folder, 0, 2.5)
     folder = folder / "seed-0"
     save_file({k: v.contiguous() for k, v in net.network.state_dict().items()}, folder / "model.safetensors")
@@ -124,7 +124,7 @@ def test_a_card_looks_at_the_test_clips_of_its_project(here, capsys):
     write_store(here / "clips" / "synth60", [clip_of(kick)], "synth60", kick.layout)
     assert main(["evaluate", "runs/mine", "--card"]) == 0, capsys.readouterr().err
     card = (here / "runs" / "mine" / "card.md").read_text()
-    test = load_pretrained("stf-synth60").benchmark.split(kick.attributes) == "test"
+    test = load_pretrained("synth60-stf").benchmark.split(kick.attributes) == "test"
     assert ("Most weight: right knee" in card) if test else ("Not measured" in card)
 
 

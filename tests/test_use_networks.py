@@ -141,7 +141,7 @@ def test_a_misspelt_network_is_one_sentence(tmp_path, capsys):
 
 def test_matrices_that_are_heard_have_the_sizes_of_those_that_are_read():
     "MS-G3D's are the same for all clips, and those of its GCN are not tiled: both ways of measuring must agree."
-    net, example = load_pretrained("stf-synth60"), example_clip()
+    net, example = load_pretrained("synth60-stf"), example_clip()
     ask = lambda: adjacency.class_adjacency(net.network, example.clips, torch.tensor([0, 0]), net.config.input, 60)
     read = ask()
     G = {

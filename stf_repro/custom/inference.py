@@ -34,7 +34,7 @@ from ..training.runs import only_training
 from ..training.trainer import find_device
 
 # %% ../../nbs/reference/607_custom.inference.ipynb #8f00339a
-DEFAULT = "stf-synth60"  # the network that is asked if none is named
+DEFAULT = "synth60-stf"  # the network that is asked if none is named
 
 
 def open_network(

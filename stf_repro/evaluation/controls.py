@@ -51,12 +51,12 @@ def mean_pose(
     config: InputConfig | dict,
     batch_size: int = 256,
 ) -> Tensor:  # (1, C, 1, V, M)
-    "The mean of every joint (or bone) of every body over frames in which it is there; zero for a body that never is."
+    "The mean of every joint (or bone) of every body over frames in which it is there; zero for one that never is."
     config = config if isinstance(config, InputConfig) else InputConfig(**config)
     total = count = 0.0
     for part in indices.split(batch_size):
         x, present = make_batch(clips, part, config)
-        seen = (x != 0).any(1, True).any(3, True) & present[:, None, None, None]  # (N, 1, T, 1, M) frames with a body
+        seen = (x != 0).any(1, keepdim=True) & present[:, None, None, None]  # (N, 1, T, V, M)
         total, count = total + (x * seen).sum((0, 2), True), count + seen.sum((0, 2), True)
     return total / count.clamp(min=1)
 
@@ -69,15 +69,15 @@ def prediction_gaps(
     classes: Tensor,  # (N,) whose probability is watched
     rank: Tensor,  # (N, M, T, V) from `ranks`
     generator: torch.Generator,  # on the CPU
-    noise: float = 0.1,  # standard deviation, in that of the coordinates
+    noise: float = 0.5,  # standard deviation, in that of the coordinates; a tenth hardly moves a small network
     steps: int = 5,
     draws: int = 3,
 ) -> tuple[float, float]:  # PGI, PGU: mean absolute change of the probability
     "How far the prediction moves when an order's first places are shaken, and its last ones."
     said = lambda clip: model(clip).softmax(1).gather(1, classes[:, None])[:, 0]
     whole, places = said(x), present.sum(1) * x.shape[2] * x.shape[3]  # (N,)
-    there = (x != 0).any(1, keepdim=True)  # (N, 1, T, V, M)
-    size, gaps = noise * x[there.expand_as(x)].std(), ([], [])
+    there = x != 0
+    size, gaps = noise * x[there].std(), ([], [])
     for _ in range(draws):
         shaken = x + size * torch.randn(x.shape, generator=generator).to(x.device)
         for i in range(1, steps):

@@ -401,12 +401,10 @@ def found_explanations(
     table = table[table.losses == "False"]  # others are variants of these
     each = table[table.way == "both"].astype({"mean": float}).groupby(["method", "depth"])["mean"]
     own, many = each.mean(), each.size() > min(3, table.network.nunique() - 1)  # what a few networks have is no ranking
-    reading = own[many].drop(["motion", "random"], level=0)  # these two know no network
+    reading = own[many].drop(["motion", "displacement", "random"], level=0, errors="ignore")  # which know no network
     reading = reading[reading.index.get_level_values("depth") != "best"]  # which nobody can choose without the truth
     first, second = reading.nlargest(2).index
-    named = lambda place: (
-        f"{words(place[0]).replace('_', ' ')}{f' of the {place[1]} map' if place[1] else ''} ({reading[place]:.0f} %)"
-    )
+    named = lambda place: f"{words(place[0])}{f' of the {place[1]} map' if place[1] else ''} ({reading[place]:.0f} %)"
     counts = each.size()[reading.index]
     return (
         f"of {len(reading)} explanations, each of {counts.min()} to {counts.max()} networks, the highest mean average precision has "

@@ -21,7 +21,8 @@ WORDS = {
     **{f"{kind}{n}": f"block {n}, {graph} graph" for n in (1, 2, 3) for kind, graph in (("gcn", "frame"), ("g3d", "window"))},
     "mean_gradient": "mean gradient", "elementwise": "element by element",
     # methods of explanation
-    "hires_cam": "HiResCAM", "grad_cam_pp": "Grad-CAM++", "gradient_x_input": "gradient times input",
+    "focus": "Grad-CAM", "hires_cam": "HiResCAM", "grad_cam_pp": "Grad-CAM++", "gradient_x_input": "gradient times input",
+    "integrated_gradients": "integrated gradients", "smooth_grad": "SmoothGrad", "shapley": "Shapley values",
     # where a published figure was found
     "original-paper": "its own paper", "later-citation": "a later paper", "setups": "set-ups", "setup": "set-up",
 }  # fmt: skip

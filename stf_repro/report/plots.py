@@ -173,7 +173,7 @@ def draw_on_body(
     "Bodies side by side, whose joints are coloured by numbers, each on a scale from zero to one."
     from stf_repro.evaluation.bundled import example_clip, load_pretrained
 
-    net = load_pretrained("msg3d-synth60")
+    net = load_pretrained("synth60-msg3d")
     bodies, up = drawable(example_clip().batch(net.config.input)[0][0].numpy(), layout, net.config.input.recipe)
     ring = None if mark is None else np.arange(len(layout)) == mark
     if axes is None:

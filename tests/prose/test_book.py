@@ -182,7 +182,7 @@ def test_each_menu_exchanges_the_picture(root, monkeypatch):
     pictures = [own["shown"].value]
     for name, value in (
         ("class", "push"),
-        ("network", "msg3d-synth60"),
+        ("network", "synth60-msg3d"),
         ("module", "g3d3"),
         ("frame", menus["frame"].max),
         ("frame", menus["frame"].min),
