@@ -50,8 +50,8 @@ def rounded(
 
 
 _WHAT = {
-    ("msg3d", "plain"): "MS-G3D, trained on cross-entropy alone (row M1 of the ablation)",
-    ("msg3d", "M5"): "STF: MS-G3D with six STF modules, trained with all four loss terms (row M5 of the ablation)",
+    ("msg3d", "plain"): "MS-G3D, trained on cross-entropy alone",
+    ("msg3d", "M5"): "STF: MS-G3D with six STF modules, trained with all four loss terms",
     ("ctrgcn", "plain"): "CTR-GCN, narrow, trained on cross-entropy alone",
 }
 _USE = "To show and test the method on synthetic skeletons. It has never seen a real recording, knows fourteen synthetic actions, and is far smaller than the networks of the paper."

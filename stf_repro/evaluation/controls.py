@@ -69,7 +69,7 @@ def prediction_gaps(
     classes: Tensor,  # (N,) whose probability is watched
     rank: Tensor,  # (N, M, T, V) from `ranks`
     generator: torch.Generator,  # on the CPU
-    noise: float = 0.5,  # standard deviation, in that of the coordinates; a tenth hardly moves a small network
+    noise: float = 0.5,  # standard deviation, in that of the coordinates
     steps: int = 5,
     draws: int = 3,
 ) -> tuple[float, float]:  # PGI, PGU: mean absolute change of the probability

@@ -108,9 +108,9 @@ def destroyed(
     share: float,  # of its parts, from the head down; 0: the head alone
 ) -> nn.Module:
     "The network with its last parts as they were before training."
+    if share == 1:  # STF's modules and the first norm, too
+        return deepcopy(fresh).eval()
     model = deepcopy(model)
-    if share == 1:
-        model.load_state_dict(fresh.state_dict())  # STF's modules and the first norm, too
     parts, new = [*model.stages(), model.head], [*fresh.stages(), fresh.head]
     for part, other in list(zip(parts, new))[-1 - round(share * (len(parts) - 1)) :]:
         part.load_state_dict(other.state_dict())
