@@ -284,7 +284,7 @@ def _train_several(args, trainings: list) -> None:
 
     profile = ["--profile", _PROFILE.get()] if _PROFILE.get() else []
     command = [*profile, "train", args.run, *(["--device", args.device] if args.device else [])]
-    command += [word for name in args.log for word in ("--log", name)]
+    command += [word for name in args.log for word in ("--log", name)] + ["--cuda-graphs"] * args.cuda_graphs
     side_by_side(
         main, {str(training): [*command, *training.arguments] for training in trainings}, min(args.jobs, len(trainings))
     )
@@ -324,7 +324,8 @@ def _ask_trainer(what: str, root: Path, run, training, args):
     config = _configs(root, run, training.seed, training.fold)[training]
     start = run.init_from(training)
     with logged(args.log, run.logs(training)):
-        return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start)
+        more = {"cuda_graphs": args.cuda_graphs} if what == "train" else {}
+        return getattr(trainer, what)(config, run.clips, run.place(training), _dealt(args), init_from=start, **more)
 
 # %% ../nbs/reference/801_cli.ipynb #6d5da0af
 def _configs(root: Path, run, seed: int | None = None, fold: str | None = None) -> dict:
@@ -1125,6 +1126,12 @@ def _run_commands(commands: _Commands) -> None:
         metavar="NAME",
         help="tensorboard or dvclive: write each epoch there, too, into runs/PROFILE/logs (or in params.yaml, `log: "
         "[tensorboard]`)",
+    )
+    p.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="on a GPU: record the kernels of a pass once and start them together; the same training, and by "
+        "prediction 1.7 times as fast (not measured)",
     )
     p.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     p = commands.add(

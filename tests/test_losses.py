@@ -12,7 +12,7 @@ from stf_repro.model.focus import class_score, foci, focus, normalise, stretch, 
 from stf_repro.model.losses import coherence, divergence, exploration, frozen_statistics, masked, mean, norm
 from stf_repro.model.contract import Output, add
 from stf_repro.model.nets.msg3d import MSG3D, MultiScaleGraphConv, WindowGraphConv
-from stf_repro.model.objective import TERMS, FocusReading, Objective, alternate, exploration_mask, mean_sizes
+from stf_repro.model.objective import TERMS, FocusReading, Objective, alternate, exploration_mask, size_table
 from stf_repro.model.stf import with_stf
 from stf_repro.model.options import (
     CHOICES,
@@ -457,11 +457,15 @@ def test_exploration_is_separated_from_the_rest(schedule, plans):
     ] * 2  # no term is forgotten
 
 
+def note(objective, found):
+    "What a step notes of its terms."
+    objective.note(tuple(found), size_table(found))
+
+
 def sized(objective, **sizes):
     "The factors after a step with terms of these sizes."
-    objective.balanced.update(
-        mean_sizes({k: (torch.tensor(v), torch.tensor(1)) for k, v in sizes.items()}, objective.reduce)
-    )
+    note(objective, {k: (torch.tensor(v), torch.tensor(1)) for k, v in sizes.items()})
+    objective.settle()
     return {k: objective.balanced.factor(k) for k in sizes}
 
 
@@ -518,12 +522,14 @@ def test_balance_over_two_processes_is_that_of_all_clips():
         table + torch.tensor([[s * c for s, c in other.values()], [c for _, c in other.values()]])
     )
     found = {"cross_entropy": (torch.tensor(2.0), torch.tensor(1)), "exploration": (torch.tensor(0.0), torch.tensor(0))}
-    objective.balanced.update(mean_sizes(found, objective.reduce))
+    note(objective, found)
+    objective.settle()
     assert objective.balanced.means == pytest.approx({"cross_entropy": 3.0, "exploration": 0.3})
     assert objective.balanced.factor("exploration") == pytest.approx(0.5 * 3.0 / 0.3)
     objective.reduce = lambda table: table + float("nan")
     with pytest.raises(FloatingPointError, match="cross_entropy, exploration"):  # every process hears of it
-        mean_sizes(found, objective.reduce)
+        note(objective, found)
+        objective.settle()
 
 
 def test_the_masked_pass_leaves_no_trace_in_batch_norm():

@@ -122,9 +122,9 @@ def same_draws(
     x: Tensor,  # on the same device
 ) -> Iterator[None]:
     "Draw the random numbers again that were drawn after `drawn`, and go on afterwards as if nothing had been drawn."
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+    with torch.random.fork_rng([x.device] if len(state) > 1 else []):
         torch.set_rng_state(state[0])
-        if x.is_cuda:
+        if len(state) > 1:
             torch.cuda.set_rng_state(state[1], x.device)
         yield
 
@@ -132,5 +132,6 @@ def same_draws(
 def drawn(
     x: Tensor,  # on the device that is asked
 ) -> tuple[Tensor, ...]:
-    "Where torch's generators stand."
-    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else []))
+    "Where torch's generators stand; of a GPU that records a pass only the CPU's, for nothing may be drawn there."
+    asked = x.is_cuda and not torch.cuda.is_current_stream_capturing()
+    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if asked else []))

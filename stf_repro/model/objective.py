@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Place', 'TermValue', 'TERMS', 'Plan', 'CE', 'FocusReading', 'check_same_joints', 'ForwardPass', 'last_focus',
            'exploration_mask', 'exploration_term', 'divergence_term', 'coherence_term', 'adjacency_term',
-           'split_exploration', 'alternate', 'FrozenBalance', 'Losses', 'mean_sizes', 'Objective', 'cross_entropy']
+           'split_exploration', 'alternate', 'FrozenBalance', 'Losses', 'size_table', 'read_sizes', 'Objective',
+           'cross_entropy']
 
 # %% ../../nbs/reference/203_model.objective.ipynb #b6bfa2f0
 import math
@@ -310,17 +311,24 @@ class Losses:
     logits: Tensor  # (N, classes)
 
 # %% ../../nbs/reference/203_model.objective.ipynb #76e4ef38
-def mean_sizes(
+def size_table(
     found: dict[str, TermValue],
-    reduce: Callable[[Tensor], Tensor],  # sums a (2, n) table over processes
-) -> dict[str, float]:
-    "Mean size of each term over all processes; a term that nothing counted in is left out. Raises `FloatingPointError` naming a term."
+) -> Tensor:  # (2, n): size times count, and count
+    "How large the terms are, without a wait for the device."
     sizes = torch.stack([value.detach().abs().float() for value, _ in found.values()])
     counts = torch.stack([torch.as_tensor(count, device=sizes.device).float() for _, count in found.values()])
-    totals, counts = reduce(torch.stack([sizes * counts, counts])).tolist()
-    if bad := [name for name, total in zip(found, totals) if not math.isfinite(total)]:
+    return torch.stack([sizes * counts, counts])
+
+
+def read_sizes(
+    names: Sequence[str],  # of the terms
+    table: Tensor,  # (2, n) from `size_table`, summed over processes
+) -> dict[str, float]:
+    "Mean size of each term over all processes; a term that nothing counted in is left out. Raises `FloatingPointError` naming a term."
+    totals, counts = table.tolist()
+    if bad := [name for name, total in zip(names, totals) if not math.isfinite(total)]:
         raise FloatingPointError(f"{', '.join(bad)} is NaN or infinite")
-    return {name: total / count for name, total, count in zip(found, totals, counts) if count}
+    return {name: total / count for name, total, count in zip(names, totals, counts) if count}
 
 # %% ../../nbs/reference/203_model.objective.ipynb #2fa9e7d2
 @dataclass
@@ -346,6 +354,7 @@ class Objective:
         if bad := {k: v for k, v in self.relative_weights.items() if not (v >= 0 and math.isfinite(v))}:
             raise ValueError(f"a relative weight is a non-negative number; got {bad}")
         self.balanced = self.balance(self.relative_weights, self.cap)
+        self.noted: list[tuple[tuple[str, ...], Tensor]] = []  # tables of sizes that nobody has read yet
 
     def plan(
         self,
@@ -364,15 +373,15 @@ class Objective:
         taught = ("adjacency",) if "adjacency" in names and step % self.teach_every == self.teach_every - 1 else ()
         return (*first, (*last, *taught))
 
-    def __call__(
+    def measure(
         self,
-        model: nn.Module,  # has run(x, present) -> Output
-        x: Tensor,  # (N, C, T, V, M)
-        labels: Tensor,  # (N,) classes from 0
-        present: Tensor,  # (N, M) bool: which bodies are there
-        names: tuple[str, ...] = (CE,),  # what is added up, from `plan`
-    ) -> Losses:
-        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is not a class, `TypeError` for a network without maps to hand out."
+        model: nn.Module,
+        x: Tensor,
+        labels: Tensor,
+        present: Tensor,
+        names: tuple[str, ...],
+    ) -> tuple[dict[str, TermValue], Tensor]:  # the terms, and logits (N, classes)
+        "What `__call__` computes on the device: no number of it is read."
         if not names:
             raise ValueError(
                 "there is nothing to add up: names are those of a plan, e.g. ('cross_entropy', 'exploration')"
@@ -387,10 +396,42 @@ class Objective:
                 )
             found = {CE: cross_entropy(forward.out.logits, labels, self.label_smoothing)}
             found |= {name: TERMS[name](forward, **self.choices.get(name, {})) for name in terms}
-        self.balanced.update(mean_sizes(found, self.reduce))
-        factors = {CE: float(CE in names)} | {name: self.balanced.factor(name) for name in terms}
+        return found, forward.out.logits
+
+    def add_up(
+        self,
+        found: dict[str, TermValue],
+        logits: Tensor,  # (N, classes)
+        names: tuple[str, ...],
+    ) -> Losses:
+        "The total, with the factors of now."
+        factors = {CE: float(CE in names)} | {n: self.balanced.factor(n) for n in found if n != CE}
         total = sum(factors[name] * value for name, (value, _) in found.items())
-        return Losses(total, {name: value for name, (value, _) in found.items()}, factors, forward.out.logits)
+        return Losses(total, {name: value for name, (value, _) in found.items()}, factors, logits)
+
+    def __call__(
+        self,
+        model: nn.Module,  # has run(x, present) -> Output
+        x: Tensor,  # (N, C, T, V, M)
+        labels: Tensor,  # (N,) classes from 0
+        present: Tensor,  # (N, M) bool: which bodies are there
+        names: tuple[str, ...] = (CE,),  # what is added up, from `plan`
+    ) -> Losses:
+        "The terms of one optimiser step. Raises `FloatingPointError` naming a term, `ValueError` for a label that is not a class, `TypeError` for a network without maps to hand out."
+        found, logits = self.measure(model, x, labels, present, names)
+        self.note(tuple(found), size_table(found))
+        self.settle()
+        return self.add_up(found, logits, names)
+
+    def note(self, names: tuple[str, ...], table: Tensor) -> None:
+        "Sizes of terms, from `size_table`, to be read by `settle`."
+        self.noted.append((names, self.reduce(table)))
+
+    def settle(self) -> None:
+        "Read what was noted, in its order: here the CPU waits. Raises `FloatingPointError` naming a term."
+        noted, self.noted = self.noted, []
+        for names, table in noted:
+            self.balanced.update(read_sizes(names, table))
 
     def state(self) -> dict:  # JSON values
         "What a checkpoint must hold to go on with the same factors."
@@ -413,4 +454,4 @@ def cross_entropy(
             f"{len(bad)} of {len(labels)} labels are no classes of this network, the first is {bad[0]}: "
             f"{classes} classes are counted from 0 to {classes - 1}"
         )
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing), torch.tensor(len(labels))
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing), labels.new_full((), len(labels))

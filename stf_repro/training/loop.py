@@ -194,7 +194,8 @@ def optimise(
         alone = not hasattr(step, "no_sync") or i == len(passes) - 1
         with nullcontext() if alone else step.no_sync():
             losses = step(x[clips], labels[clips], present[clips], names)
-            (losses.total / len(passes)).backward()
+            if losses.total.requires_grad:  # a recorded pass has been backward already
+                (losses.total / len(passes)).backward()
         tally.add(losses, labels[clips])
     optimiser.step()
     return losses
@@ -233,6 +234,7 @@ def train_epoch(
             ) from None
         show(losses)
     check_finite(step, epoch)
+    objective.settle()
     return tally.means(group)
 
 

@@ -44,6 +44,7 @@ from stf_repro.training.loop import (
     score_figures,
     train_epoch,
 )
+from .cuda_graphs import GraphedStep
 from .fingerprint import code_hash, fingerprint
 from .logs import log_epoch
 from .precision import arithmetic
@@ -400,6 +401,7 @@ def train(
     progress: bool = True,
     init_from=None,  # folder of the finished training that config.init_from names
     benchmark: Benchmark | None = None,  # None: that which the store carries, or the field has, by its name
+    cuda_graphs: bool = False,  # start each pass as one CUDA graph: the same training
 ) -> dict:  # metrics.json
     "Train, or go on training, and score the test set. Raises `TrainingError`."
     store, out, device = (
@@ -408,11 +410,13 @@ def train(
         find_device(device),
     )
     group = join_group(device)
+    if cuda_graphs and (device.type != "cuda" or group.size > 1):
+        raise TrainingError("CUDA graphs are for one GPU and one process a training: leave out --cuda-graphs")
     benchmark = benchmark_of(config, store, benchmark)
     origins, weights = identify(config, store, device, init_from, group, benchmark)
     with _told_of_memory(config), nullcontext() if group.rank else locked(out):
         begin = lambda: prepare(config, store, device, weights, group, benchmark)
-        metrics = _train(config, begin, out, device, group, origins, progress and not group.rank)
+        metrics = _train(config, begin, out, device, group, origins, progress and not group.rank, cuda_graphs)
         if group.rank == 0:
             write_benchmark(out, benchmark)
         return metrics
@@ -445,6 +449,7 @@ def _train(
     group: Group,
     origins: dict,
     progress: bool,
+    cuda_graphs: bool,
 ) -> dict:
     "`train`, once the folder is ours."
     mark, chief = origins["fingerprint"], group.rank == 0
@@ -471,7 +476,8 @@ def _train(
         raise TrainingError("the processes do not see the same checkpoints; all hosts need the same folder runs/")
     if chief:
         _announce(config, out, mark, saved)
-    logits, step = None, distribute(Step(job.model, job.objective, config.optim.precision), group)
+    logits, step = None, Step(job.model, job.objective, config.optim.precision)
+    step = GraphedStep(step, config.optim.accumulate) if cuda_graphs else distribute(step, group)
     while len(job.history) < config.optim.epochs:
         with arithmetic(config.optim.precision):
             logits = run_epoch(job, step, bar)

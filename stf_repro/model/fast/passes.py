@@ -30,14 +30,19 @@ from stf_repro.model.nets.msg3d import (
 def distinct(
     x: Tensor,  # (N, C, T, V, M)
     present: Tensor,  # (N, M) bool: a body that is present keeps its own row, even if it is all zero
+    room: int
+    | None = None,  # R, where it is known to suffice; None: as many as are needed, for which the device is asked
 ) -> tuple[Tensor, Tensor, Tensor]:  # bodies to compute (R,); row of each body (N*M,); how often each occurs (R,)
     "Which bodies of a batch have to be computed."
     N, M = len(x), x.shape[-1]
     empty = (x.detach() == 0).permute(0, 4, 1, 2, 3).flatten(2).all(2) & ~present  # (N, M)
     own = torch.arange(N * M, device=x.device).view(N, M)
     first = torch.where(empty, own, N * M).amin(0)  # (M,) the empty body that stands for the others
-    bodies, rows, count = torch.where(empty, first, own).flatten().unique(return_inverse=True, return_counts=True)
-    return bodies, rows, count.to(x.dtype)
+    stands = torch.where(empty, first, own).flatten()  # (N*M,) which body is computed for each
+    leads = stands == own.flatten()
+    rows = (leads.cumsum(0) - 1)[stands]
+    bodies = leads.logical_not().to(torch.uint8).argsort(stable=True)[: int(leads.sum()) if room is None else room]
+    return bodies, rows, x.new_zeros(len(bodies)).index_add_(0, rows, x.new_ones(N * M))
 
 # %% ../../../nbs/reference/222_model.fast.passes.ipynb #a45c62d1
 @dataclass(frozen=True)
@@ -200,12 +205,13 @@ def fast_pass(
     model: MSG3D,  # or STF; see `is_known`
     x: Tensor,  # (N, C, T, V, M)
     present: Tensor | None = None,  # (N, M) bool: which bodies are there; absent ones that are all zero share a row
+    room: int | None = None,  # rows of the pass, as for `distinct`
 ) -> Output:
     "What `model.run` computes, in the cheaper order."
     rows, shared = None, Shared(Bodies(len(x) * model.num_persons), Averages())
     h = model.fold(x).permute(3, 2, 0, 1)  # (V, T, N*M, C)
     if present is not None:
-        bodies, rows, count = distinct(x, present)
+        bodies, rows, count = distinct(x, present, room)
         h, shared = h[:, :, bodies], Shared(Bodies(len(rows), count / len(rows)), shared.averages)
     h, maps, beta, G, places = h.contiguous(), {}, {}, {}, {place: {} for place in PLACES}
     for i, block in enumerate(model.blocks, 1):
@@ -405,6 +411,7 @@ class Fast(nn.Module):
     ):
         super().__init__()
         self.model, self.training = model, model.training
+        self.room: int | None = None  # rows of a pass, where they are known beforehand; see `distinct`
 
     def _steps_aside(self, x: Tensor) -> bool:
         "Whether this pass is the network's own."
@@ -417,7 +424,7 @@ class Fast(nn.Module):
         present: Tensor | None = None,  # (N, M) bool: which bodies are there; absent ones that are all zero share a row
     ) -> Output:
         "Logits and all named feature maps of one forward pass."
-        return self.model.run(x, present) if self._steps_aside(x) else fast_pass(self.model, x, present)
+        return self.model.run(x, present) if self._steps_aside(x) else fast_pass(self.model, x, present, self.room)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, T, V, M) -> logits (N, classes)
         if self._steps_aside(x):
