@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'inner', 'outer', 'multiplications', 'aggregate_first', 'mix_first', 'asked_for', 'differentiable_again',
-           'GraphConv', 'graph_conv']
+           'aligned', 'GraphConv', 'graph_conv']
 
 # %% ../../../nbs/reference/220_model.fast.order.ipynb #7ee57868
 from collections.abc import Callable, Iterator, Sequence
@@ -197,6 +197,14 @@ def _graph_backward(
                 gx[:, frames] += grows.view(V, -1, B, C)
     return gx, gweight, gA, gown
 
+# %% ../../../nbs/reference/220_model.fast.order.ipynb #7e05a21f
+def aligned(
+    A: Tensor,  # (..., n)
+) -> Tensor:  # the same numbers, a view
+    "Rows that begin at multiples of eight numbers."
+    n = A.shape[-1]
+    return F.pad(A, (0, -n % 8))[..., :n]
+
 # %% ../../../nbs/reference/220_model.fast.order.ipynb #7fff9585
 class GraphConv(torch.autograd.Function):
     "`mix_first` that keeps only its arguments."
@@ -231,4 +239,4 @@ def graph_conv(
     first, second = multiplications(C, m, len(x), K, w, stride)
     if first < second:
         return aggregate_first(x, weight, A, own, stride)
-    return GraphConv.apply(x, weight.contiguous(), A, own, stride)
+    return GraphConv.apply(x, weight.contiguous(), aligned(A) if A.is_cuda else A, own, stride)
