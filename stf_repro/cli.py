@@ -950,6 +950,13 @@ def bench(root: Path, args) -> str:
     from stf_repro.training.trainer import find_device
 
     params = _paper(root)
+    if args.stages:
+        from stf_repro.bench.card import decisions, run_stages, stage_numbers
+
+        out = Path(args.out or "card.json")
+        rows = run_stages(params, find_device(args.device), stage_numbers(args.stages), out)
+        return "\n".join([*decisions(rows), f"{out}: complete"])
+    args.out = args.out or "bench.json"
     found = bench(root, params, find_device(args.device), args.minutes)
     Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
     return f"{summary(found, params, clip_counts(root))}\n{args.out}: complete"
@@ -1416,8 +1423,13 @@ def _check_commands(commands: _Commands) -> None:
         "how fast is this machine, and what would the paper cost? (in a clone)",
         "stf bench -o my-card.json",
     )
-    p.add_argument("-o", "--out", default="bench.json", help="the JSON to write (default: bench.json)")
+    p.add_argument("-o", "--out", help="the JSON to write (default: bench.json; with --stages card.json)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    p.add_argument(
+        "--stages",
+        help="in place of all that: what recorded passes, compiled units and other layouts make of a card, e.g. 0-7 "
+        "(eight minutes), then 8,9",
+    )
     p.add_argument(
         "--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)"
     )

@@ -103,14 +103,14 @@ def config(tmp_path_factory):
     compose_and_dump(path, str(ROOT / "conf"), None, "config", "", ["profile=paper"])
     run = next(iter(run_configs(resolve("", read_params(path), SHAPES["NTU"][1])).values()))
     section = reduced(run).model_dump()
-    section["optim"] |= {"accumulate": 2, "epochs": 3, "lr": 0.01}
-    section["objective"] |= {"warmup": 0.34}
+    section["optim"] |= {"accumulate": 2, "epochs": 2, "lr": 0.01}
+    section["objective"] |= {"warmup": 0.25}
     return parse(section)
 
 
 def test_recorded_passes_train_the_same(config, tmp_path):
-    "Three epochs with two passes a step: history, factors and weights; the job is called again in place of a graph."
-    clips = Clips(walks(LAYOUTS["ntu25"], 24, 40, tmp_path / "store"), "cpu", 2)
+    "Two epochs with two passes a step: history, factors and weights; the job is called again in place of a graph."
+    clips = Clips(walks(LAYOUTS["ntu25"], 16, 40, tmp_path / "store"), "cpu", 2)
     found = {}
     for wrap in (lambda step: step, lambda step: GraphedStep(step, 2, called_again)):
         torch.manual_seed(0)
@@ -118,16 +118,16 @@ def test_recorded_passes_train_the_same(config, tmp_path):
         step = wrap(Step(network, objective))
         optimiser = make_optimiser(list(network.parameters()), config.optim)
         history = []
-        for epoch in range(3):
-            history.append(train_epoch(step, optimiser, objective, Double(clips), torch.arange(24), config, epoch))
+        for epoch in range(2):
+            history.append(train_epoch(step, optimiser, objective, Double(clips), torch.arange(16), config, epoch))
         found[type(step)] = history, objective.state(), network.state_dict()
     (history, state, weights), (again, same, others) = found.values()
-    assert len(step.kept) >= 3 and state["frozen"].keys() >= {"divergence", "coherence", "adjacency"}
+    assert len(step.kept) >= 3 and state["frozen"].keys() >= {"divergence", "exploration"}
     for a, b in zip(history, again):
         assert a == pytest.approx(b, rel=1e-5)  # what is tallied is read as float32
     assert same["frozen"] == pytest.approx(state["frozen"], rel=1e-5)
     for name, value in weights.items():
-        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-6)  # the order of sums, over nine steps
+        torch.testing.assert_close(value, others[name], rtol=1e-4, atol=1e-6)  # the order of sums, over four steps
 
 
 class Double:
@@ -163,11 +163,12 @@ def test_graphs_need_a_card(config, tmp_path):
 
 
 def test_units_that_a_focus_crosses_are_not_compiled():
-    "With terms the last block stays as it is; without, all are compiled. A compiled last block fails in the second derivative."
+    "With terms the last block stays as it is; without, all are compiled. A compiled unit of the last block has no second derivative."
     make = lambda: MSG3D(5, LAYOUTS["ntu25"], width=6, num_gcn_scales=2, num_g3d_scales=2)
     terms, alone = Objective({"divergence": 0.1}), Objective({})
     assert not any(name.startswith("blocks.2") for name in compile_units(make(), terms, backend="eager"))
-    all_of_it = make()
-    assert any(name.startswith("blocks.2") for name in compile_units(all_of_it, alone, backend="aot_eager"))
+    assert any(name.startswith("blocks.2") for name in compile_units(make(), alone, backend="eager"))
+    network = make()
+    network.blocks[2].tcn.compile(backend="aot_eager")
     with pytest.raises(RuntimeError, match="double backward"):
-        terms(all_of_it, *CLIPS, (CE, "divergence")).total.backward()
+        terms(network, *CLIPS, (CE, "divergence")).total.backward()

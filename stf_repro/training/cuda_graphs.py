@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['on_card', 'called_again', 'why_not', 'GraphedStep', 'compile_units']
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #f3838ab7
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #241b12f1
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from ..model.objective import CE, FocusReading, FrozenBalance, Losses, Objective
 from .distributed import SECOND_ORDER, Step
 from .precision import in_precision
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #d22eb2b1
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #2a30c517
 def on_card(
     job: Callable[[], None],  # a pass: reads tensors that stay where they are, and leaves others
     pool=None,  # of memory, from `torch.cuda.graph_pool_handle`
@@ -46,7 +46,7 @@ def called_again(
     job()
     return job
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #f0010c3c
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #fd01d5dd
 @dataclass
 class _Pass:
     "A recorded pass: where it reads, how it is started, and what it leaves."
@@ -67,7 +67,7 @@ def why_not(
         return f"{network.title} changes over the epochs"
     return ""
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #a69d30ed
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #b9643acf
 class GraphedStep(nn.Module):
     "A `Step` whose passes, backward included, are recorded once and started again. Called like a `Step`."
 
@@ -78,7 +78,7 @@ class GraphedStep(nn.Module):
         record: Callable = on_card,
     ):
         super().__init__()
-        self.step, self.passes, self.record = step, passes, record
+        self.step, self.objective, self.passes, self.record = step, step.objective, passes, record
         self.reason, self.kept, self.weights = why_not(step), {}, list(step.parameters())
         self.pool = torch.cuda.graph_pool_handle() if record is on_card else None
 
@@ -90,8 +90,8 @@ class GraphedStep(nn.Module):
         names: tuple[str, ...] = (CE,),  # what is added up, from `plan`
     ) -> Losses:
         "The terms of a pass. A recorded one comes without a graph: its gradients are with the parameters."
-        batch, objective = (x, labels, present), self.step.objective
-        if self.reason or set(names) - {CE} - set(objective.balanced.frozen):
+        batch = x, labels, present
+        if self.reason or set(names) - {CE} - set(self.objective.balanced.frozen):
             return self.step(*batch, names)
         room = _room(self.step.model, x, present)
         key = names, x.shape, room, self.training
@@ -121,8 +121,8 @@ class GraphedStep(nn.Module):
         for p in self.weights:
             p.grad = None
         with _rows(step.model, room):
-            found, logits = step.objective.measure(in_precision(step.model, step.precision), *batch, names)
-            losses = step.objective.add_up(found, logits, names)
+            found, logits = self.objective.measure(in_precision(step.model, step.precision), *batch, names)
+            losses = self.objective.add_up(found, logits, names)
             (losses.total / self.passes).backward()
         terms = {name: value.detach() for name, value in losses.terms.items()}
         losses = Losses(losses.total.detach(), terms, losses.factors, logits.detach())
@@ -137,7 +137,7 @@ class GraphedStep(nn.Module):
             place.copy_(t)
         pass_.replay()
         losses, left = pass_.left["losses"], pass_.left
-        self.step.objective.note(tuple(losses.terms), left["sizes"].clone())
+        self.objective.note(tuple(losses.terms), left["sizes"].clone())
         for p, gradient in zip(self.weights, left["gradients"]):
             if gradient is not None:
                 own = gradient if self.passes == 1 else gradient.clone()
@@ -163,7 +163,7 @@ def _rows(model: nn.Module, room: int | None) -> Iterator[None]:
     finally:
         model.room = None
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #4d00c5a3
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #6035c3a5
 def compile_units(
     network: nn.Module,  # with `blocks`; compiled in place
     objective: Objective,  # what it is trained with
