@@ -35,7 +35,7 @@ def test_a_stage_finds_its_first_row(stage, bed):
     assert all(value > 0 for name, value in row.items() if name in ("ms", "us", "clips", "kernels", "TFLOP/s"))
     if stage is card.graphs:  # the job is called again in place of a graph
         assert row["recorded"] == 1 and row["loss"][0] == pytest.approx(row["loss"][1], rel=1e-4)
-        assert row["weights_apart"] < 1e-3  # float32, six steps in two orders of sums
+        assert row["weights_apart"] < 1e-3 and row["ordinary_apart"] == 0  # one process, float32: two orders of sums
     assert card.order.PIECE["cpu"] == before and not torch.backends.cudnn.benchmark
 
 
@@ -78,12 +78,21 @@ def test_what_follows_from_rows():
     ]
     rows += [{"stage": "kernels", "precision": "tf32", "kernels_ms": 30.0, "ms": 60.0}]
     rows += [
-        {"stage": "graphs", "precision": "tf32", "fast": True, "plain_ms": 60.0, "ms": 30.0, "weights_apart": 1e-6}
+        {
+            "stage": "graphs",
+            "precision": "tf32",
+            "fast": True,
+            "plain_ms": 60.0,
+            "ms": 30.0,
+            "weights_apart": 1e-6,
+            "ordinary_apart": 0.0,
+        }
     ]
     rows += [{"stage": "crowd", "processes": n, "clips/s": rate} for n, rate in ((1, 100.0), (2, 170.0))]
     rows += [
         {"stage": "products", "type": "bfloat16", "shapes": [[2, 3], [3, 4]], "way": way, "us": us}
         for way, us in (("as it is", 30.0), ("padded", 15.0))
     ]
+    assert decisions(rows[:1]) == []  # half a comparison says nothing
     said = decisions(rows)
     assert [word in line for word, line in zip(("2.00", "50%", "2.00", "1.0e-06", "2.00", "1.70"), said)] == [True] * 6

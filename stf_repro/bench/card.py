@@ -6,12 +6,15 @@
 __all__ = ['STAGES', 'Bed', 'make_bed', 'kinds', 'in_order', 'machine', 'steps', 'waits', 'kernels', 'graphs', 'crowd',
            'products', 'norms', 'compiled', 'sizes', 'stage_numbers', 'run_stages', 'decisions']
 
-# %% ../../nbs/reference/703_bench.card.ipynb #e76dde9e
+# %% ../../nbs/reference/703_bench.card.ipynb #ce817b0a
 import json
 import multiprocessing
+import os
+import signal
 import statistics
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,7 +42,7 @@ from ..training.loop import Tally, optimise
 from ..training.precision import arithmetic
 from ..training.runs import resolve
 
-# %% ../../nbs/reference/703_bench.card.ipynb #c2d34f10
+# %% ../../nbs/reference/703_bench.card.ipynb #2c96fd77
 @dataclass(frozen=True)
 class Bed:
     "What all stages measure on."
@@ -64,7 +67,8 @@ class Bed:
 
 def make_bed(params: dict, device: torch.device, folder: Path) -> Bed:
     "The networks of the paper at full size on a GPU, small ones elsewhere; clips are random walks."
-    gpu = device.type == "cuda"
+    if gpu := device.type == "cuda":
+        torch.cuda.set_device(device)
     configs = {
         shape: {row: next(iter(run_configs(resolve("", params, key)).values())) for row, key in zip(("M1", "M5"), keys)}
         for shape, keys in SHAPES.items()
@@ -93,21 +97,22 @@ def in_order(jobs: dict[tuple, Callable[[], None]], device: torch.device, rounds
             found[key] += [1000 * took[0]] if turn > 1 else []
     return found
 
-# %% ../../nbs/reference/703_bench.card.ipynb #62fc46a6
+# %% ../../nbs/reference/703_bench.card.ipynb #54ff0ae6
 def machine(bed: Bed) -> Iterator[dict]:
     "Versions, kernels, ceilings."
     one, n = torch.zeros(1, device=bed.device), 10_000 if bed.gpu else 100
     add = lambda: [one.add_(1) for _ in range(n)]
     yield {"what": "kernel, one by one", "us": 1e6 * min(seconds(add, bed.device, 3)) / n}
-    replay = (on_card if bed.gpu else called_again)(add)
+    place = (torch.cuda.Stream(), torch.cuda.graph_pool_handle()) if bed.gpu else ()
+    replay = (on_card if bed.gpu else called_again)(add, *place)
     yield {"what": "kernel, in a graph", "us": 1e6 * min(seconds(replay, bed.device, 3)) / n}
     yield {"what": "machine", **origin(bed.device)}
     yield {"what": "ceilings", **ceilings(bed.device, 8192 if bed.gpu else 256)}
 
-# %% ../../nbs/reference/703_bench.card.ipynb #b0cc5b83
+# %% ../../nbs/reference/703_bench.card.ipynb #f2a9112b
 def steps(bed: Bed) -> Iterator[dict]:
     "Every kind of step in both orders and all precisions."
-    plan = [("NTU", ("fp32", "tf32", "bf16"), 7), ("Kinetics", ("tf32", "bf16"), 5)]
+    plan = [("NTU", ("tf32", "bf16", "fp32"), 5), ("Kinetics", ("tf32", "bf16"), 3)]
     for shape, precisions, rounds in plan:
         for row in ("M1", "M5"):
             jobs = {}
@@ -130,7 +135,7 @@ def _spread(found: list[float]) -> dict[str, float]:
     "Median, least and most."
     return {"ms": statistics.median(found), "least": min(found), "most": max(found)}
 
-# %% ../../nbs/reference/703_bench.card.ipynb #5c783685
+# %% ../../nbs/reference/703_bench.card.ipynb #fc908a66
 def waits(bed: Bed) -> Iterator[dict]:
     "Places at which a step waits for the card."
     for fast in (False, True):
@@ -143,10 +148,12 @@ def waits(bed: Bed) -> Iterator[dict]:
                 job()
                 if bed.gpu:
                     torch.cuda.set_sync_debug_mode("default")
-            places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in said if "synchroniz" in str(w.message))
+            places = Counter(
+                f"{Path(w.filename).name}:{w.lineno}" for w in said if "called a synchronizing" in str(w.message)
+            )
             yield {"fast": fast, "kind": kind, "places": dict(places)}
 
-# %% ../../nbs/reference/703_bench.card.ipynb #fab4affc
+# %% ../../nbs/reference/703_bench.card.ipynb #10def32f
 def kernels(bed: Bed) -> Iterator[dict]:
     "What a step's time goes into, by kernel."
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if bed.gpu else [])]
@@ -160,7 +167,7 @@ def kernels(bed: Bed) -> Iterator[dict]:
                 events = seen.key_averages(group_by_input_shape=True)
                 time_of = lambda e: e.self_device_time_total if bed.gpu else e.self_cpu_time_total
                 ran_on = DeviceType.CUDA if bed.gpu else DeviceType.CPU
-                busy = [e for e in events if e.device_type == ran_on and time_of(e) > 0]
+                busy = [e for e in events if e.device_type == ran_on and time_of(e) > 0 and not e.is_user_annotation]
                 top = sorted(busy, key=time_of, reverse=True)[:30]
                 yield {
                     "fast": fast, "precision": precision, "kind": kind, "ms": 1000 * wall,
@@ -168,7 +175,7 @@ def kernels(bed: Bed) -> Iterator[dict]:
                     "top": [[e.key[:80], str(e.input_shapes)[:120], e.count, time_of(e)] for e in top],
                 }  # fmt: skip
 
-# %% ../../nbs/reference/703_bench.card.ipynb #dbedb06f
+# %% ../../nbs/reference/703_bench.card.ipynb #88e501fc
 def _graphed(rig: Rig, gpu: bool) -> Rig:
     "The rig, with its passes recorded."
     rig.step = GraphedStep(rig.step, 1, on_card if gpu else called_again)
@@ -186,31 +193,37 @@ def _walked(rig: Rig, names: tuple[str, ...], n: int) -> float:
 
 def graphs(bed: Bed) -> Iterator[dict]:
     "Recorded passes beside ordinary ones."
-    for row in ("M1", "M5"):
-        for fast in (False, True):
-            for precision in ("tf32", "bf16") if bed.gpu else ("fp32",):
-                for kind, names in bed.rig(row, precision, fast).kinds().items():
-                    rigs = bed.rig(row, precision, fast), _graphed(bed.rig(row, precision, fast), bed.gpu)
-                    ends = [_walked(rig, names, 6) for rig in rigs]  # the first sets the factors
-                    apart = max(
-                        (a - b).abs().max().item() for a, b in zip(rigs[0].step.parameters(), rigs[1].step.parameters())
-                    )
-                    jobs = {(i,): lambda rig=rig: rig.one(names) for i, rig in enumerate(rigs)}
-                    plain, graph = in_order(jobs, bed.device, 20 if bed.gpu else 1).values()
-                    yield {
-                        "row": row, "fast": fast, "precision": precision, "kind": kind, "recorded": len(rigs[1].step.kept),
-                        "loss": ends, "weights_apart": apart, "plain_ms": _spread(plain)["ms"], **_spread(graph),
-                        "GB": torch.cuda.max_memory_allocated() / 1e9 if bed.gpu else None,
-                    }  # fmt: skip
+    for precision in ("tf32", "bf16") if bed.gpu else ("fp32",):
+        for fast in (True, False):
+            for kind, names in bed.rig("M5", precision, fast).kinds().items():
+                if bed.gpu:
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
+                rigs = [bed.rig("M5", precision, fast) for _ in range(3)]
+                rigs[2] = _graphed(rigs[2], bed.gpu)
+                ends = [_walked(rig, names, 4) for rig in rigs]  # the first step sets the factors
+                jobs = {(i,): lambda rig=rigs[i]: rig.one(names) for i in (0, 2)}
+                row = {"weights_apart": _apart(rigs[0], rigs[2]), "ordinary_apart": _apart(rigs[0], rigs[1])}
+                plain, graph = in_order(jobs, bed.device, 6 if bed.gpu else 1).values()
+                yield row | {
+                    "fast": fast, "precision": precision, "kind": kind, "recorded": len(rigs[2].step.kept),
+                    "loss": ends, "plain_ms": _spread(plain)["ms"], **_spread(graph),
+                    "GB": torch.cuda.max_memory_reserved() / 1e9 if bed.gpu else None,
+                }  # fmt: skip
 
-# %% ../../nbs/reference/703_bench.card.ipynb #ac29cf5f
+
+def _apart(a: Rig, b: Rig) -> float:
+    "The largest difference of a weight."
+    return max((p - q).abs().max().item() for p, q in zip(a.step.parameters(), b.step.parameters()))
+
+# %% ../../nbs/reference/703_bench.card.ipynb #94ad2d2f
 def _worker(bed_of: Callable[[], Bed], start, done, n: int) -> None:
     "Some steps in a process of its own, begun together with the others."
     rig = bed_of().rig("M5", "tf32")
     names = list(rig.kinds().values())
     for kind in names:
         rig.one(kind)
-    start.wait()
+    start.wait(60)
     began = time.perf_counter()
     for i in range(n):
         rig.one(names[1 + i % 2])
@@ -229,12 +242,12 @@ def crowd(bed: Bed, again: Callable[[], Bed]) -> Iterator[dict]:
         workers = [_CONTEXT.Process(target=_worker, args=arguments) for _ in range(processes)]
         for worker in workers:
             worker.start()
-        rates = [done.get(timeout=120) for _ in workers]
+        rates = [done.get(timeout=70) for _ in workers]
         for worker in workers:
             worker.join()
         yield {"processes": processes, "clips/s": sum(rates)}
 
-# %% ../../nbs/reference/703_bench.card.ipynb #1952197c
+# %% ../../nbs/reference/703_bench.card.ipynb #b4cd2565
 class _Products(TorchDispatchMode):
     "Notes the shapes and strides of all products."
 
@@ -278,7 +291,7 @@ def products(bed: Bed) -> Iterator[dict]:
                         "count": count, "type": str(dtype)[6:], "way": way, "us": 1e6 * took, "TFLOP/s": work(key) / took / 1e12,
                     }  # fmt: skip
 
-# %% ../../nbs/reference/703_bench.card.ipynb #171e5782
+# %% ../../nbs/reference/703_bench.card.ipynb #11f0b10f
 def norms(bed: Bed) -> Iterator[dict]:
     "Batch norm at the shapes of the blocks, forward and backward."
     B, scale = (21, 1) if bed.gpu else (4, 10)
@@ -300,7 +313,7 @@ def norms(bed: Bed) -> Iterator[dict]:
             took = min(seconds(lambda: job().sum().backward(), bed.device, 10, 3))
             yield {"shape": list(z.shape), "way": way, "us": 1e6 * took, "GB/s": 4 * 5 * z.numel() / took / 1e9}
 
-# %% ../../nbs/reference/703_bench.card.ipynb #5e37b6ce
+# %% ../../nbs/reference/703_bench.card.ipynb #9c7931d5
 def compiled(bed: Bed) -> Iterator[dict]:
     "The network's own order with compiled units, ordinary and recorded."
     for precision in ("tf32", "bf16") if bed.gpu else ("fp32",):
@@ -324,27 +337,23 @@ def compiled(bed: Bed) -> Iterator[dict]:
 def sizes(bed: Bed) -> Iterator[dict]:
     "Passes of other sizes, recorded; pieces of other sizes; cuDNN's own choice of algorithms."
     before = order.PIECE[bed.device.type], torch.backends.cudnn.benchmark
-    plan = [(n, before[0], False) for n in ((8, 32, 64) if bed.gpu else (4,))]
-    plan += [(16 if bed.gpu else 8, piece, False) for piece in (8_000_000, 10**12)] + [
-        (16 if bed.gpu else 8, before[0], True)
-    ]
+    own = 16 if bed.gpu else 8
+    plan = [(own, before[0], True), (own, 8_000_000, False), (own, 10**12, False)]
+    plan += [(n, before[0], False) for n in ((32, 8, 64) if bed.gpu else (4,))]
     for clips, piece, choose in plan:
-        for fast in (False, True):
+        for fast in (True, False):
             for precision in ("tf32", "bf16") if bed.gpu else ("fp32",):
+                row = {"clips": clips, "piece": piece, "choose": choose, "fast": fast, "precision": precision}
                 for kind, job in kinds(_graphed(bed.rig("M5", precision, fast, size=clips), bed.gpu)):
                     order.PIECE[bed.device.type], torch.backends.cudnn.benchmark = piece, choose
-                    took = _spread([1000 * s for s in seconds(job, bed.device, 5 if bed.gpu else 1, 4)])
+                    try:
+                        found = [1000 * s for s in seconds(job, bed.device, 3 if bed.gpu else 1, 3)]
+                    except torch.OutOfMemoryError:
+                        found = []
                     order.PIECE[bed.device.type], torch.backends.cudnn.benchmark = before
-                    yield {
-                        "clips": clips,
-                        "piece": piece,
-                        "choose": choose,
-                        "fast": fast,
-                        "precision": precision,
-                        "kind": kind,
-                    } | took
+                    yield row | {"kind": kind} | (_spread(found) if found else {"left_out": "no memory"})
 
-# %% ../../nbs/reference/703_bench.card.ipynb #8f51df1c
+# %% ../../nbs/reference/703_bench.card.ipynb #3c1d8443
 STAGES = {  # number: what it measures, and seconds after which it is ended
     0: (machine, 40), 1: (steps, 130), 2: (waits, 25), 3: (kernels, 60), 4: (graphs, 110),
     5: (crowd, 75), 6: (products, 60), 7: (norms, 40), 8: (compiled, 200), 9: (sizes, 90),
@@ -380,6 +389,7 @@ class _Again:
 
 def _do(stage: Callable, again: _Again, rows: Path) -> None:
     "One stage, in a process of its own."
+    os.setsid()  # so that the processes of a stage are ended with it
     more = (again,) if stage is crowd else ()
     with open(rows, "a") as file:
         note = lambda row: (file.write(json.dumps({"stage": stage.__name__} | row) + "\n"), file.flush())
@@ -387,7 +397,7 @@ def _do(stage: Callable, again: _Again, rows: Path) -> None:
             for row in stage(again(), *more):
                 note(row)
         except Exception as error:  # whatever it is: the other stages must not hear of it
-            note({"error": f"{type(error).__name__}: {error}"[:500]})
+            note({"error": f"{type(error).__name__}: {error}"[:500], "trace": traceback.format_exc()[-4000:]})
 
 
 def run_stages(
@@ -406,7 +416,7 @@ def run_stages(
             child.start()
             child.join(limit)
             if child.is_alive():
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
                 child.join()
             new = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
             if child.exitcode:
@@ -415,17 +425,19 @@ def run_stages(
             out.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
-# %% ../../nbs/reference/703_bench.card.ipynb #6eb5bf17
+# %% ../../nbs/reference/703_bench.card.ipynb #130697c9
 def decisions(
     rows: list[dict],  # from `run_stages`
 ) -> list[str]:
     "What the measurements say about each prepared change."
     of = lambda stage: pd.DataFrame([row for row in rows if row["stage"] == stage and "error" not in row])
     said, steps, profiled, graphed = [], of("steps"), of("kernels"), of("graphs")
+    both = lambda table, columns: len(table) and set(columns) <= set(table)
     if len(steps):
         wide = steps.pivot_table(index=["shape", "row", "precision", "kind"], columns="fast", values="ms")
-        ratio = (wide[False] / wide[True]).groupby("precision").median()
-        said += [f"{p}: the fast order is {r:.2f} times as fast as the network's own" for p, r in ratio.items()]
+        if both(wide, (True, False)):
+            ratio = (wide[False] / wide[True]).groupby("precision").median()
+            said += [f"{p}: the fast order is {r:.2f} times as fast as the network's own" for p, r in ratio.items()]
     if len(profiled):
         busy = (profiled["kernels_ms"] / profiled["ms"]).groupby(profiled["precision"]).median()
         said += [f"{p}: kernels fill {b:.0%} of a step; below 80 % a graph pays" for p, b in busy.items()]
@@ -435,13 +447,14 @@ def decisions(
             f"{p}, {'fast' if fast else 'own'} order: a graph makes a step {g:.2f} times as fast"
             for (p, fast), g in gain.items()
         ]
-        said.append(f"largest difference of a weight, recorded and ordinary: {graphed['weights_apart'].max():.1e}")
+        apart = graphed["weights_apart"].max(), graphed["ordinary_apart"].max()
+        said.append("largest difference of a weight: recorded {:.1e}, ordinary again {:.1e}".format(*apart))
     if len(made := of("products")):
         wide = made.pivot_table(index=["type", made["shapes"].astype(str)], columns="way", values="us")
-        said.append(
-            f"padded rows: products {(wide['as it is'] / wide['padded']).median():.2f} times as fast; from 1.5 they pay"
-        )
-    if len(crowded := of("crowd")):
+        if both(wide, ("as it is", "padded")):
+            ratio = (wide["as it is"] / wide["padded"]).median()
+            said.append(f"padded rows: products {ratio:.2f} times as fast; from 1.5 they pay")
+    if len(crowded := of("crowd")) > 1:
         most = crowded["clips/s"].max() / crowded.set_index("processes")["clips/s"][1]
         said.append(f"several trainings on one card: {most:.2f} times the clips of one")
     return said + [f"{row['stage']}: {row['error']}" for row in rows if "error" in row]

@@ -310,6 +310,11 @@ class Losses:
     factors: dict[str, float]  # lambda of each
     logits: Tensor  # (N, classes)
 
+    def detached(self) -> "Losses":
+        "The values, without the graph that they hold."
+        terms = {name: value.detach() for name, value in self.terms.items()}
+        return Losses(self.total.detach(), terms, self.factors, self.logits.detach())
+
 # %% ../../nbs/reference/203_model.objective.ipynb #76e4ef38
 def size_table(
     found: dict[str, TermValue],
@@ -430,8 +435,11 @@ class Objective:
     def settle(self) -> None:
         "Read what was noted, in its order: here the CPU waits. Raises `FloatingPointError` naming a term."
         noted, self.noted = self.noted, []
-        for names, table in noted:
-            self.balanced.update(read_sizes(names, table))
+        for ago, (names, table) in zip(reversed(range(len(noted))), noted):
+            try:
+                self.balanced.update(read_sizes(names, table))
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}, {ago} passes ago" if ago else str(error)) from None
 
     def state(self) -> dict:  # JSON values
         "What a checkpoint must hold to go on with the same factors."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['on_card', 'called_again', 'why_not', 'GraphedStep', 'compile_units']
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #241b12f1
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #864ca527
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,23 +16,24 @@ from torch import Tensor, nn
 
 from ..model.contract import SkeletonNetwork
 from ..model.fast.passes import distinct, is_fast
-from ..model.losses import drawn
+from ..model.losses import drawn, same_draws
 from ..model.objective import CE, FocusReading, FrozenBalance, Losses, Objective, size_table
 from .distributed import SECOND_ORDER, Step
 from .precision import in_precision
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #2a30c517
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #44c1b807
 def on_card(
     job: Callable[[], None],  # a pass: reads tensors that stay where they are, and leaves others
-    pool=None,  # of memory, from `torch.cuda.graph_pool_handle`
+    stream,  # to record on: memory is shared between graphs of one stream alone
+    pool,  # of memory, from `torch.cuda.graph_pool_handle`
 ) -> Callable[[], None]:
     "Record the kernels of a job; what is returned starts them again."
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(3):
             job()
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(stream)
     with torch.cuda.graph(graph, pool=pool, stream=stream):
         job()
     return graph.replay
@@ -40,13 +41,13 @@ def on_card(
 
 def called_again(
     job: Callable[[], None],
-    pool=None,
+    *_: object,
 ) -> Callable[[], None]:
     "What stands for `on_card` where there is no card: the job itself."
     job()
     return job
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #fd01d5dd
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #84a12181
 @dataclass
 class _Pass:
     "A recorded pass: where it reads, how it is started, and what it leaves."
@@ -67,7 +68,7 @@ def why_not(
         return f"{network.title} changes over the epochs"
     return ""
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #b9643acf
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #f323aa23
 class GraphedStep(nn.Module):
     "A `Step` whose passes, backward included, are recorded once and started again. Called like a `Step`."
 
@@ -79,8 +80,10 @@ class GraphedStep(nn.Module):
     ):
         super().__init__()
         self.step, self.objective, self.passes, self.record = step, step.objective, passes, record
-        self.reason, self.kept, self.weights = why_not(step), {}, list(step.parameters())
-        self.pool = torch.cuda.graph_pool_handle() if record is on_card else None
+        self.reason, self.kept, self.weights, self.sums = why_not(step), {}, list(step.parameters()), {}
+        self.place = ()  # where graphs are recorded
+        if record is on_card:
+            self.place = torch.cuda.Stream(self.weights[0].device), torch.cuda.graph_pool_handle()
 
     def forward(
         self,
@@ -105,9 +108,11 @@ class GraphedStep(nn.Module):
         fixed, before = [t.clone() for t in batch], [b.clone() for b in buffers]
         job = lambda: left.update(self._pass(fixed, names, room))
         stood = drawn(batch[0])
-        job()
-        if all(map(torch.equal, stood, drawn(batch[0]))):
-            replay = self.record(job, self.pool)
+        with same_draws(stood, batch[0]):
+            job()
+            still = all(map(torch.equal, stood, drawn(batch[0])))
+        if still:
+            replay = self.record(job, *self.place)
         else:
             self.reason, replay = "the network draws random numbers", None
             warnings.warn(f"passes are not recorded: {self.reason}")
@@ -124,8 +129,7 @@ class GraphedStep(nn.Module):
             found, logits = self.objective.measure(in_precision(step.model, step.precision), *batch, names)
             losses = self.objective.add_up(found, logits, names)
             (losses.total / self.passes).backward()
-        terms = {name: value.detach() for name, value in losses.terms.items()}
-        losses = Losses(losses.total.detach(), terms, losses.factors, logits.detach())
+        losses = losses.detached()
         left = {"losses": losses, "sizes": size_table(found), "gradients": [p.grad for p in self.weights]}
         for p, gradient in zip(self.weights, before):
             p.grad = gradient
@@ -138,17 +142,29 @@ class GraphedStep(nn.Module):
         pass_.replay()
         losses, left = pass_.left["losses"], pass_.left
         self.objective.note(tuple(losses.terms), left["sizes"].clone())
-        for p, gradient in zip(self.weights, left["gradients"]):
-            if gradient is not None:
-                own = gradient if self.passes == 1 else gradient.clone()
-                p.grad = own if p.grad is None else p.grad + own
+        self._hand_over([(p, g) for p, g in zip(self.weights, left["gradients"]) if g is not None])
         terms = {name: value.clone() for name, value in losses.terms.items()}
         return Losses(losses.total.clone(), terms, losses.factors, losses.logits)
 
+    @torch.no_grad()
+    def _hand_over(self, found: list[tuple[nn.Parameter, Tensor]]) -> None:
+        "Gradients to their parameters; those of several passes are added up in memory of our own."
+        more = [(p.grad, g) for p, g in found if p.grad is not None]
+        fresh = [(p, g) for p, g in found if p.grad is None]
+        for p, g in fresh:
+            p.grad = g if self.passes == 1 else self.sums.setdefault(p, torch.empty_like(p))
+        if fresh and self.passes > 1:
+            torch._foreach_copy_([p.grad for p, _ in fresh], [g for _, g in fresh])
+        if more:
+            torch._foreach_add_(*map(list, zip(*more)))
+
 
 def _room(model: nn.Module, x: Tensor, present: Tensor) -> int | None:
-    "Rows for the distinct bodies of a batch, in twos; None for a network that computes all bodies."
-    return min(-(-len(distinct(x, present)[0]) // 2) * 2, present.numel()) if is_fast(model) else None
+    "Rows for the distinct bodies of a batch, in sixteenths; None for a network that computes all bodies."
+    if not is_fast(model):
+        return None
+    step = max(2, present.numel() // 16)
+    return min(-(-len(distinct(x, present)[0]) // step) * step, present.numel())
 
 
 @contextmanager
@@ -163,7 +179,7 @@ def _rows(model: nn.Module, room: int | None) -> Iterator[None]:
     finally:
         model.room = None
 
-# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #6035c3a5
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #ca435424
 def compile_units(
     network: nn.Module,  # with `blocks`; compiled in place
     objective: Objective,  # what it is trained with

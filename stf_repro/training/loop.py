@@ -196,6 +196,7 @@ def optimise(
             losses = step(x[clips], labels[clips], present[clips], names)
             if losses.total.requires_grad:  # a recorded pass has been backward already
                 (losses.total / len(passes)).backward()
+            losses = losses.detached()  # else the graph would live on while the next pass is computed
         tally.add(losses, labels[clips])
     optimiser.step()
     return losses
@@ -226,6 +227,8 @@ def train_epoch(
         try:
             for names in objective.plan(number, epoch, number / (steps * config.optim.epochs)):
                 losses = optimise(step, optimiser, x, labels, present, names, passes, tally)
+            if i % 100 == 99 or i == steps - 1:  # sizes of recorded passes
+                objective.settle()
         except FloatingPointError as error:
             names = ", ".join(clips.store.names[j] for j in batch.tolist())
             raise TrainingError(
@@ -234,7 +237,6 @@ def train_epoch(
             ) from None
         show(losses)
     check_finite(step, epoch)
-    objective.settle()
     return tally.means(group)
 
 

@@ -382,7 +382,7 @@ def _told_of_memory(config: RunConfig):
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_short_of_memory(error):
+        if not any(map(is_short_of_memory, (error, error.__context__))):  # the end of a recording hides its cause
             raise
         o = config.optim
         raise TrainingError(
@@ -478,6 +478,8 @@ def _train(
         _announce(config, out, mark, saved)
     logits, step = None, Step(job.model, job.objective, config.optim.precision)
     step = GraphedStep(step, config.optim.accumulate) if cuda_graphs else distribute(step, group)
+    if cuda_graphs and step.reason:
+        print(f"{config.label} (seed {config.seed}): passes are not recorded: {step.reason}", flush=True)
     while len(job.history) < config.optim.epochs:
         with arithmetic(config.optim.precision):
             logits = run_epoch(job, step, bar)

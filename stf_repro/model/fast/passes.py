@@ -40,8 +40,9 @@ def distinct(
     first = torch.where(empty, own, N * M).amin(0)  # (M,) the empty body that stands for the others
     stands = torch.where(empty, first, own).flatten()  # (N*M,) which body is computed for each
     leads = stands == own.flatten()
-    rows = (leads.cumsum(0) - 1)[stands]
-    bodies = leads.logical_not().to(torch.uint8).argsort(stable=True)[: int(leads.sum()) if room is None else room]
+    room = int(leads.sum()) if room is None else room
+    rows = (leads.cumsum(0) - 1)[stands].clamp(max=room - 1)  # too small a room: a NaN has made bodies of nothing
+    bodies = leads.logical_not().to(torch.uint8).argsort(stable=True)[:room]
     return bodies, rows, x.new_zeros(len(bodies)).index_add_(0, rows, x.new_ones(N * M))
 
 # %% ../../../nbs/reference/222_model.fast.passes.ipynb #a45c62d1
