@@ -33,6 +33,7 @@ NOTEBOOKS = (
     "results/why/*",
     "results/tuning/*",
     "results/second/*",
+    "results/networks/*",
 )
 TEXTS = (
     "README.md",

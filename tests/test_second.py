@@ -132,6 +132,22 @@ def by_margin(low, high):
     return "gain" if low > 0.5 else "loss" if high < -0.5 else inside
 
 
+def check_line(line, names, first, second, level):
+    "One line of a table of comparisons, from hits; mean, error and freedom are returned."
+    places = sorted(set(first) & set(second))
+    own = [{p: of[p] for p in places} for of in (first, second)]
+    mean, error, freedom = by_hand(names, own)
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    assert line.level == level and line.pairs == len(places)
+    assert np.allclose([line.mean, line.error, line.freedom], [mean, error, freedom]), line.comparison
+    assert np.allclose([line.low, line.high], [mean - half, mean + half]), line.comparison
+    assert np.isclose(line.p, 2 * stats.t.sf(abs(mean) / error, freedom)), line.comparison
+    assert line.judged == by_margin(mean - half, mean + half), line.comparison
+    tops = [100 * np.mean([of[p].mean() for p in places]) for of in own]
+    assert np.allclose([line.first, line.second], tops), line.comparison
+    return mean, error, freedom
+
+
 def test_the_committed_answer_by_a_second_path(root):
     "Every comparison of the page, from the committed scores: mean, error, freedom, interval, both accuracies, all sets."
     folder = root / "results" / "second" / "does_it_help"
@@ -141,24 +157,40 @@ def test_the_committed_answer_by_a_second_path(root):
         found = {}
         for line in lines[lines.set != "together"].itertuples():
             second, first = (hits(line.set, rows) for rows in ROWS[asked])
-            places = sorted(set(first) & set(second))
-            own = [{p: of[p] for p in places} for of in (first, second)]
-            mean, error, freedom = found[line.set] = by_hand(names[line.set], own)
-            assert line.level == (0.975 if asked == "STF, tuned alike" else 0.95)
-            half = stats.t.ppf((1 + line.level) / 2, freedom) * error
-            assert line.pairs == len(places)
-            assert np.allclose([line.mean, line.error, line.freedom], [mean, error, freedom]), asked
-            assert np.allclose([line.low, line.high], [mean - half, mean + half]), asked
-            assert np.isclose(line.p, 2 * stats.t.sf(abs(mean) / error, freedom)), asked
-            assert line.judged == by_margin(mean - half, mean + half), asked
-            tops = [100 * np.mean([of[p].mean() for p in places]) for of in own]
-            assert np.allclose([line.first, line.second], tops), asked
+            level = 0.975 if asked == "STF, tuned alike" else 0.95
+            found[line.set] = check_line(line, names[line.set], first, second, level)
         for line in lines[lines.set == "together"].itertuples():
             weights = {s: 1 / error**2 for s, (_, error, _) in found.items()}
             mean = sum(weights[s] * found[s][0] for s in found) / sum(weights.values())
             share = {s: w / sum(weights.values()) for s, w in weights.items()}
             meier = 1 + 4 * sum(share[s] * (1 - share[s]) / found[s][2] for s in found)
             assert np.allclose([line.mean, line.error], [mean, (meier / sum(weights.values())) ** 0.5]), asked
+
+
+COMPARED = {
+    "MS-G3D": "msg3d",
+    "ST-GCN": "stgcn",
+    "2s-AGCN": "agcn",
+    "CTR-GCN": "ctrgcn",
+    "DSTA-Net": "dstanet",
+    "PA-ResGCN-B19": "paresgcn",
+}
+
+
+def test_the_answer_on_any_network_by_a_second_path(root):
+    "Each network with its losses beside itself, and all as one: a network's fold is a fold, and its clips are everybody's."
+    folder = root / "results" / "networks" / "any_network"
+    table, (hits, names) = pd.read_csv(folder / "table.csv"), kept_hits(folder / "trainings.npz")
+    assert set(table.set) == {"sbu"} and set(table.comparison) == {"all networks", *COMPARED}
+    lines, pooled, of_fold = {line.comparison: line for line in table.itertuples()}, ({}, {}), {}
+    for title, key in COMPARED.items():
+        first, second = (hits("sbu", [f"{key}-{arm}"]) for arm in ("plain", "losses"))
+        check_line(lines[title], names["sbu"], first, second, 0.95)
+        for all_of_them, own in zip(pooled, (first, second)):
+            all_of_them |= {(f"{key} {fold}", seed): hit for (fold, seed), hit in own.items()}
+        of_fold |= {f"{key} {fold}": own for fold, own in names["sbu"].items()}
+    assert len(pooled[0]) == 60
+    check_line(lines["all networks"], of_fold, *pooled, 0.975)
 
 
 @pytest.fixture(scope="module")
