@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..model.contract import SkeletonNetwork
-from ..model.fast.passes import distinct, is_fast
 from ..model.losses import drawn, same_draws
 from ..model.objective import CE, FocusReading, FrozenBalance, Losses, Objective, size_table
 from .distributed import SECOND_ORDER, Step
@@ -161,10 +160,8 @@ class GraphedStep(nn.Module):
 
 def _room(model: nn.Module, x: Tensor, present: Tensor) -> int | None:
     "Rows for the distinct bodies of a batch, in sixteenths; None for a network that computes all bodies."
-    if not is_fast(model):
-        return None
-    step = max(2, present.numel() // 16)
-    return min(-(-len(distinct(x, present)[0]) // step) * step, present.numel())
+    needed, step = model.count(x, present) if hasattr(model, "count") else None, max(2, present.numel() // 16)
+    return needed and min(-(-needed // step) * step, present.numel())
 
 
 @contextmanager

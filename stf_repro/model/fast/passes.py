@@ -419,6 +419,14 @@ class Fast(nn.Module):
         traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
         return traced or not is_known(self.model) or x.dtype != self.model.head.weight.dtype or x.device.type == "meta"
 
+    def count(
+        self,
+        x: Tensor,  # (N, C, T, V, M)
+        present: Tensor,  # (N, M) bool
+    ) -> int | None:
+        "How many rows a pass needs; None for one of the network's own, which computes all bodies."
+        return None if self._steps_aside(x) else len(distinct(x, present)[0])
+
     def run(
         self,
         x: Tensor,  # (N, C, T, V, M)
