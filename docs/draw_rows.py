@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SEEDS = {"sbu": 3, "jhmdb": 10, "nwucla": 20}
+SEEDS = {"sbu": 3, "jhmdb": 5, "nwucla": 10}
 FOLDS = {"sbu": 5, "jhmdb": 3, "nwucla": 1}  # a set takes part when all its folds are tuned
 HEAD = """# @package _global_
 # The rows of the second protocol (results/PROTOCOL.md), each fold with the recipe that the tuning chose for it. Written by docs/draw_rows.py.
@@ -34,7 +34,9 @@ def terms(stf: dict, *names: str) -> dict:
     return {"objective": stf["objective"] | {"relative_weights": {name: weights[name] for name in names}}}
 
 
-def rows(plain: dict, stf: dict) -> dict[str, dict]:  # name of the row -> what is its own
+def rows(
+    plain: dict, stf: dict
+) -> dict[str, dict | None]:  # name of the row -> what is its own; None: it is another row
     "The rows of one fold, from the two configurations that were chosen for it."
     recipe = {"optim": plain["optim"], "input": plain["input"]}
     longer = recipe | {"optim": plain["optim"] | {"epochs": max(plain["optim"]["epochs"], EPOCHS)}}
@@ -49,7 +51,9 @@ def rows(plain: dict, stf: dict) -> dict[str, dict]:  # name of the row -> what 
         "stf": full,
         "msg3d-recipe": own | {"method": "plain", "label": "MS-G3D, STF's recipe"},
         "poster": longer | PRINTED | {"label": "STF as printed", "reading": "poster-input"},
-        "msg3d-long": longer | {"method": "plain", "label": "MS-G3D, long"},
+        "msg3d-long": longer | {"method": "plain", "label": "MS-G3D, long"}
+        if longer != recipe
+        else None,  # else it is the tuned one
         "masks": own
         | free
         | terms(stf, "exploration")
@@ -85,6 +89,8 @@ def profile() -> str:
     source = {fold: name for name, of_set in sets.items() for fold in of_set}
     for row in next(iter(found.values())):  # row by row, as the protocol orders them
         for fold, of_fold in found.items():
+            if of_fold[row] is None:
+                continue
             place = {"group": "rows", "source": source[fold], "protocol": fold}
             lines.append(f"  {fold}-{row}: {flow(place | of_fold[row])}")
     for fold, of_fold in found.items():

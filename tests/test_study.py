@@ -10,7 +10,7 @@ from scipy import stats
 
 from stf_repro.evaluation.scores import Scores
 from stf_repro.evaluation.statistics import effect, odds, pool
-from stf_repro.report.index_page import MARKS, answer, caveat, headline
+from stf_repro.report.index_page import MARKS, answer, caveat, headline, second_study
 from stf_repro.report.page import open_page, read_trainings, write_trainings
 from stf_repro.report.tables.formatting import read_published, with_half
 from stf_repro.report.tables.arms import Arm, Finished, pairs
@@ -226,6 +226,14 @@ def test_the_headline_is_that_of_the_studies(root):
                 with_half(e.mean, e.half, "+.2f") in line
                 and (f"**{with_half(e.mean, e.half, '+.2f')}**" in line) == e.shown
             )
+    tuned = {e.set: e for e in second_study(root).query("comparison == 'STF, tuned alike'").itertuples()}
+    (line,) = [line for line in table.splitlines() if line.startswith("| tuned alike: STF minus MS-G3D")]
+    cells = [cell.strip() for cell in line.split("|")[2:-2]]
+    for where, cell in zip([*STUDIES, "together"], cells, strict=True):
+        e = tuned.get(where)
+        half = e and (float(e.high) - float(e.low)) / 2  # the interval is symmetric, of 97.5 %
+        assert cell.strip("*") == (with_half(float(e.mean), half, "+.2f") if e else "")
+        assert cell.startswith("**") == bool(e and abs(float(e.mean)) > half)
     readme, page = (root / "README.md").read_text(), (root / "results" / "README.md").read_text()
     for name, content in (("answer", answer(root)), ("headline", f"{table}\n{caveat(root)}")):
         assert readme.split(MARKS[name][0])[1].split(MARKS[name][1])[0].strip() == content.strip()
@@ -243,11 +251,18 @@ def test_the_answer_knows_whether_the_printed_reading_was_scored(root, tmp_path)
     assert says in answer(tmp_path)
     second = tmp_path / "results" / "second" / "does_it_help"
     second.mkdir(parents=True)
-    for comparison, still in (("STF, tuned alike", True), ("STF as printed", False)):
+    assert "differ from MS-G3D by" not in answer(tmp_path)
+    for comparison, still in (("STF, tuned alike", True), ("STF as printed, trained as long", False)):
         (second / "table.csv").write_text(f'comparison,set,mean,error,freedom\n"{comparison}",sbu,1,0.2,30\n')
         assert (says in answer(tmp_path)) == still
-        tuned = "joints, SBU Kinect Interaction, interim: +1.00 points [+0.53, +1.47], gain, for the recipes that were chosen. "
+        tuned = (
+            "by +1.00 points [+0.53, +1.47] (97.5 %) on SBU Kinect Interaction, interim: gain (the paper reports +2.57"
+        )
         assert (tuned in answer(tmp_path)) == still  # the interval is of 97.5 %: there are two primary figures
+        assert answer(tmp_path).startswith(
+            f"**Does STF help? {'Yes, on small sets' if still else 'No gain is shown'} so far"
+        )
+    assert "trained as long: +1.00 ± 0.41 points (95 %) on SBU Kinect Interaction so far" in answer(tmp_path)
 
 
 def test_the_page_of_the_second_round_shows_what_its_scores_say(root):

@@ -184,13 +184,14 @@ def test_a_stamp_that_is_torn_or_of_something_else_agrees_with_nothing(tmp_path)
 
 
 def test_a_training_during_which_the_code_changed_is_not_stamped(project, small_params, monkeypatch):
-    from stf_repro import cli
+    from stf_repro.cli import main
+    from stf_repro.commands import training
 
     answers = iter(["before", "after"])
     monkeypatch.setattr(stamp, "training_stamp", lambda *args: next(answers))
-    monkeypatch.setattr(cli, "_ask_trainer", lambda *args: {"top1_last": 50.0, "test_clips": 8})
+    monkeypatch.setattr(training, "_ask_trainer", lambda *args: {"top1_last": 50.0, "test_clips": 8})
     monkeypatch.chdir(project)
-    assert cli.main(["train", "M1", "--seed", "0"]) == 0
+    assert main(["train", "M1", "--seed", "0"]) == 0
     assert not list((project / "runs").rglob("*.json"))
 
 

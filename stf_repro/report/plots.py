@@ -186,7 +186,7 @@ def draw_on_body(
 def _limits(xy: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Lower and upper corner of a box around all bodies that are seen."
     points = xy[seen].reshape(-1, 2) if seen.any() else np.zeros((1, 2))
-    low, high = points.min(0), points.max(0)
+    low, high = np.nanmin(points, 0), np.nanmax(points, 0)
     margin = 0.06 * max(float((high - low).max()), 1e-6)
     return low - margin, high + margin
 
@@ -225,9 +225,12 @@ def drawable(
     x: np.ndarray,  # (C, T, V, M) one clip as a network reads it
     layout: Layout,
     recipe: str,  # of the input: "replay" has the spine along z
-) -> tuple[np.ndarray, str]:  # (M, T, V, C), and which axis points up
+) -> tuple[np.ndarray, str]:  # (M, T, V, C), NaN where a joint was not seen; and which axis points up
     "A clip for drawing."
     bodies = np.asarray(x).transpose(3, 1, 2, 0)
+    if layout.centre is None and bodies.shape[-1] == 3:  # where a joint is put at zero, zero is a place
+        missing = (bodies == 0).all(-1, keepdims=True) & (bodies != 0).any((2, 3), keepdims=True)
+        bodies = np.where(missing, np.nan, bodies)
     if layout.name == "jhmdb15":
         bodies = bodies * [1, -1]
     if layout.name in IN_IMAGES:

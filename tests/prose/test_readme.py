@@ -120,21 +120,16 @@ def loop(project, small_params, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_loop_over_several_devices_trains_runs_then_transfers(loop, project):
-    "Two slots, on the CPU."
-    text = next(block for block in LOOPS if "xargs" in block)
-    assert text.count("cuda:$GPU") == 1 and "-P 4" in text
-    calls = loop(text.replace("cuda:$GPU", "cpu").replace("-P 4", "-P 2"), trains=True)
-    assert sorted(calls[:2]) == [f"train M1 --seed {n} --device cpu" for n in range(2)] and sorted(calls[2:]) == [
-        f"train S --seed {n} --device cpu" for n in range(2)
-    ]
-    assert len(list((project / "runs").glob("*/*/*/seed-*/metrics.json"))) == 4
-    assert loop(text.replace("cuda:$GPU", "cpu").replace("-P 4", "-P 2"), trains=True) == calls  # nothing is left to do
-
-
-def test_the_slots_of_the_loop_are_its_devices(loop):
-    calls = loop(next(block for block in LOOPS if "xargs" in block), trains=False)
-    assert len(calls) == 4 and {call.split("--device ")[1] for call in calls} <= {f"cuda:{n}" for n in range(4)}
+def test_one_command_trains_runs_then_transfers(loop, project):
+    "Two at a time, on the CPU."
+    text = next(block for block in LOOPS if "train --all" in block)
+    assert text.count("--jobs 4") == 1
+    for asked in (1, 2):
+        assert loop(text.replace("--jobs 4", "--jobs 2"), trains=True) == ["train --all --jobs 2"] * asked
+        seeds = {
+            f"{path.parents[1].name}/{path.parent.name}" for path in project.glob("runs/*/*/*/seed-*/metrics.json")
+        }
+        assert seeds == {f"{run}/seed-{n}" for run in ("M1", "S") for n in range(2)}
 
 
 def test_the_array_gives_each_task_its_line(loop):

@@ -123,6 +123,7 @@ def draw_forest(
     sets = list(dict.fromkeys(name for f in found for name in f.sets))
     colours, y, places = {name: PALETTE[shade] for name, shade in zip(sets, SHADES)}, 0.0, []
     first = {name: next(f for f in found if name in f.sets) for name in sets}  # where a set has its key
+    named = lambda f: f.of.name + (f" ({100 * f.of.level:g} %)" if f.of.level != 0.95 else "")
     whole = next((f for f in found if f.together), None)
     ax.axvspan(-margin, margin, color="0.92", zorder=0)
     ax.axvline(0, color=PALETTE["grey"], lw=0.8, zorder=1)
@@ -145,7 +146,7 @@ def draw_forest(
         y += 0.6
     ax.set(
         yticks=places,
-        yticklabels=[f.of.name for f in found],
+        yticklabels=[named(f) for f in found],
         ylim=(y - 0.6, -0.6),
         xlabel="difference in top-1 (points)",
     )
