@@ -23,6 +23,9 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 repro: env
 	@# a source archive without git: DVC must not look for it
 	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
+	dvc repro preprocess
+	@# dvc repro goes run by run, and a core waits for the last seed of each; this keeps all busy, and DVC takes it up
+	stf train --all
 	dvc repro
 
 test: env

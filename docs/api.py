@@ -29,6 +29,7 @@ PACKAGES = {  # a page each, in the order in which they build on one another; th
     "stf_repro.report.tables": "The tables of the report",
     "stf_repro.custom": "Recordings of your own",
     "stf_repro.bench": "What it costs",
+    "stf_repro.commands": "The commands of stf",
 }
 RAISES = re.compile(r" ?Raises `([\w.]+)` (.+?)\.(?= |$)", flags=re.M)
 TITLE = re.compile(r"\A# (.+)\n(?:\n> (.+)(?:\n|\Z))?")

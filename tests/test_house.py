@@ -12,7 +12,7 @@ import yaml
 
 # a room may import from rooms of lower rank, and from its own
 RANK = {"skeleton": 0, "data": 1, "model": 1, "training": 2, "evaluation": 3, "report": 4, "custom": 5, "bench": 5}
-RANK |= {"doctor": 6, "cli": 7}
+RANK |= {"doctor": 6, "commands": 7, "cli": 8}
 HEAVY = {"nbdev", "dvc", "papermill", "matplotlib", "seaborn", "scipy", "IPython", "jupyterlab"}
 
 
@@ -302,8 +302,8 @@ def test_the_core_has_no_flags(root, name):
         assert not any(isinstance(t, ast.Attribute) for target in targets for t in ast.walk(target))
 
 
-# pages whose parts cannot run one by one: a run's folder, and the command line
-WHOLE = {"409_evaluation.run_summary", "801_cli"}
+# a page whose parts cannot run one by one: it sums up the folder of a run
+WHOLE = {"409_evaluation.run_summary"}
 
 
 def test_a_page_runs_something_within_three_definitions(root):
