@@ -206,7 +206,7 @@ def test_a_network_in_metres_has_no_place_in_a_film(tmp_path, monkeypatch, capsy
 
 def test_the_focus_of_a_network_is_drawn_on_a_film(tmp_path, monkeypatch, capsys):
     "With a stand-in for the network and its focus: what is tested is the way from the film to the film."
-    from stf_repro import cli
+    from stf_repro.commands import films
     from stf_repro.custom import inference
 
     monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_the_focus_of_a_network_is_drawn_on_a_film(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(inference, "open_network", lambda name: SimpleNamespace(layout=LAYOUTS["coco17"]))
     monkeypatch.setattr(inference, "look", lambda *args: seen)
     for name in ("seems_wrong", "is_left_out", "it_has_seen"):
-        monkeypatch.setattr(cli, f"_say_what_{name}", lambda *args: None)
+        monkeypatch.setattr(films, f"say_what_{name}", lambda *args: None)
     assert main(["focus", str(path), "--film", "film.mp4", "-o", "out.mp4", "--class", "wave", "--first", "2"]) == 0
     said = capsys.readouterr()
     assert "12 frames, 2 bodies; focus by module gcn1" in said.out and "--first N" in said.err

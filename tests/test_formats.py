@@ -218,6 +218,27 @@ def sbu_text(T=3, seed=0) -> str:
     return "".join(f"{t}," + ",".join(f"{v:.5g}" for v in row) + "\n" for t, row in enumerate(rows, 180))
 
 
+def test_an_original_file_of_sbu_is_read_as_it_lies(tmp_path):
+    "In folders that say what it is, or in any others; notes beside it are not recordings."
+    from stf_repro.custom.answers import find_files
+    from stf_repro.custom.draw import read_any
+    from stf_repro.custom.poses import read_poses
+
+    path = tmp_path / "s02s07" / "05" / "003" / "skeleton_pos.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(sbu_text())
+    (tmp_path / "notes.txt").write_text("about these files")
+    assert find_files([str(tmp_path)]) == [str(path)]
+    expected = parse_sbu(sbu_text().encode(), "s02s07_05_003")
+    for (clip,) in (read_poses(path, "sbu15"), read_any(path)):
+        assert np.array_equal(clip.bodies, expected.bodies) and clip.label is None and not clip.attributes
+    with pytest.raises(FormatError, match=r"no reader for .txt in the layout ntu25; .* skeleton_pos.txt \(sbu15\)"):
+        read_poses(path, "ntu25")
+    path.write_text("1,2,3\n")
+    with pytest.raises(FormatError, match="3 numbers; expected"):
+        read_any(path)
+
+
 def test_sbu_is_the_published_formula():
     text = sbu_text()
     clip = parse_sbu(text.encode(), "s02s07_05_003")

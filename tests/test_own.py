@@ -21,8 +21,9 @@ from stf_repro.data.clip_store import Clip, ClipStore, StoreError, benchmarks_of
 from stf_repro.data.formats import FormatError
 from stf_repro.data.synthetic.actions import SyntheticConfig, perform
 from stf_repro.data.synthetic.camera import record
-from stf_repro.custom.dataset import bone_figures, check_joints, folds, own_data, read_own
+from stf_repro.custom.dataset import bone_figures, check_joints, folds, own_data, preprocess_own, read_own
 from stf_repro.data.pickles import read_array
+from stf_repro.data.text import fold_names
 from stf_repro.custom.poses import array_poses, make_layout, read_poses
 from stf_repro.custom.inference import ask, cut, open_network, read_for, track
 from stf_repro.evaluation.run_summary import find_trained, overview
@@ -203,6 +204,8 @@ CLIPS, LABELS, SUBJECTS = sticks()
     ({"split": 1}, "split is 1; expected a number of folds"),
     ({"split": {"camera": [1]}}, "by 'camera', which is no attribute of the clips; known: subject"),
     ({"split": {"subject": ["dora"]}}, "no clip has subject 'dora'; known: anna, ben, chen"),
+    ({"split": {"folds": 4, "by": "subject"}}, "4 folds by 'subject', which has 3 values; expected from 2 to 3"),
+    ({"split": {"folds": 2, "by": "camera"}}, "by 'camera', which is no attribute of the clips; known: subject"),
     ({"split": {"subject": ["anna", "ben", "chen"]}}, "no clip is in the training part"),
     ({"split": ["clip-0000"]}, "the class 'bow' is in the training part only"),
     ({"split": ["clip 0"]}, "names 'clip 0', and no clip has that name; the first is 'clip-0000'"),
@@ -238,6 +241,43 @@ def test_what_does_not_fit_is_one_sentence_and_writes_nothing(tmp_path, other, r
     with pytest.raises(ValueError, match=reason) as error:
         own_data(**given | {"folder": tmp_path / given["folder"]})
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_folds_by_subject_keep_people_apart_and_test_everybody_once(tmp_path):
+    clips, labels, subjects = sticks()
+    store = own_data(tmp_path / "s", clips, labels, STICK, {"subject": subjects}, {"folds": 2, "by": "subject"})
+    of = lambda b, part: {subjects[i] for i in b.indices(store, part)}
+    benchmarks = benchmarks_of(store)
+    assert list(benchmarks) == fold_names("s", {"folds": 2, "by": "subject"}) == ["s-1", "s-2"]
+    assert all(of(b, "test") | of(b, "train") == set(subjects) for b in benchmarks.values())
+    assert all(not of(b, "test") & of(b, "train") for b in benchmarks.values())
+    assert sorted(name for b in benchmarks.values() for name in of(b, "test")) == sorted(set(subjects))
+
+
+def test_files_that_cannot_be_read_are_all_counted_or_left_out(tmp_path):
+    raw = tmp_path / "raw" / "mine"
+    for i, (clip, label) in enumerate(zip(CLIPS, LABELS)):
+        (raw / label).mkdir(parents=True, exist_ok=True)
+        np.save(raw / label / f"{i}.npy", clip)
+    for name in ("broken", "worse"):
+        (raw / LABELS[0] / f"{name}.npy").write_bytes(b"no array")
+    section = {"layout": "layout.yaml", "split": 3}
+    (tmp_path / "layout.yaml").write_text(
+        yaml.safe_dump({"joints": list(STICK.joints), "bones": [list(b) for b in STICK.bones]})
+    )
+    with pytest.raises(
+        ValueError, match=rf"broken.npy: not an array .*1 more of {len(CLIPS) + 2} files cannot be read"
+    ):
+        preprocess_own("mine", section, tmp_path)
+    listed = tmp_path / "clips" / "mine.bad.tsv"
+    with pytest.warns(UserWarning, match="left out 2 files that cannot be read"):
+        store = preprocess_own("mine", section, tmp_path, allow_bad=True)
+    rows = listed.read_text().splitlines()
+    assert len(store) == len(CLIPS) and len(rows) == 3 and "broken.npy" in rows[1] and "worse.npy" in rows[2]
+    for name in ("broken", "worse"):
+        (raw / LABELS[0] / f"{name}.npy").unlink()
+    preprocess_own("mine", section, tmp_path)
+    assert not listed.exists()
 
 
 def test_a_stack_is_not_read_as_one_clip(tmp_path):
@@ -762,7 +802,7 @@ def test_changed_parameters_want_the_clips_made_again(gym, capsys):
 
 
 def test_readme_and_parameters_of_a_new_project_agree(tmp_path):
-    from stf_repro.cli import parser
+    from stf_repro.commands.options import parser
 
     folder = new_project(tmp_path / "gym", "coco17", 250)
     readme, params = (folder / "README.md").read_text(), yaml.safe_load((folder / "params.yaml").read_text())

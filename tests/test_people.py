@@ -1,11 +1,13 @@
 "What people ask: about a file of theirs, a network, a finished run, this machine; and the formats that their poses have."
 
+import contextlib
 import csv
 import json
 import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +139,57 @@ def write(folder, name: str, content):
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return name
+
+
+def test_clips_of_one_name_in_several_folders_are_several_clips(here, capsys):
+    clip = example_clip().recording.bodies
+    for folder in ("a", "b"):
+        (here / folder).mkdir()
+        np.save(here / folder / "1.npy", clip)
+    assert main(["predict", "a", "b"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("kick") == 2 and all(f"{folder}/1.npy (" in out for folder in ("a", "b"))
+
+
+@pytest.mark.parametrize("params", [None, "[1", "sources: {}"])
+def test_a_folder_of_another_dvc_project_is_any_folder(here, capsys, params):
+    (here / "dvc.yaml").write_text("stages: {}\n")
+    if params:
+        (here / "params.yaml").write_text(params)
+    assert main(["predict", "example"]) == 0 and "kick" in capsys.readouterr().out
+    assert main(["predict", "example", "--network", "nothing"]) == 1 and "no network" in capsys.readouterr().err
+
+
+def test_a_project_knows_its_images_and_its_runs(here, capsys):
+    "A size that is given otherwise is said; a run that is not trained says how to."
+    from types import SimpleNamespace
+
+    from stf_repro.commands.files import open_named, size_of_images
+    from stf_repro.custom.project import new_project
+
+    text = (new_project("gym", "coco17") / "params.yaml").read_text()
+    Path("gym/params.yaml").write_text(text.replace("# image_shape: [480, 640]", "image_shape: [480, 640]"))
+    net = SimpleNamespace(config=SimpleNamespace(source="gym"))
+    with contextlib.chdir("gym"):
+        for given, wanted, said in ((None, (480, 640), ""), ((640, 480), (640, 480), "--image-size 480x640, and the")):
+            assert size_of_images(SimpleNamespace(command="predict", image_size=given), net) == wanted
+            assert said in capsys.readouterr().err
+        with pytest.raises(ValueError, match="holds no finished training: `stf train stf` trains it"):
+            open_named("stf")
+
+
+def test_of_several_bodies_it_is_said_which_are_read(here, capsys):
+    clip = example_clip().recording.bodies
+    np.save(here / "three.npy", np.concatenate([clip[:1], clip[:1] + 1, clip[:1] + 2]))
+    assert main(["predict", "three.npy"]) == 0
+    assert "3 bodies, and this network reads 2: of several it takes those that move most" in capsys.readouterr().err
+    assert main(["predict", "three.npy", "--person", "1,3"]) == 0
+    assert "this network reads" not in capsys.readouterr().err
+    assert main(["predict", "three.npy", "--person", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"][0]["bodies"] == 1
+    assert main(["focus", "three.npy", "--person", "2", "-o", "two.csv"]) == 0
+    assert main(["draw", "three.npy", "--person", "4"]) == 1
+    assert "has no body 4: it holds 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name,content,reason", [

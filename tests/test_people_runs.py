@@ -149,6 +149,11 @@ def test_a_bad_file_of_a_folder_costs_only_itself(here, capsys):
     assert len(said["clips"]) == 2 and [bad["file"] for bad in said["unread"]] == ["clips/torn.npy", "clips/z.npy"]
     assert main(["predict", "clips/b", "-o", "w.csv", "--window", "20"]) == 0
     assert [row["first_frame"] for row in csv.DictReader((here / "w.csv").open())] == ["0", "10", "20"]
+    assert main(["predict", "clips", "-o", "s.csv", "--window", "20", "--rate", "10"]) == 1
+    *timed, torn, _ = csv.DictReader((here / "s.csv").open())
+    spans = [(row["start_seconds"], row["end_seconds"]) for row in timed]
+    assert spans[:3] == [("0.00", "2.00"), ("1.00", "3.00"), ("2.00", "4.00")]
+    assert torn["start_seconds"] == "" and "error" in torn and torn["error"]
 
 
 def test_a_folder_without_recordings_is_one_sentence(here, capsys):

@@ -14,7 +14,7 @@ import torch
 import yaml
 from conftest import STF
 
-from stf_repro import cli
+from stf_repro.commands import options
 from stf_repro.cli import main
 from stf_repro.report.tables.arms import read_runs
 from stf_repro.training.config import ConfigError, parse, run_configs
@@ -363,6 +363,27 @@ def test_every_fold_is_trained_with_every_seed(project, small_params, monkeypatc
     assert main(["show", "M1"]) == 0 and '["synth60-xsub", "synth60-xview"]' in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_all_runs_of_a_profile_are_trained_together(project, small_params, monkeypatch, capfd):
+    "Side by side across runs; what begins with the layers of another comes after it; a second call does nothing."
+    short = {"percent": 50, "input": {"frames": 60, "frame_stride": 20}}
+    small_params["runs"] = {key: run | short | {"seeds": [0, 1]} for key, run in small_params["runs"].items()}
+    small_params["transfers"] = {"later": small_params["runs"]["M1"] | {"init_from": "M1", "seeds": [1]}}
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params | {"jobs": 2}))
+    monkeypatch.chdir(project)
+    assert main(["train", "--all"]) == 0
+    out, err = capfd.readouterr()
+    begun = [line.split(" | ")[0] for line in out.splitlines() if "epoch 1/" in line]
+    assert sorted(begun) == ["M1 seed 0", "M1 seed 1", "M5 seed 0", "M5 seed 1", "later seed 1"], (out, err)
+    assert begun[-1] == "later seed 1" and "5 trainings done, nothing is left of the profile synthetic" in out
+    assert main(["train", "--all"]) == 0 and "0 trainings done" in capfd.readouterr().out
+    assert main(["runs"]) == 0 and capfd.readouterr().out == ""
+    for wrong, reason in ((["M1", "--all"], "leave out RUN"), ([], "name a run")):
+        assert main(["train", *wrong]) == 1 and reason in capfd.readouterr().err
+    (project / "params.yaml").write_text(yaml.safe_dump(small_params | {"launcher": "torchrun x"}))
+    assert main(["train", "--all"]) == 0 and "started by `torchrun x`" in capfd.readouterr().out
+
+
 def test_listing_waits_for_no_heavy_library(root):
     code = "import sys; from stf_repro.cli import main; main(['runs']); sys.exit(any(n in sys.modules for n in ('torch', 'pydantic', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True).returncode == 0
@@ -566,7 +587,7 @@ def test_a_full_disk_is_one_sentence_that_says_what_to_do(project, monkeypatch, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "raw/nwucla/all_sqe.zip")
 
     monkeypatch.chdir(project)
-    monkeypatch.setattr(cli, "download", download)
+    monkeypatch.setattr(options, "download", download)
     assert main(["download", "nwucla"]) == 1
     assert re.fullmatch(
         r"stf download: raw/nwucla/all_sqe.zip: No space .*intact. Make room, and start the same command again\n",

@@ -399,7 +399,7 @@ def _do(stage: Callable, again: _Again, rows: Path) -> None:
         except Exception as error:  # whatever it is: the other stages must not hear of it
             note({"error": f"{type(error).__name__}: {error}"[:500], "trace": traceback.format_exc()[-4000:]})
 
-
+# %% ../../nbs/reference/703_bench.card.ipynb #110e24ec
 def run_stages(
     params: dict,  # of the profile paper
     device: torch.device,

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .dataset import check_joints
-from .inference import Answer, Window, ask, track, unlike
+from .inference import Answer, Window, ask, bodies_left_out, track, unlike
 from .poses import is_openpose
 from ..data.formats import Recording
 from ..data.io import walk
@@ -25,7 +25,7 @@ from ..evaluation.localisation import TrainedNetwork
 from ..report.plots import PALETTE
 
 # %% ../../nbs/reference/614_custom.answers.ipynb #994e3010
-READABLE = (".skeleton", ".npy", ".npz", ".csv", ".tsv", ".json")
+READABLE = (".skeleton", ".npy", ".npz", ".csv", ".tsv", ".json", "skeleton_pos.txt")  # any other text is a note
 
 
 def _is_recording(folder: Path) -> bool:
@@ -42,7 +42,7 @@ def find_files(
         if not Path(name).is_dir() or _is_recording(Path(name)):
             found[name] = None
             continue
-        files = [p for p in walk(Path(name)) if p.suffix.lower() in READABLE]
+        files = [p for p in walk(Path(name)) if p.name.lower().endswith(READABLE)]
         filled = {folder: _is_recording(folder) for folder in {p.parent for p in files}}
         inside = sorted({str(p.parent if filled[p.parent] else p) for p in files})
         if not inside:
@@ -78,7 +78,9 @@ def ask_files(
         try:
             rows = []
             for r in read(file):
-                warning = " ".join(dict.fromkeys([*check_joints([r]), *unlike(net, [r])]))
+                warning = " ".join(
+                    dict.fromkeys([*check_joints([r]), *unlike(net, [r]), *filter(None, [bodies_left_out(net, r)])])
+                )
                 if window:
                     answers = [_of_window(r, w) for w in track(net, r, window, top)]
                 else:
@@ -92,21 +94,25 @@ def ask_files(
 def rows_csv(
     rows: Iterable[Row],
     top: int = 3,  # how many classes
+    rate: float | None = None,  # frames per second: when a row begins and ends
 ) -> str:
-    "A table with a head. Probabilities are from 0 to 1; frames count from 0."
+    "A table with a head. Probabilities are from 0 to 1; frames count from 0. With a rate also seconds, the end being that of the last frame."
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     places = [f"_{k}" if k > 1 else "" for k in range(1, top + 1)]
     named = [f"{what}{k}" for k in places for what in ("class", "probability")]
-    table.writerow(["file", "clip", "frames", "first_frame", "last_frame", "bodies", *named, "warning", "error"])
+    span = ["first_frame", "last_frame", *(["start_seconds", "end_seconds"] if rate else [])]
+    table.writerow(["file", "clip", "frames", *span, "bodies", *named, "warning", "error"])
     for row in rows:
         a = row.answer
         if a is None:
-            table.writerow([row.file, *[""] * (5 + 2 * top), row.warning, row.error])
+            table.writerow([row.file, *[""] * (3 + len(span) + 2 * top), row.warning, row.error])
             continue
         said = [value for name, p in a.classes for value in (name, f"{p:.4f}")]
         said += [""] * (2 * top - len(said))
-        table.writerow([row.file, a.name, a.frames, *a.read, a.bodies, *said, row.warning, row.error])
+        first, last = a.read
+        seconds = [f"{first / rate:.2f}", f"{(last + 1) / rate:.2f}"] if rate else []
+        table.writerow([row.file, a.name, a.frames, first, last, *seconds, a.bodies, *said, row.warning, row.error])
     return out.getvalue()
 
 # %% ../../nbs/reference/614_custom.answers.ipynb #93162fa6

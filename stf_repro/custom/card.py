@@ -15,7 +15,7 @@ import torch
 
 from .figures import confusion_csv, draw_confusion
 from .inference import is_synthetic
-from .pictures import save_still
+from .pictures import Paper, save_still
 from .words import Where, joint_list
 from ..data.benchmarks import Rule
 from ..data.clip_store import ClipStore
@@ -178,7 +178,7 @@ def write_confusion(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "confusion.csv", confusion_csv(found).encode())
-    save_still(out / "confusion.png", draw_confusion(found))
+    save_still(out / "confusion.png", draw_confusion(found), Paper(dpi=200))
     return [out / "confusion.csv", out / "confusion.png"]
 
 

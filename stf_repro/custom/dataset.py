@@ -27,7 +27,7 @@ from ..data.pickles import image_size, in_field_order, load_arrays, shape_hint
 from ..data.text import as_name, fold_names, plain_name
 from .poses import array_poses, find_layout, is_openpose, read_layout_file, read_poses
 from .posture import postures
-from ..data.preprocess import clip_of
+from ..data.preprocess import clip_of, write_bad
 from ..data.registry import SOURCES
 from .tables import Row, decode, split_rows
 from ..skeleton import IN_IMAGES, LAYOUTS, Layout
@@ -262,6 +262,19 @@ def _few(k: int, numbers: list[int], classes: tuple[str, ...]) -> None:
         )
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #84df5016
+def _dealt(by: str, column: _Column, k: int) -> list[frozenset[int]]:
+    "The values of an attribute in k parts of about as many clips. Raises `ValueError`."
+    counts = Counter(column.numbers)
+    if type(k) is not int or not 2 <= k <= len(counts):
+        raise ValueError(
+            f"{k!r} folds by {by!r}, which has {len(counts)} values; expected from 2 to {len(counts)} folds"
+        )
+    parts: list[dict[int, int]] = [{} for _ in range(k)]
+    for value, n in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+        min(parts, key=lambda part: sum(part.values()))[value] = n
+    return [frozenset(part) for part in parts]
+
+
 def _rules(
     split, numbers: list[int], names: list[str], columns: dict[str, _Column], seed: int, classes: tuple[str, ...]
 ) -> list[Rule]:
@@ -275,12 +288,15 @@ def _rules(
         _few(split, numbers, classes)
         columns["fold"] = _column("fold", folds(numbers, split, seed), len(names))
         return [Rule("fold", frozenset(range(split)) - {f}, frozenset({f})) for f in range(split)]
-    if isinstance(split, dict) and len(split) == 1:
-        ((by, test),) = split.items()
+    if isinstance(split, dict) and (len(split) == 1 or set(split) == {"folds", "by"}):
+        by, test = (split["by"], None) if "by" in split and len(split) == 2 else next(iter(split.items()))
         if by not in columns:
             raise ValueError(
                 f"the split is by {by!r}, which is no attribute of the clips; known: {', '.join(columns) or 'none'}"
             )
+        if len(split) == 2:
+            every = frozenset(columns[by].numbers)
+            return [Rule(by, every - part, part) for part in _dealt(by, columns[by], split["folds"])]
         test = frozenset(columns[by].code(by, value) for value in _several(f"the split by {by!r}", test))
         return [Rule(by, frozenset(columns[by].numbers) - test, test)]
     if isinstance(split, (list, tuple, set, frozenset)):
@@ -290,8 +306,8 @@ def _rules(
         columns["part"] = _column("part", [int(name in set(listed)) for name in known], len(names))
         return [Rule("part", frozenset({0}), frozenset({1}))]
     raise ValueError(
-        f"split is {split!r}; expected a number of folds from 2 up, {{'subject': [those that test]}}, or a list "
-        "of the clips that test"
+        f"split is {split!r}; expected a number of folds from 2 up, {{'folds': 5, 'by': 'subject'}}, {{'subject': "
+        "[those that test]}, or a list of the clips that test"
     )
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #edf1b487
@@ -494,7 +510,7 @@ def own_data(
     labels: Sequence,  # one per clip: text, or whole numbers from 0
     layout: Layout | str,  # of the skeletons
     attributes: dict[str, Sequence] | None = None,  # e.g. {"subject": [...]}: text or whole numbers, one per clip
-    split=5,  # folds; or {"subject": [those that test]}; or the names of the clips that test
+    split=5,  # folds; or {"folds": 5, "by": "subject"}; or {"subject": [those that test]}; or names of clips that test
     names: Sequence[str] | None = None,  # of the clips
     classes: Sequence[str] | None = None,  # names, in the order of the labels
     image_shape: tuple[int, int] | None = None,  # height and width, where arrays hold pixels
@@ -673,8 +689,9 @@ def read_own(
     path,  # a folder, or an .npz
     layout: Layout | str,  # of the skeletons
     image_shape: tuple[int, int] | None = None,  # height and width, where files hold pixels
+    bad: list[FormatError] | None = None,  # where files go that cannot be read; None: the first is raised
 ) -> OwnClips:
-    "Read labelled clips of your own. Raises `FormatError`."
+    "Read labelled clips of your own, in a folder or one .npz. Raises `FormatError`."
     path, layout = Path(path), find_layout(layout)
     if path.is_file():
         arrays, values = load_arrays(path)
@@ -686,11 +703,20 @@ def read_own(
         raise FileNotFoundError(f"{path} is not there: put the clips into it, a folder per class")
     table = next((file for file in sorted(path.iterdir()) if file.name.lower() == "labels.csv"), None)
     found = _listed(table) if table else _sorted_into_folders(path)
-    clips, rows = [], []
+    clips, rows, unread = [], [], []
     for name, (file, row) in zip(_clip_names(path, [file for file, _ in found]), found):
-        read = read_poses(file, layout, image_shape)
+        try:
+            read = read_poses(file, layout, image_shape)
+        except FormatError as error:
+            unread.append(error)
+            continue
         clips += [replace(r, name=name if len(read) == 1 else f"{name}/{r.name}") for r in read]
         rows += [row] * len(read)
+    if unread and (bad is None or not clips):
+        more = f" ({len(unread) - 1} more of {len(found)} files cannot be read)" if len(unread) > 1 else ""
+        raise FormatError(unread[0].path, unread[0].line, f"{unread[0].reason}{more}")
+    if bad is not None:
+        bad += unread
     labels, attributes = _labels([plain_name(row["label"]) for row in rows]), [key for key in rows[0] if key != "label"]
     return OwnClips(clips, labels, {key: _plain([plain_name(row[key]) for row in rows]) for key in attributes})
 
@@ -722,13 +748,14 @@ def preprocess_own(
     source: str,  # its name
     section: dict,  # what params.yaml says about it
     root,  # of the project: raw/<source> is read, clips/<source> is written
+    allow_bad: bool = False,  # whether to go on without files that cannot be read: clips/<source>.bad.tsv lists them
 ) -> ClipStore:
     "Make the clip store of a data set of your own. Raises `ValueError`."
     for key, value in section.items():
         if key not in _OPTIONS or not isinstance(value, _OPTIONS[key]) or isinstance(value, bool):
             raise ValueError(
                 f"sources.{source}.{key} in params.yaml is {value!r}; expected {', '.join(_OPTIONS)}, as in "
-                "[480, 640] for image_shape (height and width)"
+                "[480, 640] for image_shape (height and width), or {folds: 5, by: subject} for split"
             )
     options, root = dict(section), Path(root)
     layout = options.pop("layout")
@@ -738,9 +765,13 @@ def preprocess_own(
             f"{', '.join(LAYOUTS)}"
         )
     layout = LAYOUTS.get(layout) or read_layout_file(root / layout)
-    own = read_own(root / "raw" / source, layout, options.get("image_shape"))
+    bad = [] if allow_bad else None
+    own = read_own(root / "raw" / source, layout, options.get("image_shape"), bad)
     store = own_data(root / "clips" / source, own.clips, own.labels, layout, own.attributes, **options)
     (root / "clips" / source / MADE_WITH).write_text(json.dumps(_made_with(section, root), indent=1) + "\n")
+    write_bad(listed := root / "clips" / f"{source}.bad.tsv", [(e.path, e.line, e.reason) for e in bad or ()])
+    if bad:
+        warnings.warn(f"left out {len(bad)} files that cannot be read: {listed} says why", stacklevel=2)
     return store
 
 # %% ../../nbs/reference/605_custom.dataset.ipynb #eb634b54

@@ -109,7 +109,8 @@ def draw_confusion(
             fontsize=8,
             color="white" if share[i, j] > 0.5 else "black",
         )
-    ax.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, xlabel="named", ylabel="label")
+    ax.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, ylabel="label")
+    ax.set_xlabel("named" if len(found) == 1 else f"named (all {len(found)} trainings)")
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     if len(names) > 20:  # then there are no numbers
         fig.colorbar(shown, ax=ax, shrink=0.6, aspect=18, label="share of the clips of a label; white: none")

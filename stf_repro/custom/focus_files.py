@@ -86,7 +86,7 @@ def draw_look(
     bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
     wide = 7.6 if size is None else size[0]
     room = wide - (1.52 if wide > WIDE else 0.1)  # for the bodies
-    peak, n = int(found.Q.sum((0, 2)).argmax()), len(found.frames)
+    peak, n = int(found.Q.max((0, 2)).argmax()), len(found.frames)  # the frame of the darkest joint
     fit = int(np.clip(room / BODY, 1, 8))
     shown = _asked(n, count, peak) if count else _evenly(n, fit, peak if size else None)
     fig = draw_strips({_caption(found): (bodies, found.Q)}, net.layout, shown, up)
@@ -137,8 +137,12 @@ def draw_map(
     axes[0, 0].set_yticks(range(len(order)), [net.layout.joints[v] for v in order], fontsize=letters)
     axes[0, 0].invert_yaxis()
     axes[0, 0].tick_params(axis="y", length=0)
+    for ax in axes[0]:
+        ax.tick_params(axis="x", labelsize=8)
+        ax.xaxis.label.set_size(8)
     key = fig.colorbar(shown, ax=axes, fraction=0.05, aspect=30, ticks=[0, 0.5, 1])
-    key.set_label(f"{found.what} for {found.of!r} (1: largest of the clip)", fontsize=8)
+    key.ax.tick_params(labelsize=8)
+    key.set_label(f"{found.what} for {found.of!r}\n(1: largest of the clip)", fontsize=8)
     return fig
 
 # %% ../../nbs/reference/610_custom.focus_files.ipynb #bd5f9103
@@ -166,7 +170,7 @@ def film(
     bodies, up = drawable(found.x, net.layout, net.config.input.recipe)
     xy, seen = picture_plane(bodies, up), (bodies != 0).any((2, 3))
     points = xy[seen].reshape(-1, 2)
-    low, high = points.min(0), points.max(0)
+    low, high = np.nanmin(points, 0), np.nanmax(points, 0)  # without joints that were not seen
     margin = 0.06 * float((high - low).max())
     fig, ax, moment = _stage(found, paper.size or (1.9, 2.63), paper.dpi or (200 if paper.size else 90))
     made = []

@@ -8,6 +8,7 @@ __all__ = ['PAGE', 'landmarker', 'find_poses']
 # %% ../../nbs/reference/617_custom.landmarks.ipynb #e12b0ba0
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ def landmarker(
     people: int = 1,  # at most, in a frame
 ) -> Iterator[Callable]:  # (frame, milliseconds) -> MediaPipe's result
     "MediaPipe's pose landmarker for a film. Raises `OSError` or `ValueError` for the model; `ImportError` without MediaPipe."
-    if not Path(model).is_file():
-        raise FileNotFoundError(
-            f"no model {str(model)!r}: download one, such as pose_landmarker_full.task, from {PAGE}"
-        )
+    if model is None or not Path(model).is_file():
+        missing = "a model is needed, `--model FILE`" if model is None else f"no model {str(model)!r}"
+        install = "" if find_spec("mediapipe") else ", and MediaPipe by `pip install 'stf_repro[video]'`"
+        raise FileNotFoundError(f"{missing}: download one, such as pose_landmarker_full.task, from {PAGE}{install}")
     try:
         import mediapipe as mp
         from mediapipe.tasks.python import BaseOptions, vision

@@ -268,10 +268,9 @@ Skeleton clips of your own, the layout {layout}, and networks that are trained o
 2. `stf preprocess {name}` checks them, writes clips/{name}, and says which sizes suit their number.
 {steps}
 
-Everything is set in params.yaml. To test on people that no training has seen, take away the `#` before `split:`
-there, and name them; the runs follow.
-Joints in pixels need `image_shape: [480, 640]` there, height and width, and `--image-size 640x480` in predict and
-focus. `stf show {first}` prints all settings.
+Everything is set in params.yaml. To test on people that no training has seen, take away the `#` before one `split:`
+there; the runs follow. Joints in pixels need `image_shape`, height and width: take away its `#`.
+`stf show {first}` prints all settings.
 Another network beside {title}: `stf networks` lists them; under runs, for example,
 `{other}: {{method: plain, network: {{name: {other}, width: 16}}}}`.
 To watch a training, `stf train {first} --log tensorboard`, then `tensorboard --logdir runs/{name}/logs`.
@@ -299,8 +298,10 @@ profile: {name}
 sources:
   {name}:
     layout: {layout}
-    # Five folds, so that each clip is tested once. To test on people that no training has seen, name them:
+    # Five folds, so that each clip is tested once. To test on people that no training has seen: everybody, or some
+    # split: {{folds: 5, by: subject}}
     # split: {{subject: [anna, ben]}}
+    # image_shape: [480, 640] # height and width, where clips hold pixels
 base:
   group: own
   source: {name}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['energy', 'body_order', 'kept_frames', 'close_up', 'replay', 'centre', 'alignment', 'clip_of', 'to_array', 'denoise',
-           'list_recordings', 'WorkerError', 'BadFilesError', 'preprocess']
+           'list_recordings', 'WorkerError', 'BadFilesError', 'write_bad', 'preprocess']
 
 # %% ../../nbs/reference/109_data.preprocess.ipynb #9702bf4f
 import math
@@ -343,7 +343,7 @@ class BadFilesError(RuntimeError):
     "Some raw files could not be read."
 
 
-def _report(path: Path, bad: list[tuple[str, int | None, str]]) -> None:
+def write_bad(path: Path, bad: list[tuple[str, int | None, str]]) -> None:
     "Write the list of bad files; without any, remove an old list."
     path.unlink(missing_ok=True)
     if bad:
@@ -403,7 +403,7 @@ def preprocess(
         with tqdm(results, total=total, unit="clip", desc=source.key, disable=None if progress else True) as bar:
             for result in bar:
                 writer.add(result) if isinstance(result, Clip) else bad.append(result)
-        _report(report, bad)
+        write_bad(report, bad)
         if len(bad) == total:
             raise _complaint(source, total, bad, report, out)
         store = writer.finish()

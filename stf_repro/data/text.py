@@ -76,7 +76,8 @@ def as_name(
 
 def fold_names(
     source: str,  # a data set of your own
-    split,  # its split: a number of folds, or any other
+    split,  # its split: a number of folds, alone or as {"folds": 5, "by": "subject"}; or any other
 ) -> list[str]:
     "The names of the benchmarks that a split makes."
-    return [f"{source}-{k}" for k in range(1, split + 1)] if type(split) is int and split > 0 else [source]
+    folds = split["folds"] if isinstance(split, dict) and set(split) == {"folds", "by"} else split
+    return [f"{source}-{k}" for k in range(1, folds + 1)] if type(folds) is int and folds > 0 else [source]

@@ -157,7 +157,7 @@ class GraphedStep(nn.Module):
         if more:
             torch._foreach_add_(*map(list, zip(*more)))
 
-
+# %% ../../nbs/reference/313_training.cuda_graphs.ipynb #c9cd979d
 def _room(model: nn.Module, x: Tensor, present: Tensor) -> int | None:
     "Rows for the distinct bodies of a batch, in sixteenths; None for a network that computes all bodies."
     needed, step = model.count(x, present) if hasattr(model, "count") else None, max(2, present.numel() // 16)
