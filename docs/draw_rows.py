@@ -26,6 +26,8 @@ FULL = {"exploration": 1.0, "divergence": 1.0, "adjacency": 1.0, "coherence": 1.
 PRINTED = {"method": "M5", "objective": {"warmup": 0.3, "relative_weights": FULL}, "choices": {"stf_gate": "open"}}
 EPOCHS = 80  # of STF as printed, at least: with 20 and 40 it had not converged in the tuning
 MOTION = {"modality": "joint+joint-motion"}
+SHARES, FEW_SEEDS, LONGER = (10, 20, 25), [0, 1, 2], 3  # few clips: percent of JHMDB's, and times as many epochs
+WIDTHS, WIDE_FOLD, WIDE_SEEDS = (24, 48), "jhmdb-1", [0, 1, 2]  # beside the width of every other row
 
 
 def terms(stf: dict, *names: str) -> dict:
@@ -71,6 +73,18 @@ def rows(
     }
 
 
+def few(row: dict, percent: int) -> dict:
+    "A row with a share of the training clips, and more epochs, else it would end before it has learned them."
+    optim = row["optim"] | {"epochs": LONGER * row["optim"]["epochs"]}
+    return row | {"optim": optim, "percent": percent, "seeds": FEW_SEEDS}
+
+
+def wide(row: dict, width: int) -> dict:
+    "A row in another width, with the recipe that was chosen for this one."
+    label = f"{'STF' if row['method'] == 'M5' else 'MS-G3D'}, width {width}"
+    return row | {"network": {"name": "msg3d", "width": width}, "label": label, "seeds": WIDE_SEEDS}
+
+
 def profile() -> str:
     "The text of conf/profile/second.yaml."
     tuning = yaml.safe_load((ROOT / "conf" / "profile" / "tuning.yaml").read_text())["runs"]
@@ -102,11 +116,20 @@ def profile() -> str:
             }
             place = {"group": "controls", "source": source[fold], "protocol": fold}
             lines.append(f"  {fold}-turned: {flow(place | other)}")
+    sides = {fold: {side: of_fold[side] for side in ("msg3d", "stf")} for fold, of_fold in found.items()}
+    for share in SHARES:
+        for fold in folds["jhmdb"]:
+            place = {"group": "few", "source": "jhmdb", "protocol": fold}
+            lines += [f"  {fold}-{side}-{share}: {flow(place | few(row, share))}" for side, row in sides[fold].items()]
+    for width in WIDTHS:
+        place = {"group": "size", "source": "jhmdb", "protocol": WIDE_FOLD}
+        own = sides[WIDE_FOLD].items()
+        lines += [f"  {WIDE_FOLD}-{side}-width-{width}: {flow(place | wide(row, width))}" for side, row in own]
     return "\n".join([*lines, "transfers: {}", RESULTS, ""])
 
 
 RESULTS = """results:
-  does_it_help: {reads: [runs/second/rows, runs/second/controls, data/reference, data/reference]}
+  does_it_help: {reads: [runs/second/rows, runs/second/controls, runs/second/few, runs/second/size]}
   hidden: {reads: [runs/second/rows, data/reference, data/reference, data/reference]}"""
 
 

@@ -95,6 +95,8 @@ ROWS = {  # comparison of the page -> second and first row, as runs are called w
     "bones beside joints (sum of scores)": (["msg3d", "msg3d-bone"], ["msg3d"]),
     "all clips against three quarters": (["msg3d"], ["msg3d-75"]),
     "bodies turned by up to 17 degrees": (["bodies turned"], ["not turned"]),  # each fold's MS-G3D is one of the two
+    **{f"STF, {share} % of the clips": ([f"stf-{share}"], [f"msg3d-{share}"]) for share in (10, 20, 25)},
+    **{f"STF, width {w} (first split)": ([f"stf-width-{w}"], [f"msg3d-width-{w}"]) for w in (24, 48)},
 }
 
 
