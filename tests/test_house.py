@@ -164,7 +164,8 @@ def test_every_run_of_every_profile_is_valid(root, tmp_path, profile):
     configs = [config for seeds in runs.values() for config in seeds.values()]
     assert all(c.source in params["sources"] for c in configs)
     width = 96 if profile in FULL else 18 if profile == "networks" else 12
-    assert all(c.network.width == width for c in configs if c.network.name in ("msg3d", "convolution"))
+    widths = {c.network.width for c in configs if c.network.name in ("msg3d", "convolution")}
+    assert widths == ({12, 24, 48} if profile == "second" else {width})
     if profile == "search":  # for a recipe, with MS-G3D alone and on training clips alone
         assert all(
             c.network.name == "msg3d" and not c.stf and not c.objective.relative_weights and c.hold_out for c in configs
