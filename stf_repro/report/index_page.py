@@ -146,7 +146,7 @@ def _paper_gain(
     paper = {(r.method, r.modality): r.top1 for r in sota.itertuples()}
     return f"{float(paper['STF', modality]) - float(paper['MS-G3D (code)', modality]):+.2f}"
 
-
+# %% ../../nbs/reference/505_report.index_page.ipynb #6a1d03c5
 TUNED = "STF, tuned alike"  # the comparisons
 SAME_RECIPE = "STF minus MS-G3D in STF's recipe"
 
@@ -175,7 +175,7 @@ def tuned_lines(
         f"| tuned alike: STF minus MS-G3D, joints (97.5 %) | {steps} | {_paper_gain(root, 'J')} |",
     ]
 
-
+# %% ../../nbs/reference/505_report.index_page.ipynb #6a1d03c6
 def headline(
     root: Path,  # the project
 ) -> str:  # Markdown; empty if no study was made
@@ -296,7 +296,7 @@ def _on_made_data(root: Path) -> str:
         "the same trainings differ enough to turn verdicts near zero)"
     )
 
-
+# %% ../../nbs/reference/505_report.index_page.ipynb #6a1d03c2
 VERDICTS = {  # of the primary figure
     "gain": "Yes, on small sets",
     "loss": "No, on small sets it harms",
@@ -339,7 +339,7 @@ def _tuned_alike(root: Path) -> tuple[str, str]:  # the verdict, and sentences; 
         text += f"With STF's recipe for both: {both}. "
     return VERDICTS.get(said, "No gain is shown"), text
 
-
+# %% ../../nbs/reference/505_report.index_page.ipynb #6a1d03c4
 def answer(
     root: Path,  # the project
 ) -> str:  # three lines of Markdown; empty if no study was made
