@@ -26,16 +26,10 @@ FULL = {"exploration": 1.0, "divergence": 1.0, "adjacency": 1.0, "coherence": 1.
 PRINTED = {"method": "M5", "objective": {"warmup": 0.3, "relative_weights": FULL}, "choices": {"stf_gate": "open"}}
 EPOCHS = 80  # of STF as printed, at least: with 20 and 40 it had not converged in the tuning
 MOTION = {"modality": "joint+joint-motion"}
-SHARES = {
-    10: 12,
-    20: 6,
-    25: 4,
-}  # percent of JHMDB's clips -> times as many epochs: 1, 2 and 3 batches, so as many steps
+# Few clips and widths, on JHMDB: both sides in one recipe, so that they differ in the method alone
+SIDES, THREE = ("msg3d-recipe", "stf"), [0, 1, 2]  # rows, and their seeds
+SHARES = {10: 12, 20: 6, 25: 4}  # percent -> times as many epochs; with 1, 2 and 3 batches an epoch, as many steps
 WIDTHS, WIDE_FOLD = (24, 48), "jhmdb-1"  # beside the width of every other row
-SIDES, THREE = (
-    ("msg3d-recipe", "stf"),
-    [0, 1, 2],
-)  # of few clips and widths: one recipe, so the method alone; and their seeds
 
 
 def terms(stf: dict, *names: str) -> dict:
