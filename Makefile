@@ -24,8 +24,10 @@ repro: env
 	@# a source archive without git: DVC must not look for it
 	@git rev-parse --git-dir > /dev/null 2>&1 || dvc config --local core.no_scm true
 	dvc repro preprocess
-	@# dvc repro goes run by run, and a core waits for the last seed of each; this keeps all busy, and DVC takes it up
+	@# dvc repro goes run by run and page by page, and a core waits for the last seed of each;
+	@# these two keep all busy, and DVC takes up what they made, or says what is wrong with a page
 	stf train --all
+	stf render --all --profile "$$(sed -n 's/^profile: *//p' params.yaml)" || true
 	dvc repro
 
 test: env

@@ -193,6 +193,7 @@ def _run_commands(commands: _Commands) -> None:
     p.add_argument("notebook", nargs="?", help="e.g. table5_ablation")
     p.add_argument("--profile", default=argparse.SUPPRESS, help="another profile than that of params.yaml, e.g. sbu")
     p.add_argument("--all", action="store_true", help="every page in results/, of all profiles or of the one named")
+    p.add_argument("--jobs", type=_positive, help="with --all: how many side by side; without it as params.yaml says")
     p = commands.add(
         _PIPELINE,
         export,

@@ -251,28 +251,31 @@ def _dealt(args) -> str | None:
 
 # %% ../../nbs/reference/803_commands.training.ipynb #4826718f
 def render(root: Path, args) -> str:
-    "Execute results notebooks: one of the profile in params.yaml, or of another, or all that are in results/."
-    from stf_repro.report.render import NotebookError, committed_pages, render
-    from stf_repro.training.runs import profile_params
+    "Execute results notebooks: one of the profile in params.yaml, or of another, or all that are in results/, side by side."
+    from stf_repro.report.render import render
 
-    if not args.all:
-        if not args.notebook:
-            raise ValueError("which page? Name one, e.g. `stf render table5_ablation`, or say --all")
-        params = params_here(root)
-        return f"{render(root, params, args.notebook)}: complete"
+    if args.all:
+        return _render_all(root, args)
+    if not args.notebook:
+        raise ValueError("which page? Name one, e.g. `stf render table5_ablation`, or say --all")
+    return f"{render(root, params_here(root), args.notebook)}: complete"
+
+
+def _render_all(root: Path, args) -> str:
+    "Make every page again that was made at some time. One that fails costs no other."
+    from stf_repro.report.render import NotebookError, committed_pages, render_all
+    from stf_repro.training.runs import profile_params, read_params
+
     pages = [page for page in committed_pages(root) if args.profile in (None, page[0])]
-    params, failed = (
-        {profile: profile_params(root, profile) for profile in {args.profile, *(p for p, _ in pages)} - {None}},
-        0,
-    )
-    for i, (profile, name) in enumerate(pages, 1):
-        try:
-            print(f"{i} of {len(pages)}: {render(root, params[profile], name)}", flush=True)
-        except (NotebookError, ValueError) as error:  # one page costs no other
-            failed += 1
-            print(f"{i} of {len(pages)}: {error}", file=sys.stderr, flush=True)
-    if failed or not pages:
-        raise NotebookError(
-            f"{failed} of {len(pages)} pages failed" if failed else "no page of this profile was ever made here"
-        )
+    params = {profile: profile_params(root, profile) for profile in {args.profile, *(p for p, _ in pages)} - {None}}
+    if not pages:
+        raise NotebookError("no page of this profile was ever made here")
+    jobs, failed = args.jobs or read_params(root / "params.yaml").get("jobs", 1), 0
+    made = render_all(root, [(params[profile], name) for profile, name in pages], jobs)
+    for i, (name, result) in enumerate(made, 1):
+        wrong = isinstance(result, Exception)
+        failed += wrong
+        print(f"{i} of {len(pages)}: {result}", file=sys.stderr if wrong else sys.stdout, flush=True)
+    if failed:
+        raise NotebookError(f"{failed} of {len(pages)} pages failed")
     return f"{len(pages)} pages: complete"
