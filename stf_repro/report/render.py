@@ -17,10 +17,11 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from ..data.io import NO_ROOM, aside, end_with_parent, put, recover, remove, wanting
@@ -323,14 +324,23 @@ def render(
     return folder
 
 # %% ../../nbs/reference/504_report.render.ipynb #5be0c7d4
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C the first process hears, and ends the others
+    end_with_parent()
+
+
 def _made_side_by_side(root: Path, pages: list[tuple[dict, str]], jobs: int) -> Iterator[tuple[str, Path | Exception]]:
     "Make pages, each in a process of its own."
     context = multiprocessing.get_context("spawn")  # a page must not inherit a kernel's threads
-    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_worker) as pool:
         names = {pool.submit(_make_page, root, params, name): name for params, name in pages}
         try:
             for done in as_completed(names):
                 error = done.exception()
+                if isinstance(error, BrokenExecutor):
+                    raise NotebookError(
+                        "a process that made pages was killed; fewer at a time (--jobs) need less memory"
+                    )
                 if error and not isinstance(error, (NotebookError, ValueError)):  # of no page: a full disk, say
                     raise error
                 yield names[done], error or done.result()
