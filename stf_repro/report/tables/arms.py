@@ -193,9 +193,9 @@ def seeds_text(
     runs: list[Finished],
 ) -> str:  # e.g. "3 of each network: 0, 1, 2"
     "How many seeds stand behind every row, and which."
-    arms: dict[Path, set[int]] = {}
-    for run in runs:
-        arms.setdefault(run.folder.parent, set()).add(run.seed)
+    arms: dict[tuple[str, str], set[int]] = {}
+    for run in runs:  # not by folder: of one row some trainings may be here, some kept with their page
+        arms.setdefault((run.key, run.config["benchmark"]), set()).add(run.seed)
     counts, seeds = sorted({len(own) for own in arms.values()}), sorted(set().union(*arms.values()))
     number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     same = all(own == set(seeds) for own in arms.values())
