@@ -326,6 +326,7 @@ def render(
 # %% ../../nbs/reference/504_report.render.ipynb #5be0c7d4
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C the first process hears, and ends the others
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so: what is half made is removed
     end_with_parent()
 
 
