@@ -324,17 +324,18 @@ def render(
     return folder
 
 # %% ../../nbs/reference/504_report.render.ipynb #5be0c7d4
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C the first process hears, and ends the others
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so: what is half made is removed
-    end_with_parent()
+def _made_apart(root: Path, params: dict, name: str) -> Path:
+    "In a worker: make a page. Ctrl-C is for the first process, which ends the others by a signal that removes what is half made."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    return _make_page(root, params, name)
 
 
 def _made_side_by_side(root: Path, pages: list[tuple[dict, str]], jobs: int) -> Iterator[tuple[str, Path | Exception]]:
     "Make pages, each in a process of its own."
     context = multiprocessing.get_context("spawn")  # a page must not inherit a kernel's threads
-    with ProcessPoolExecutor(jobs, context, initializer=_begin_worker) as pool:
-        names = {pool.submit(_make_page, root, params, name): name for params, name in pages}
+    with ProcessPoolExecutor(jobs, context, initializer=end_with_parent) as pool:
+        names = {pool.submit(_made_apart, root, params, name): name for params, name in pages}
         try:
             for done in as_completed(names):
                 error = done.exception()
