@@ -353,17 +353,22 @@ def _made_side_by_side(root: Path, pages: list[tuple[dict, str]], jobs: int) -> 
             raise
 
 
+def _places(page: tuple[dict, str]) -> int:
+    "How much a page reads, as far as its section says."
+    params, name = page
+    return len(set((_mapping("results", params.get("results")).get(name) or {}).get("reads", ())))
+
+
 def render_all(
     root,  # the project
     pages: list[tuple[dict, str]],  # parameters of its profile, name
     jobs: int = 1,  # how many at a time
 ) -> Iterator[tuple[str, Path | Exception]]:  # name, and its folder or what is wrong with it, as they end
     "Make pages side by side, then the reports among them, then the front page."
-    root, last = Path(root).absolute(), []
-    for params, name in pages:
-        if folder_of(root, params, name).parent.name == REPORTS:
-            last.append((params, name))
-    for group in ([page for page in pages if page not in last], last):
+    root = Path(root).absolute()
+    is_report = lambda page: folder_of(root, *page).parent.name == REPORTS
+    first = sorted((page for page in pages if not is_report(page)), key=_places, reverse=True)  # the longest, mostly
+    for group in (first, [page for page in pages if is_report(page)]):
         if group:
             yield from _made_side_by_side(root, group, min(jobs, len(group)))
     if pages:
