@@ -240,3 +240,35 @@ def test_rows_differ_from_the_baseline_in_what_the_protocol_says(rows):
     assert of["masks"]["choices"] == {"mask_gradient": "shuffled"} and len(terms["stf"]) == 4
     for name, modality in (("msg3d-bone", "bone"), ("msg3d-motion", "joint+joint-motion")):
         assert of[name]["input"]["modality"] == modality and of[name]["optim"] == of["msg3d"]["optim"]
+
+
+def test_what_is_said_beside_the_printed_row_by_a_second_path(root):
+    "The section on STF as printed: other baselines, and the correction for all comparisons."
+    folder = root / "results" / "second" / "does_it_help"
+    cells = json.loads((folder / "does_it_help.ipynb").read_text())["cells"]
+    said = "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", ()))
+    hits, names = kept_hits(folder / "trainings.npz")
+    table = pd.read_csv(folder / "table.csv")
+    asked = table[table.comparison == "STF as printed, trained as long"]
+    sets = [name for name in asked.set if name != "together"]
+    endings = pd.read_csv(folder / "endings.csv").query("row == 'STF as printed' and train_top1 < 95")
+    slow = {*zip(endings.fold, endings.seed)}
+    for words, base, left in (
+        ("without what had learned less than 95 % of its clips", "msg3d-long", slow),
+        ("beside the tuned MS-G3D", "msg3d", set()),
+        ("beside MS-G3D in STF's recipe", "msg3d-recipe", set()),
+    ):
+        found, pairs = [], 0
+        for name in sets:
+            first, second = (hits(name, [row]) for row in (base, "poster"))
+            places = sorted((first.keys() & second.keys()) - left)
+            pairs += len(places)
+            found.append(by_hand(names[name], [{p: of[p] for p in places} for of in (first, second)]))
+        weights = [1 / error**2 for _, error, _ in found]
+        mean = sum(w * m for w, (m, _, _) in zip(weights, found)) / sum(weights)
+        line = next(line for line in said.splitlines() if line.startswith(f"- {words}: "))
+        assert line.startswith(f"- {words}: {mean:+.2f} [") and line.endswith(f", {pairs} pairs"), (line, mean)
+    p = sorted((own.p.iloc[-1], name) for name, own in table.groupby("comparison"))
+    first_not = next(i for i, (value, _) in enumerate(p) if value >= 0.05 / (len(p) - i))
+    text = f"Corrected for all {len(p)} comparisons (Holm), apart from zero: {', '.join(n for _, n in p[:first_not])}."
+    assert text in (folder / "table.md").read_text()

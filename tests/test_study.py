@@ -247,7 +247,7 @@ def test_the_answer_knows_whether_the_printed_reading_was_scored(root, tmp_path)
     (tmp_path / "results").mkdir()
     for folder in {*(root / "results").iterdir()} - {root / "results" / "second"}:
         (tmp_path / "results" / folder.name).symlink_to(folder)
-    says = "not scored on real test clips yet"
+    says = "has not been scored on real test clips yet"
     assert says in answer(tmp_path)
     second = tmp_path / "results" / "second" / "does_it_help"
     second.mkdir(parents=True)

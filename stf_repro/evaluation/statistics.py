@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seed_interval', 'wilson', 'Summary', 'summary', 'Effect', 'fold_of', 'crossed', 'shared_places', 'effect',
-           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'ClassGain', 'class_gains']
+           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'holm', 'ClassGain', 'class_gains']
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #a1753c3f
 import math
@@ -297,6 +297,18 @@ def judged(
     if high < -margin:
         return "loss"
     return "no difference that matters" if -margin <= low and high <= margin else "undecided"
+
+# %% ../../nbs/reference/401_evaluation.statistics.ipynb #0d9a52be
+def holm(
+    p: Mapping[str, float],  # by comparison
+) -> list[str]:  # those that are shown, the surest first
+    "What is shown if all comparisons of a page are counted, by Holm's rule."
+    held: list[str] = []
+    for name in sorted(p, key=p.get):
+        if not p[name] * (len(p) - len(held)) < 0.05:
+            break
+        held.append(name)
+    return held
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #d7b83e3a
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .tables.formatting import read_effect, read_published, with_half
 from .tables.study import Row
 from .tables.table_io import commit_text
 from .labels import count, words
-from ..training.runs import REPORTS, composed, default_profile
+from ..training.runs import REPORTS, composed, default_profile, profile_params
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #8f3b4613
 PAGES = {  # heading -> name -> (what it is, the published table in data/reference, or where the paper has it)
@@ -298,8 +298,9 @@ def _on_made_data(root: Path) -> str:
         return ""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     steps = _steps(table[table.kind == "ours"], FULL)
+    sizes = profile_params(root, "synthetic")["methods"][FULL.method]["objective"]["relative_weights"]
     return (
-        " On synthetic data, with losses a tenth as large, its mean lies below that of MS-G3D in "
+        f" On synthetic data, with L_e at {sizes['exploration']:g} of that size, its mean lies below that of MS-G3D in "
         f"{sum(e.mean < 0 for e in steps)} of {len(steps)} settings, which share clips and trainings, shown in "
         f"{sum(e.side < 0 for e in steps)} (another processor turns verdicts near zero)."
     )
@@ -362,7 +363,7 @@ def answer(
     hangs = f" (none of it without {left_out})" if (left_out := hangs_on(root)) else ""
     verdict, tuned = _tuned_alike(root)
     printed = secondary(second_study(root), "STF as printed, trained as long")
-    printed = f"minus an MS-G3D trained as long: {printed}" if printed else "not scored on real test clips yet"
+    printed = f"minus an MS-G3D trained as long: {printed}" if printed else "has not been scored on real test clips yet"
     return (
         f"{f'**Does STF help? {verdict or first} so far.** {tuned}'.strip()}\n"
         "An earlier study, with our first reading of the poster and one recipe a set that was chosen for MS-G3D, "

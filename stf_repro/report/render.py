@@ -284,10 +284,7 @@ def _stamps(root: Path, params: dict) -> Path:
 
 def _make_page(root: Path, params: dict, name: str) -> Path:  # its folder
     "Execute a results notebook into its folder, unless nothing has changed."
-    root, parameters = (
-        Path(root).absolute(),
-        {"profile": params["profile"], "out": "."} | own_parameters(root, params, name),
-    )
+    parameters = {"profile": params["profile"], "out": "."} | own_parameters(root, params, name)
     notebook, stamp = root / "nbs" / "results" / f"{name}.ipynb", _stamps(root, params) / f"{name}.json"
     folder = folder_of(root, params, name)
     out = folder.resolve()  # of a link to another disk, the folder there
