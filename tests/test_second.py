@@ -54,6 +54,14 @@ def by_hand(names, hits):
     return mean, V**0.5, V**2 / (of_trainings**2 / freedom + of_clips**2 / (len(clips) - len(folds)))
 
 
+def together_by_hand(found):
+    "Mean and standard error of several sets, weighted by precision, from (mean, error, freedom) of each."
+    weights = [1 / error**2 for _, error, _ in found]
+    share = [w / sum(weights) for w in weights]
+    meier = 1 + 4 * sum(s * (1 - s) / freedom for s, (_, _, freedom) in zip(share, found))
+    return sum(s * mean for s, (mean, _, _) in zip(share, found)), (meier / sum(weights)) ** 0.5
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_figure_by_a_second_path(seed):
     "Means, standard errors, intervals, p and the pooled effect, from hits and loops."
@@ -68,11 +76,7 @@ def test_every_figure_by_a_second_path(seed):
         assert np.allclose([row.low, row.high], [mean - half, mean + half])
         assert np.isclose(row.p, 2 * stats.t.sf(abs(mean) / error, freedom))
         assert np.isclose(row["first"], 100 * np.mean([h.mean() for h in of[s][1][0].values()]))
-    weights = {s: 1 / error**2 for s, (_, error, _) in own.items()}
-    share = {s: w / sum(weights.values()) for s, w in weights.items()}
-    assert np.isclose(table.loc["together", "mean"], sum(share[s] * own[s][0] for s in own))
-    meier = 1 + 4 * sum(share[s] * (1 - share[s]) / own[s][2] for s in own)
-    assert np.isclose(table.loc["together", "error"], (meier / sum(weights.values())) ** 0.5)
+    assert np.allclose(table.loc["together", ["mean", "error"]].astype(float), together_by_hand([*own.values()]))
 
 
 ROWS = {  # comparison of the page -> second and first row, as runs are called without their fold; several are summed
@@ -179,11 +183,7 @@ def test_the_committed_answer_by_a_second_path(root):
             level = 0.975 if asked == "STF, tuned alike" else 0.95
             found[line.set] = check_line(line, names[line.set], first, second, level)
         for line in lines[lines.set == "together"].itertuples():
-            weights = {s: 1 / error**2 for s, (_, error, _) in found.items()}
-            mean = sum(weights[s] * found[s][0] for s in found) / sum(weights.values())
-            share = {s: w / sum(weights.values()) for s, w in weights.items()}
-            meier = 1 + 4 * sum(share[s] * (1 - share[s]) / found[s][2] for s in found)
-            assert np.allclose([line.mean, line.error], [mean, (meier / sum(weights.values())) ** 0.5]), asked
+            assert np.allclose([line.mean, line.error], together_by_hand([*found.values()])), asked
 
 
 COMPARED = {
@@ -196,20 +196,31 @@ COMPARED = {
 }
 
 
+PAIRS = {"sbu": 60, "jhmdb": 72, "nwucla": 60}  # of all networks together, as the protocol has them
+
+
 def test_the_answer_on_any_network_by_a_second_path(root):
     "Each network with its losses beside itself, and all as one: a network's fold is a fold, and its clips are everybody's."
     folder = root / "results" / "networks" / "any_network"
     table, (hits, names) = pd.read_csv(folder / "table.csv"), kept_hits(folder / "trainings.npz")
-    assert set(table.set) == {"sbu"} and set(table.comparison) == {"all networks", *COMPARED}
-    lines, pooled, of_fold = {line.comparison: line for line in table.itertuples()}, ({}, {}), {}
-    for title, key in COMPARED.items():
-        first, second = (hits("sbu", [f"{key}-{arm}"]) for arm in ("plain", "losses"))
-        check_line(lines[title], names["sbu"], first, second, 0.95)
-        for all_of_them, own in zip(pooled, (first, second)):
-            all_of_them |= {(f"{key} {fold}", seed): hit for (fold, seed), hit in own.items()}
-        of_fold |= {f"{key} {fold}": own for fold, own in names["sbu"].items()}
-    assert len(pooled[0]) == 60
-    check_line(lines["all networks"], of_fold, *pooled, 0.975)
+    assert set(table.comparison) == {"all networks", *COMPARED}
+    of_all = {}
+    for name, lines in table[table.set != "together"].groupby("set"):
+        lines = {line.comparison: line for line in lines.itertuples()}
+        pooled, of_fold = ({}, {}), {}
+        for title, key in COMPARED.items():
+            first, second = (hits(name, [f"{key}-{arm}"]) for arm in ("plain", "losses"))
+            of_all.setdefault(title, []).append(check_line(lines[title], names[name], first, second, 0.95))
+            for all_of_them, own in zip(pooled, (first, second)):
+                all_of_them |= {(f"{key} {fold}", seed): hit for (fold, seed), hit in own.items()}
+            of_fold |= {f"{key} {fold}": own for fold, own in names[name].items()}
+        assert len(pooled[0]) == PAIRS[name]
+        found = check_line(lines["all networks"], of_fold, *pooled, 0.975)
+        of_all.setdefault("all networks", []).append(found)
+    together = table[table.set == "together"].set_index("comparison")
+    assert len(together) == (len(of_all) if table.set.nunique() > 1 else 0)
+    for title, line in together.iterrows():
+        assert np.allclose([line["mean"], line.error], together_by_hand(of_all[title])), title
 
 
 @pytest.fixture(scope="module")
@@ -264,8 +275,7 @@ def test_what_is_said_beside_the_printed_row_by_a_second_path(root):
             places = sorted((first.keys() & second.keys()) - left)
             pairs += len(places)
             found.append(by_hand(names[name], [{p: of[p] for p in places} for of in (first, second)]))
-        weights = [1 / error**2 for _, error, _ in found]
-        mean = sum(w * m for w, (m, _, _) in zip(weights, found)) / sum(weights)
+        mean, _ = together_by_hand(found)
         line = next(line for line in said.splitlines() if line.startswith(f"- {words}: "))
         assert line.startswith(f"- {words}: {mean:+.2f} [") and line.endswith(f", {pairs} pairs"), (line, mean)
     p = sorted((own.p.iloc[-1], name) for name, own in table.groupby("comparison"))

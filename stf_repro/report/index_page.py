@@ -153,9 +153,10 @@ SAME_RECIPE = "STF minus MS-G3D in STF's recipe"
 
 def second_study(
     root: Path,  # the project
+    page: str = "second/does_it_help",  # or the one on any network
 ) -> pd.DataFrame:  # of str; without lines if it was not made
-    "The comparisons of the second study."
-    path = root / "results" / "second" / "does_it_help" / "table.csv"
+    "The comparisons of a page of the second study."
+    path = root / "results" / page / "table.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame({"comparison": []})
 
 
@@ -265,12 +266,12 @@ def primary(
     table: pd.DataFrame,  # table.csv of a page of the second study, of str
     asked: str,  # a comparison
 ) -> str:  # empty: not trained
-    "A primary figure of the second study: where, points, what follows."
+    "A primary figure of the second study: points, where, what follows."
     if not (found := _whole(table, asked)):
         return ""
     where, whole, effect = found
     points, said = _primary_words(effect)
-    return f"{where}{'' if whole else ', interim'}: {points}, {said}"
+    return f"{points} on {where}{'' if whole else ', interim'}: {said}"
 
 
 def secondary(
@@ -300,8 +301,8 @@ def _on_made_data(root: Path) -> str:
     steps = _steps(table[table.kind == "ours"], FULL)
     sizes = profile_params(root, "synthetic")["methods"][FULL.method]["objective"]["relative_weights"]
     return (
-        f" On synthetic data, with L_e at {sizes['exploration']:g} of that size, its mean lies below that of MS-G3D in "
-        f"{sum(e.mean < 0 for e in steps)} of {len(steps)} settings, which share clips and trainings, shown in "
+        f"- **On synthetic data**, L_e at {sizes['exploration']:g} of that size: the mean of STF lies below that of MS-G3D "
+        f"in {sum(e.mean < 0 for e in steps)} of {len(steps)} settings, which share clips and trainings, shown in "
         f"{sum(e.side < 0 for e in steps)} (another processor turns verdicts near zero)."
     )
 
@@ -324,52 +325,72 @@ def _less_of_a_loss(table: pd.DataFrame, name: str) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
-def _tuned_alike(root: Path) -> tuple[str, str]:  # the verdict, and sentences; empty: not trained
+def _tuned_alike(root: Path) -> tuple[str, str]:  # the verdict, and a line; empty: not trained
     "What the second study says of STF on joints."
     table = second_study(root)
     if not (found := _whole(table, TUNED)):
         return "", ""
-    where, whole, effect = found
-    points, said = _primary_words(effect)
-    where += "" if whole else ", interim"
-    text = (
-        f"On joints, both sides tuned alike, small networks with STF differ from MS-G3D by {points} on {where}: {said}"
-    )
-    text += f" (the paper reports {_paper_gain(root, 'J')} on its own data, which were not tried). "
+    text = f"- **Both sides tuned alike**, joints: {primary(table, TUNED)}."
     own = table[table.comparison == TUNED]
     for line in own[own.set != "together"].itertuples() if len(own) > 1 else ():
         low, high = interval(Effect(float(line.mean), float(line.error), float(line.freedom)), 0.975)
         if low > 0 or high < 0:
-            text += (
-                f"On {words(line.set)} alone it is {'above' if low > 0 else 'below'} zero, the recipes taken for given"
-            )
-            text += f"{_less_of_a_loss(table, line.set)}. "
+            side = "above" if low > 0 else "below"
+            text += f" On {words(line.set)} alone it is {side} zero, the recipes taken for given"
+            text += f"{_less_of_a_loss(table, line.set)}."
     if both := secondary(table, SAME_RECIPE):
-        text += f"With STF's recipe for both: {both}. "
-    return VERDICTS.get(said, "No gain is shown"), text
+        text += f" With STF's recipe for both: {both}."
+    return VERDICTS.get(_primary_words(found[2])[1], "No gain is shown"), text
+
+
+def _on_any_network(root: Path) -> str:  # a line; empty: not trained
+    "What it says of the losses on other networks."
+    table = second_study(root, "networks/any_network")
+    if not (said := primary(table, "all networks")):
+        return ""
+    networks = count(table.comparison.nunique() - 1)
+    return f"- **Its losses on any network** (L_e, L_d and L_c; {networks} networks, with them minus without): {said}."
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #6a1d03c4
-def answer(
-    root: Path,  # the project
-) -> str:  # three lines of Markdown; empty if no study was made
-    "Whether STF helps."
+def _earlier(root: Path) -> tuple[str, str]:  # the verdict, and a line; empty: not made
+    "What the first study says, of all sets together."
     head = "STF minus MS-G3D, "
     own = {name.removeprefix(head): e for name, (_, e) in pooled_rows(root).items() if e and name.startswith(head)}
     if not own:
-        return ""
+        return "", ""
     on = {side: [name for name, e in own.items() if e.side == side] for side in SAYS}
-    first = "No gain is shown" if not on[1] else "In part" if on[0] or on[-1] else "Yes, on small sets"
+    verdict = "No gain is shown" if not on[1] else "In part" if on[0] or on[-1] else "Yes, on small sets"
     said = ", and is ".join(f"{SAYS[side]} {' and on '.join(names)}" for side, names in on.items() if names)
     hangs = f" (none of it without {left_out})" if (left_out := hangs_on(root)) else ""
+    return verdict, (
+        "- **An earlier study**, our first reading of the poster, one recipe a set, chosen for MS-G3D: on "
+        f"{count(len(studies(root)))} sets together STF is {said}{hangs}."
+    )
+
+
+def answer(
+    root: Path,  # the project
+) -> str:  # a sentence and a list, in Markdown; empty if no study was made
+    "Whether STF helps."
+    first, earlier = _earlier(root)
+    if not earlier:
+        return ""
     verdict, tuned = _tuned_alike(root)
     printed = secondary(second_study(root), "STF as printed, trained as long")
     printed = f"minus an MS-G3D trained as long: {printed}" if printed else "has not been scored on real test clips yet"
+    lines = [
+        tuned,
+        "- **As we read the print**, each loss as large as the cross-entropy when it begins: STF, in the recipe chosen for "
+        f"MS-G3D, {printed}.",
+        _on_any_network(root),
+        earlier,
+        _on_made_data(root),
+    ]
     return (
-        f"{f'**Does STF help? {verdict or first} so far.** {tuned}'.strip()}\n"
-        "An earlier study, with our first reading of the poster and one recipe a set that was chosen for MS-G3D, "
-        f"{count(len(studies(root)))} sets together: STF is {said}{hangs}.\n"
-        "STF as we read the print, each loss as large as the cross-entropy when it begins, in the recipe chosen for "
-        f"MS-G3D, {printed}.{_on_made_data(root)}\n"
+        f"**Does STF help? {verdict or first} so far.** Small networks with STF minus MS-G3D alone, in points of top-1; "
+        f"the paper reports {_paper_gain(root, 'J')} for joints, on its own data, which were not tried.\n\n"
+        + "\n".join(line for line in lines if line)
+        + "\n"
     )
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #ed948173
@@ -508,7 +529,7 @@ def found_primary(
     said: str,  # from `primary`
 ) -> str:
     "A primary figure of the second study, if it is there."
-    return f"{lead}, {said}" if said else "its first rows are being trained"
+    return f"{lead}: {said}" if said else "its first rows are being trained"
 
 
 def found_explanations(
