@@ -1051,7 +1051,7 @@ def test_front_page_lists_everything_and_links_exist(project, rendered):
         and "`dvc repro results@table5_ablation`" in row
         and "0" * 12 in row
     )
-    assert re.search("Not run, or not finished, here: .*`paper`", page) and "| `paper` |" not in page
+    assert re.search("No page yet: .*`paper`", page) and "| `paper` |" not in page
 
 
 def csv_of(e: Effect | None, prefix: str) -> dict[str, str]:
