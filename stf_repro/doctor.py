@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ import yaml
 from .data.io import project_root, walk
 from .data.registry import SOURCES
 from .data.sources import Source
-from .training.runs import read_params, trainings
+from .training.runs import profile_params, read_params, trainings
 
 # %% ../nbs/reference/800_doctor.ipynb #72eb548a
 @dataclass(frozen=True)
@@ -234,6 +234,7 @@ def runs(
 # %% ../nbs/reference/800_doctor.ipynb #95ae77bb
 def report(
     start=None,  # a folder; None: the current one
+    profile: str | None = None,  # None: that of params.yaml
 ) -> list[Finding]:
     "Everything that can be said about this place. Raises `ConfigError` for parameters that cannot be read."
     try:
@@ -245,14 +246,21 @@ def report(
             "focus` work anywhere"
         )
         return [*machine(here), Finding("project", said, "missing")]
-    params = read_params(root / "params.yaml")
+    params = profile_params(root, profile) if profile else read_params(root / "params.yaml")
     found = [
         *machine(root),
         Finding("project", f"{root}, profile {params['profile']}"),
         *data(root, params),
         *runs(root, params),
     ]
-    return [*found, _next(params["profile"], found)]
+    found = [*found, _next(params["profile"], found)]
+    return [_of_another(profile, finding) for finding in found] if profile else found
+
+
+def _of_another(profile: str, finding: Finding) -> Finding:
+    "A finding whose commands name the profile."
+    said = finding.said.replace("`stf ", f"`stf --profile {profile} ")
+    return replace(finding, said=said.replace("`dvc repro`", f"`dvc exp run -S profile={profile}`"))
 
 
 def _next(profile: str, found: list[Finding]) -> Finding:

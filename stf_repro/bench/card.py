@@ -370,6 +370,8 @@ def stage_numbers(
         if not first.strip().isdecimal() or (last and not last.strip().isdecimal()):
             raise ValueError(f"--stages {text}: say for instance 0-7, or 8,9")
         found += range(int(first), int(last or first) + 1)
+    if not found:
+        raise ValueError(f"--stages {text} names none: the first number is the lower one, as in 0-7")
     if unknown := [n for n in found if n not in STAGES]:
         raise ValueError(f"there is no stage {unknown[0]}: 0 to {max(STAGES)}")
     return found

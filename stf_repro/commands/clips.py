@@ -11,7 +11,7 @@ import warnings
 from dataclasses import fields
 from pathlib import Path
 
-from .common import own_section, params_here
+from .common import own_section, params_here, refuse
 
 # %% ../../nbs/reference/802_commands.clips.ipynb #8577f2e5
 def source_named(key: str):
@@ -89,6 +89,7 @@ def preprocess(root: Path, args) -> str:
 
     out = root / "clips" / args.source
     if (own := own_section(root, args.source)) is not None:
+        refuse(args, ("workers",), "is for sources that are downloaded: your own files are read one after another")
         return f"{out}: {_preprocess_own(root, args.source, own, args.allow_bad)}"
     _, denoised = _options(root, args.source)
     report = preprocess(args.source, root / "raw" / args.source, out, args.workers, args.allow_bad, denoised=denoised)

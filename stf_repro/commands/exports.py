@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .clips import source_named
-from .common import own_section
+from .common import own_section, refuse
 from .files import open_named
 
 # %% ../../nbs/reference/807_commands.exports.ipynb #e4404024
@@ -65,7 +65,11 @@ def export(root: None, args) -> str:
     if args.file:
         if args.format:
             raise ValueError(f"{args.format!r} is a format of clips; a network is `stf export NETWORK -o {args.file}`")
+        if not args.focus:
+            refuse(args, ("module",), "says whose focus is written, and --no-focus that none is: leave out one")
         return _export_network(args)
+    if args.module or not args.focus:
+        raise ValueError("--module and --no-focus are for a network: `stf export synth60-stf -o net.onnx`")
     if not args.format or not args.out:
         raise ValueError(
             "clips want a format and a place, `stf export synth60 pyskl synth60.pkl`; a network wants a file, "

@@ -7,6 +7,7 @@ __all__ = ['open_named', 'size_of_images', 'say_what_it_has_seen', 'say_what_see
            'recordings_of', 'read_each', 'form_of']
 
 # %% ../../nbs/reference/804_commands.files.ipynb #9b9851b3
+import difflib
 import sys
 
 from .common import own_section, params_here, reason_of
@@ -20,16 +21,30 @@ def open_named(name: str):
 
     try:
         return open_network(name)
-    except ValueError:
-        try:
-            run = resolve(root := project_root(), params_here(root), name)
-        except (OSError, KeyError, ValueError):
-            run = None
-        if run is None:
+    except ValueError as error:
+        params = _runs_here(error)
+        if not (known := [key for kind in ("runs", "transfers") for key in params.get(kind) or {}]):
             raise
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise ValueError(f"{error} Or {near[0]!r}, a run of this project?" if near else str(error)) from None
+    run = resolve(project_root(), params, name)
     if not run.folder.is_dir():
         raise ValueError(f"{run.folder} holds no finished training: `stf train {name}` trains it")
     return open_network(str(run.folder))
+
+
+def _runs_here(error: ValueError) -> dict:  # parameters; empty: no project
+    "What params.yaml says, if there is one; one that cannot be read is said beside what went wrong."
+    from stf_repro.data.io import project_root
+    from stf_repro.training.runs import ConfigError
+
+    try:
+        return params_here(project_root())
+    except FileNotFoundError:
+        return {}
+    except ConfigError as broken:
+        raise ValueError(f"{error} (Nor can the runs of this folder be read: {broken})") from None
 
 
 def size_of_images(args, net) -> tuple[int, int] | None:  # height and width

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from .common import refuse
 from stf_repro.commands.files import (
     form_of,
     open_named,
@@ -26,10 +27,11 @@ def pose(root: None, args) -> str:
 
     from stf_repro.custom.film import open_film, read_frames
     from stf_repro.custom.landmarks import find_poses, landmarker
-    from stf_repro.data.io import write_atomic
+    from stf_repro.data.io import check_place, write_atomic
 
     if not args.out.lower().endswith(".json"):
         raise ValueError(f"cannot write {args.out}: poses are written as .json")
+    check_place(args.out)
     film = open_film(args.film)
     with landmarker(args.model, args.people) as detect:
         bar = tqdm(read_frames(args.film), total=film.frames or None, unit=" frames", leave=False, disable=None)
@@ -45,9 +47,8 @@ def _film_and_poses(args, layout=None) -> tuple:  # what the film is, its poses,
     from stf_repro.custom.film import check_film, open_film
     from stf_repro.custom.overlay import read_in_image
 
-    named = ("size", "dpi", "frames", "image_size", "map")
-    if odd := [name for name in named if getattr(args, name, None)]:
-        raise ValueError(f"--{odd[0].replace('_', '-')} is not for a film: with --film the film says how large it is")
+    of_pictures = ("size", "dpi", "frames", "image_size", "map")
+    refuse(args, of_pictures, "is not for a film: with --film the film says how large it is")
     check_film(out := args.out or f"{args.command}.mp4", args.film)
     film = open_film(args.film)
     recording = read_in_image(args.file, (film.height, film.width), layout)

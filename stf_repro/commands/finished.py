@@ -9,7 +9,7 @@ __all__ = ['evaluate', 'mechanism', 'doctor', 'bench']
 import json
 from pathlib import Path
 
-from .common import draw_to_files, params_here
+from .common import PROFILE, draw_to_files, params_here, refuse
 
 # %% ../../nbs/reference/808_commands.finished.ipynb #e0cedccf
 def _run_of(folder: Path):
@@ -47,6 +47,9 @@ def evaluate(root: None, args) -> str:
 
     if args.fuse and not args.other:
         raise ValueError("--fuse adds the scores of two runs: `stf evaluate JOINT BONE --fuse`")
+    if args.other and not args.fuse:
+        refuse(args, ("pairs",), "is of one run, or of a sum: give --fuse, too")
+    args.pairs = args.pairs or 5
     names, cards = [args.run, *([args.other] if args.other else [])], args.card or args.out
     every = [_found(name) for name in names]
     lines = [note for *_, notes in every for note in notes]
@@ -55,8 +58,8 @@ def evaluate(root: None, args) -> str:
         lines = [str(folder), *lines, overview_text(overview(found), args.pairs)]
     else:
         lines += _compared(args, names, every)
-    for name, one in zip(names, every) if cards else ():
-        lines += ["", *_cards(args, name, *one[:3])]
+    for one in every if cards else ():
+        lines += ["", *_cards(args, *one[:3])]
     return "\n".join(lines)
 
 
@@ -88,7 +91,7 @@ def _mean_top1(run: dict) -> float:
     return sum(top_k(s.logits, s.labels) for s in run.values()) / len(run)
 
 
-def _cards(args, name: str, folder: Path, run, found: list) -> list[str]:
+def _cards(args, folder: Path, run, found: list) -> list[str]:
     "Write card.md and the confusion matrix of a run: into its folder, or below `-o`."
     draw_to_files()
     from stf_repro.custom.card import write_card
@@ -108,22 +111,18 @@ def mechanism(root: Path, args) -> str:
     from tqdm import tqdm
 
     from stf_repro.evaluation.mechanism import mechanism_text, run_mechanism
-    from stf_repro.training.runs import resolve
     from stf_repro.training.trainer import find_device
 
-    whole = resolve(root, params_here(root), args.run).folder
-    folders = sorted(path.parent for path in whole.rglob("metrics.json"))
-    if not folders:
-        raise ValueError(f"{whole} holds no finished training: `stf train {args.run}` trains it")
-    device, bar = find_device(args.device), tqdm(folders, unit=" trainings", leave=False)
-    return mechanism_text([run_mechanism(folder, root, device) for folder in bar])
+    folder, _, found, notes = _found(args.run)
+    device, bar = find_device(args.device), tqdm(found, unit=" trainings", leave=False)
+    return "\n".join([*notes, mechanism_text([run_mechanism(folder / f.place, root, device) for f in bar])])
 
 
 def doctor(root: None, args) -> int:
     "Say what can be run here and what is missing: environment, project, data, runs. The exit code is 0 if the profile can be run."
     from stf_repro.doctor import report
 
-    found = report()
+    found = report(profile=PROFILE.get())
     print(*found, sep="\n")
     return int(any(finding.state == "missing" for finding in found))
 
@@ -132,23 +131,27 @@ def bench(root: Path, args) -> str:
     "Measure this machine: parity with the original, speed, memory, and the cost of the paper. On a GPU at full size, on a CPU with much smaller networks."
     from stf_repro.bench.tables import summary
     from stf_repro.bench.measure import bench, clip_counts
+    from stf_repro.data.io import check_place, write_atomic
     from stf_repro.training.trainer import find_device
 
     params = _paper(root)
     if args.stages:
         from stf_repro.bench.card import decisions, run_stages, stage_numbers
 
-        out = Path(args.out or "card.json")
+        refuse(args, ("minutes",), "is not for --stages, each of which is done to its end")
+        check_place(out := Path(args.out or "card.json"))
         rows = run_stages(params, find_device(args.device), stage_numbers(args.stages), out)
         return "\n".join([*decisions(rows), f"{out}: complete"])
-    args.out = args.out or "bench.json"
-    found = bench(root, params, find_device(args.device), args.minutes)
-    Path(args.out).write_text(json.dumps(found, indent=1) + "\n")
-    return f"{summary(found, params, clip_counts(root))}\n{args.out}: complete"
+    check_place(out := args.out or "bench.json")
+    found = bench(root, params, find_device(args.device), args.minutes or 10)
+    write_atomic(out, (json.dumps(found, indent=1) + "\n").encode())
+    return f"{summary(found, params, clip_counts(root))}\n{out}: complete"
 
 
 def _paper(root: Path) -> dict:
     "The parameters of the profile paper."
+    if PROFILE.get() not in (None, "paper"):
+        raise ValueError(f"stf bench measures the runs of the profile paper: leave out --profile {PROFILE.get()}")
     from stf_repro.training.runs import profile_params
 
     if not (root / "conf" / "profile" / "paper.yaml").is_file():

@@ -267,7 +267,7 @@ def _size_options(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _picture_options(p: argparse.ArgumentParser, frames: str) -> None:
+def _picture_options(p: argparse.ArgumentParser, frames: str, beside: str = "") -> None:
     "How large and fine, how many frames, in which tempo."
     _size_options(p)
     p.add_argument("--frames", type=_positive, metavar="N", help=f"how many stand side by side (default: {frames})")
@@ -275,8 +275,7 @@ def _picture_options(p: argparse.ArgumentParser, frames: str) -> None:
         "--rate",
         type=_rate,
         metavar="FPS",
-        help="frames per second of the recording (NTU: 30): seconds beside the numbers of frames, and animations in "
-        "their real tempo",
+        help=f"frames per second of the recording (NTU: 30), for {beside}animations in their real tempo",
     )
 
 # %% ../../nbs/reference/809_commands.options.ipynb #38f8428f
@@ -343,7 +342,7 @@ def _ask_commands(commands: _Commands) -> None:
         metavar="FPS",
         help="frames per second of the recording: a curve over seconds, or seconds beside the frames of a .csv",
     )
-    p.add_argument("--top", type=_positive, default=3, help="how many classes to print (default: 3)")
+    p.add_argument("--top", type=_positive, help="how many classes to print (default: 3)")
     p.add_argument("--json", action="store_true", help="print JSON")
     p.add_argument(
         "--window",
@@ -386,7 +385,7 @@ def _ask_commands(commands: _Commands) -> None:
         metavar="NAME",
         help="whose evidence to look for (default: the class that the network names)",
     )
-    _picture_options(p, "as many as fit")
+    _picture_options(p, "as many as fit", "seconds beside the numbers of frames, and ")
     _film_options(p)
     _network_options(p)
 
@@ -446,16 +445,14 @@ def _look_commands(commands: _Commands) -> None:
         "and confusion.png into the folder of each run",
     )
     p.add_argument("-o", "--out", metavar="FOLDER", help="the same, into this folder (of two runs, a folder each)")
-    p.add_argument(
-        "--pairs", type=_positive, default=5, help="how many confused pairs of classes to print (default: 5)"
-    )
+    p.add_argument("--pairs", type=_positive, help="how many confused pairs of classes to print (default: 5)")
     p = commands.add(
         _LOOK,
         mechanism,
         "do the parts of the finished run RUN do what they are there for? Terms, mask, beta, G, gradients",
         "stf mechanism stf-xsub60-joint",
     )
-    p.add_argument("run", help="a key of the profile, e.g. stf-xsub60-joint")
+    p.add_argument("run", help="a key of the profile, or the folder of a run or of one training")
     p.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 # %% ../../nbs/reference/809_commands.options.ipynb #4f16b4c0
@@ -475,9 +472,7 @@ def _check_commands(commands: _Commands) -> None:
         help="in place of all that: what recorded passes, compiled units and other layouts make of a card, e.g. 0-7 "
         "(eight minutes), then 8,9",
     )
-    p.add_argument(
-        "--minutes", type=_positive, default=10, help="after which no further measurement is begun (default: 10)"
-    )
+    p.add_argument("--minutes", type=_positive, help="after which no further measurement is begun (default: 10)")
     commands.add(_CHECK, networks, "which networks can a run take?", "stf networks", project=False)
     p = commands.add(_CHECK, runs, "list the trainings that are still to be done", "stf runs --ready")
     p.add_argument("--all", action="store_true", help="the finished ones, too")

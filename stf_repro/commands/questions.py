@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from .common import draw_to_files
+from .common import draw_to_files, refuse
 from stf_repro.commands.files import (
     form_of,
     open_named,
@@ -145,6 +145,12 @@ def predict(root: None, args) -> str | int:
         ending = check_ending(args.out, (".csv", *STILL))
         if ending != ".csv" and not args.window:
             raise ValueError(f"{args.out}: a curve over time wants `--window N`, the frames of a window")
+        refuse(args, ("json",), f"prints, and {args.out} is written: leave out one of them")
+        of_picture, of_table = "is for a picture: name a .png, .svg or .pdf", "is for printed classes and for a .csv"
+        refuse(args, *((("size", "dpi"), of_picture) if ending == ".csv" else (("top",), of_table)))
+    else:
+        refuse(args, ("size", "dpi", "rate"), "is for a file: name one with -o")
+    args.top = args.top or 3
     net, files = open_named(args.network), find_files(args.files)
     if args.out:
         return (_table_of if ending == ".csv" else _curve_of)(net, args, files)
@@ -165,12 +171,18 @@ def focus(root: None, args) -> str:
     draw_to_files()
     from stf_repro.custom.inference import look
     from stf_repro.custom.focus_files import check_ending, write_focus
+    from stf_repro.custom.pictures import MOVING
     from stf_repro.custom.words import caption
 
     if args.film:
         return focus_on_film(args)
+    refuse(args, ("first",), "is a frame of a film: name it with --film")
     args.out = args.out or ("focus.png" if args.map else "focus.gif")
     ending = check_ending(args.out, args.map)
+    if ending == ".csv":
+        refuse(args, ("size", "dpi", "frames"), "is for a picture")
+    if args.map or ending in MOVING:
+        refuse(args, ("frames",), "is for a picture of frames side by side")
     net = open_named(args.network)
     recordings = recordings_of(args, net, args.file, size_of_images(args, net))
     if len(recordings) > 1:
@@ -206,13 +218,20 @@ def draw(root: None, args) -> str:
     from stf_repro.custom.inference import EXAMPLE
     from stf_repro.evaluation.bundled import example_clip
     from stf_repro.custom.draw import pick_bodies, read_any, write_drawing
+    from stf_repro.custom.pictures import MOVING, check_ending
 
     if args.film:
         return draw_on_film(args)
+    refuse(args, ("first",), "is a frame of a film: name it with --film")
+    out = args.out or f"{Path(args.file).stem}.png"
+    if check_ending(out) in MOVING:
+        refuse(args, ("frames",), "is for a picture of frames side by side")
+    else:
+        refuse(args, ("rate",), "is for an animation: name a .gif or .mp4")
     path = example_clip().path if args.file == EXAMPLE and not Path(EXAMPLE).exists() else args.file
     every = read_any(path, args.layout, args.image_size)
     every = [pick_bodies(r, args.person) for r in every] if args.person else every
-    first, out = every[0], args.out or f"{Path(args.file).stem}.png"
+    first = every[0]
     write_drawing(out, first, _paper_of(args), args.rate)
     of_all = [said for said in postures(every) if len(every) > 1]
     for sentence in [*check_joints(every), *posture(first), *of_all]:

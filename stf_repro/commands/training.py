@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from .common import PROFILE, check_fresh, own_section, params_here
+from .common import PROFILE, check_fresh, own_section, params_here, refuse
 
 # %% ../../nbs/reference/803_commands.training.ipynb #3cb3e03a
 def _configs(root: Path, run, seed: int | None = None, fold: str | None = None) -> dict:
@@ -255,7 +255,10 @@ def render(root: Path, args) -> str:
     from stf_repro.report.render import render
 
     if args.all:
+        if args.notebook:
+            raise ValueError(f"--all renders every page: leave out {args.notebook}, or --all")
         return _render_all(root, args)
+    refuse(args, ("jobs",), "is of several pages: give --all")
     if not args.notebook:
         raise ValueError("which page? Name one, e.g. `stf render table5_ablation`, or say --all")
     return f"{render(root, params_here(root), args.notebook)}: complete"
@@ -272,7 +275,7 @@ def _render_all(root: Path, args) -> str:
         raise NotebookError("no page of this profile was ever made here")
     jobs, failed = args.jobs or read_params(root / "params.yaml").get("jobs", 1), 0
     made = render_all(root, [(params[profile], name) for profile, name in pages], jobs)
-    for i, (name, result) in enumerate(made, 1):
+    for i, (_, result) in enumerate(made, 1):
         wrong = isinstance(result, Exception)
         failed += wrong
         print(f"{i} of {len(pages)}: {result}", file=sys.stderr if wrong else sys.stdout, flush=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.io import check_place
+
 # %% ../../nbs/reference/616_custom.film.ipynb #7023789a
 def _av():
     "PyAV. Raises `ImportError` saying what to install."
@@ -81,6 +83,7 @@ def check_film(
         raise ValueError(f"cannot write {path}: a film is written as .mp4")
     if film is not None and Path(path).resolve() == Path(film).resolve():
         raise ValueError(f"cannot write {path}: it is the film that is read; give `-o` another name")
+    check_place(path)
 
 
 def write_film(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..data.clip_store import ClipStore
+from ..data.io import check_place
 from ..data.samplers import Clips
 from ..evaluation.bundled import example_clip
 from ..evaluation.localisation import FORMS, TrainedNetwork
@@ -101,7 +102,7 @@ NAMES = ("logits", "focus")
 def check_network_file(
     path,  # to write
 ) -> None:
-    "Raise `ValueError` for another ending, or if a package is missing."
+    "Raise `ValueError` for another ending, or if a folder or a package is missing."
     if Path(path).suffix not in ENDINGS:
         raise ValueError(
             f"{path}: a network is written as .onnx (ONNX Runtime) or .pt2 (torch.export); name one of them"
@@ -109,6 +110,7 @@ def check_network_file(
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if Path(path).suffix == ".onnx" and missing:
         raise ValueError(f"to write .onnx, pip install {' '.join(missing)} (a .pt2 file needs nothing more)")
+    check_place(path)
 
 
 def _described(net: TrainedNetwork, x: Tensor) -> str:

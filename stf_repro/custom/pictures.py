@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..data.io import write_atomic
+from ..data.io import check_place, write_atomic
 from ..report.plots import small_png
 
 # %% ../../nbs/reference/611_custom.pictures.ipynb #bb847c56
@@ -39,13 +39,14 @@ def check_ending(
     path,  # the file to write
     endings: Sequence[str] = STILL + MOVING,
 ) -> str:
-    "The ending of a file, in small letters. Raises `ValueError` for one that cannot be written, an MP4 without ffmpeg among them."
+    "The ending of a file, in small letters. Raises `ValueError` for one that cannot be written: no folder, another ending, an MP4 without ffmpeg."
     ending = Path(path).suffix.lower()
     if ending not in endings:
         raise ValueError(f"cannot write {path}: expected a name that ends with {', '.join(endings)}")
     if ending == ".mp4" and shutil.which("ffmpeg") is None:
         gif = Path(path).with_suffix(".gif")
         raise ValueError(f"cannot write {path}: ffmpeg, which makes MP4, is not installed; write {gif} instead")
+    check_place(path)
     return ending
 
 # %% ../../nbs/reference/611_custom.pictures.ipynb #ca1b7b6d

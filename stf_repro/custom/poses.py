@@ -9,7 +9,6 @@ __all__ = ['HIGHEST', 'KINECT_JOINTS', 'MEDIAPIPE_JOINTS', 'FILMS', 'find_layout
 
 # %% ../../nbs/reference/603_custom.poses.ipynb #b733d05a
 import difflib
-import json
 import re
 import warnings
 from collections.abc import Callable, Sequence

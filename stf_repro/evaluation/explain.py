@@ -11,7 +11,7 @@ __all__ = ['Method', 'STEPS', 'SPANS', 'QUARTERS', 'ORDERS', 'GRAPHS', 'METHODS'
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F

@@ -64,14 +64,13 @@ class TrainedNetwork:
 
 
 def load_run(
-    folder,  # of a finished run: runs/<profile>/<group>/<key>/seed-<n>
+    folder,  # of a finished training: runs/<profile>/<group>/<key>, a fold if there are several, seed-<n>
     device="cpu",
 ) -> TrainedNetwork:
     "The network that a run trained. Weights are read as safetensors, nothing is unpickled."
     folder = Path(folder)
-    again = f"`stf train {folder.parent.name}` trains it"
     if not (folder / "metrics.json").exists():
-        raise FileNotFoundError(f"{folder} holds no finished run: {again}")
+        raise FileNotFoundError(f"{folder} holds no finished training: `stf runs` lists what is still to be trained")
     try:
         benchmark = trained_on(folder)
         own = {benchmark.key: benchmark}
@@ -79,7 +78,7 @@ def load_run(
         model = build_model(config, benchmark)
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{folder} is damaged ({error}): remove it, and {again} again") from None
+        raise ValueError(f"{folder} is damaged ({error}): remove it, and train it again") from None
     try:
         load_part(model, weights)
     except (KeyError, ValueError):

@@ -166,7 +166,9 @@ def run_parts(
     for kind, word in (("protocols", "protocol"), ("methods", "method")):
         if (name := section.get(word)) is not None:
             there = params.get(kind) or {}
-            if not isinstance(name, str) or not isinstance(there.get(name), dict):
+            if isinstance(name, str) and name in there and not isinstance(there[name], dict):
+                raise ConfigError(f"{kind}.{name} in params.yaml is {there[name]!r}; expected names and values")
+            if not isinstance(name, str) or name not in there:
                 raise ConfigError(
                     f"{own}.{word} is {name!r}, which params.yaml does not have under `{kind}`{_nearest(name, there)}"
                 )
@@ -175,6 +177,8 @@ def run_parts(
     named = [part["network"] for _, part in parts if part.get("network") is not None]
     names = [n.get("name") if isinstance(n, dict) else n for n in named]
     chosen = next((n for n in reversed(names) if n is not None), None)
+    if not isinstance(chosen, str | None):
+        raise ConfigError(f"{own}.network is {chosen!r}; expected a name, such as msg3d")
     return [(name, of_network(part, chosen)) for name, part in parts]
 
 # %% ../../nbs/reference/300_training.runs.ipynb #663d9e03
@@ -331,7 +335,7 @@ def resolve(
             f"{name} {'needs' if transfer else 'cannot have'} `init_from`: what starts from another network stands in "
             "`transfers`, all else in `runs`"
         )
-    if transfer and start not in params["runs"]:
+    if transfer and (not isinstance(start, str) or start not in params["runs"]):
         raise ConfigError(f"{name}.init_from: there is no run {start!r}{_nearest(start, params['runs'])}")
     run = Run(
         key,

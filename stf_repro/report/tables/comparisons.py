@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ...evaluation.scores import correct
-from ...evaluation.statistics import Effect, effect, interval, judged, pool
+from ...evaluation.statistics import MARGIN, Effect, effect, interval, judged, pool
 from ..plots import PALETTE
 from .formatting import probability, with_half
 from .study import Row, Trainings
@@ -117,7 +117,6 @@ def draw_forest(
     ax: Axes,
     found: list[Found],
     words=str,  # name of a set -> what a reader calls it
-    margin: float = 0.5,  # half the region of practical equivalence
 ) -> None:
     "Differences in points with their intervals, of the level that each comparison has."
     sets = list(dict.fromkeys(name for f in found for name in f.sets))
@@ -125,7 +124,7 @@ def draw_forest(
     first = {name: next(f for f in found if name in f.sets) for name in sets}  # where a set has its key
     named = lambda f: f.of.name + (f" ({100 * f.of.level:g} %)" if f.of.level != 0.95 else "")
     whole = next((f for f in found if f.together), None)
-    ax.axvspan(-margin, margin, color="0.92", zorder=0)
+    ax.axvspan(-MARGIN, MARGIN, color="0.92", zorder=0)
     ax.axvline(0, color=PALETTE["grey"], lw=0.8, zorder=1)
     for f in found:
         start = y

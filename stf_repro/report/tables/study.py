@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ...evaluation.scores import Scores, correct, fuse
-from ...evaluation.statistics import Effect, crossed, effect, odds, pool, shared_places
+from ...evaluation.statistics import Effect, crossed, effect, pool, shared_places
 from .formatting import NOT_RUN, probability, with_half
 from .ablation import ablation_arms
 from .arms import PAPER, STF, Arm, Finished, pairs
