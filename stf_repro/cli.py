@@ -12,8 +12,9 @@ import sys
 import warnings
 from contextlib import contextmanager
 
-from .commands.common import PROFILE, reason_of
+from .commands.common import PROFILE
 from .commands.options import parser
+from .data.io import reason_of
 
 # %% ../nbs/reference/810_cli.ipynb #ccbc6679
 def _expected() -> tuple[type[Exception], ...]:

@@ -10,7 +10,8 @@ __all__ = ['open_named', 'size_of_images', 'say_what_it_has_seen', 'say_what_see
 import difflib
 import sys
 
-from .common import own_section, params_here, reason_of
+from .common import own_section, params_here
+from ..data.io import reason_of
 
 # %% ../../nbs/reference/804_commands.files.ipynb #4b169146
 def open_named(name: str):

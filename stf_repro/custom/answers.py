@@ -20,7 +20,7 @@ from .dataset import check_joints
 from .inference import Answer, Window, ask, bodies_left_out, track, unlike
 from .poses import is_openpose
 from ..data.formats import Recording
-from ..data.io import walk
+from ..data.io import reason_of, walk
 from ..evaluation.localisation import TrainedNetwork
 from ..report.plots import PALETTE
 
@@ -87,7 +87,7 @@ def ask_files(
                     answers = ask(net, [r], top)
                 rows += [Row(file, answer, warning) for answer in answers]
         except (ValueError, OSError) as error:
-            rows = [Row(file, error=str(error))]
+            rows = [Row(file, error=reason_of(error))]
         yield from rows
 
 # %% ../../nbs/reference/614_custom.answers.ipynb #cd029a62

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'project_root', 'is_companion', 'walk', 'WriteError', 'write_atomic', 'check_place', 'write_json', 'real',
-           'aside', 'remove', 'recover', 'put', 'wanting', 'refuse_foreign', 'new_folder', 'end_with_parent']
+           'aside', 'remove', 'recover', 'put', 'wanting', 'reason_of', 'refuse_foreign', 'new_folder',
+           'end_with_parent']
 
 # %% ../../nbs/reference/100_data.io.ipynb #9687c498
 import errno
@@ -189,6 +190,15 @@ def wanting(
                 error.errno, f"cannot be written ({error.strerror}); nothing was changed", str(folder)
             ) from None
         raise
+
+# %% ../../nbs/reference/100_data.io.ipynb #f25b20ad
+def reason_of(error: Exception) -> str:
+    "What went wrong, in a sentence; a bare error of the system is given its file, and a full disk what to do."
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    full = "; what was finished before is intact. Make room, and start the same command again"
+    return said + full * (error.errno in NO_ROOM)
 
 # %% ../../nbs/reference/100_data.io.ipynb #a7da98a9
 def refuse_foreign(
