@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'seed_interval', 'wilson', 'Summary', 'summary', 'Effect', 'fold_of', 'crossed', 'shared_places', 'effect',
-           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'holm', 'ClassGain', 'class_gains']
+           'over_trainings', 'change', 'odds', 'pool', 'interval', 'judged', 'verdict', 'holm', 'ClassGain',
+           'class_gains']
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #a1753c3f
 import math
@@ -299,6 +300,17 @@ def judged(
     if high < -MARGIN:
         return "loss"
     return "no difference that matters" if -MARGIN <= low and high <= MARGIN else "undecided"
+
+
+def verdict(
+    e: Effect,
+    level: float = 0.95,
+) -> str:
+    "The same in a sentence: of what is undecided also the side of zero, if the interval leaves it out."
+    low, high = interval(e, level)
+    if judged(e, level) == "undecided" and (low > 0 or high < 0):
+        return f"{'above' if low > 0 else 'below'} zero, and undecided whether by more than half a point"
+    return judged(e, level)
 
 # %% ../../nbs/reference/401_evaluation.statistics.ipynb #0d9a52be
 def holm(

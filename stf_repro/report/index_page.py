@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.io import write_atomic
-from ..evaluation.statistics import Effect, change, interval, judged, over_trainings, pool, seed_interval
+from ..evaluation.statistics import Effect, change, interval, over_trainings, pool, seed_interval, verdict
 from .page import read_made
 from .tables.arms import PAPER, Arm, pairs
 from .tables.formatting import read_effect, read_published, with_half
@@ -258,10 +258,7 @@ def _whole(
 def _primary_words(e: Effect) -> tuple[str, str]:  # points with their interval, what follows
     "A primary figure has an interval of 97.5 %: there are two."
     low, high = interval(e, 0.975)
-    said = judged(e, level=0.975)
-    if said == "undecided" and (low > 0 or high < 0):
-        said = f"{'above' if low > 0 else 'below'} zero, and undecided whether by more than half a point"
-    return f"{e.mean:+.2f} points [{low:+.2f}, {high:+.2f}] (97.5 %)", said
+    return f"{e.mean:+.2f} points [{low:+.2f}, {high:+.2f}] (97.5 %)", verdict(e, 0.975)
 
 
 def primary(
@@ -288,7 +285,7 @@ def secondary(
     of_set = {row.set: _effect_of(row) for _, row in table[table.comparison == asked].iterrows()}
     each = "; ".join(f"{words(name)} {points(e)}" for name, e in of_set.items() if name != "together")
     apart = f" ({each})" if len(of_set) > 1 and not whole else ""
-    return f"{points(effect)} points (95 %) on {where}{'' if whole else ' so far'}{apart}: {judged(effect)}"
+    return f"{points(effect)} points (95 %) on {where}{'' if whole else ' so far'}{apart}: {verdict(effect)}"
 
 # %% ../../nbs/reference/505_report.index_page.ipynb #156be68e
 SAYS = {1: "more accurate than MS-G3D on", 0: "not shown to differ from MS-G3D on", -1: "less accurate than MS-G3D on"}
