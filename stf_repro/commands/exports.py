@@ -68,13 +68,13 @@ def export(root: None, args) -> str:
         if not args.focus:
             refuse(args, ("module",), "says whose focus is written, and --no-focus that none is: leave out one")
         return _export_network(args)
-    if args.module or not args.focus:
-        raise ValueError("--module and --no-focus are for a network: `stf export synth60-stf -o net.onnx`")
     if not args.format or not args.out:
         raise ValueError(
             "clips want a format and a place, `stf export synth60 pyskl synth60.pkl`; a network wants a file, "
             "`stf export synth60-stf -o net.onnx`"
         )
+    if args.module or not args.focus:
+        raise ValueError("--module and --no-focus are for a network: `stf export synth60-stf -o net.onnx`")
     from stf_repro.data.io import project_root
 
     return _export_clips(project_root(), args)
