@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(here, capsys, name, content,
 @pytest.mark.parametrize("argv,reason", [
     (["predict", "nothing.npy"], "nothing.npy: No such file"),
     (["predict", "CLIP", "--network", "stf"], "did you mean 'sbu-stf'"),
-    (["predict", "CLIP", "--network", "."], "holds no finished run"),
+    (["predict", "CLIP", "--network", "."], "holds no finished training"),
     (["focus", "CLIP", "-o", "f.avi"], "cannot write f.avi: expected a name that ends with .png, .svg, .pdf, .gif, .mp4, .csv"),
     (["focus", "CLIP", "-o", "f.png", "--module", "gcn9"], "no module 'gcn9'; did you mean"),
     (["focus", "CLIP", "-o", "f.png", "--form", "element"], "did you mean 'elementwise'"),
