@@ -223,6 +223,36 @@ def test_the_answer_on_any_network_by_a_second_path(root):
         assert np.allclose([line["mean"], line.error], together_by_hand(of_all[title])), title
 
 
+def printed_on(path) -> str:
+    "What the cells of a page print."
+    cells = json.loads(path.read_text())["cells"]
+    return "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", ()))
+
+
+def test_where_both_arms_have_one_rate_by_a_second_path(root):
+    folder = root / "results" / "networks" / "any_network"
+    said, (hits, names), rates = printed_on(folder / "any_network.ipynb"), kept_hits(folder / "trainings.npz"), {}
+    with np.load(folder / "trainings.npz") as z:
+        for fact in json.loads(z["trainings"].tobytes()):
+            config = fact["config"]
+            key = fact["key"][len(config["benchmark"]) + 1 :]
+            rates[key, config["benchmark"]] = config["optim"]["lr"]
+    found, titles = [], {"sbu": "SBU Kinect Interaction", "jhmdb": "JHMDB", "nwucla": "Northwestern-UCLA"}
+    for name in set(pd.read_csv(folder / "table.csv").set) - {"together"}:
+        pooled, of_fold = ({}, {}), {}
+        for key in COMPARED.values():
+            for fold, own in names[name].items():
+                if rates[f"{key}-plain", fold] == rates[f"{key}-losses", fold]:
+                    of_fold[f"{key} {fold}"] = own
+                    for all_of_them, arm in zip(pooled, ("plain", "losses")):
+                        own_hits = hits(name, [f"{key}-{arm}"])
+                        all_of_them |= {(f"{key} {f}", seed): hit for (f, seed), hit in own_hits.items() if f == fold}
+        found.append(by_hand(of_fold, pooled))
+        assert f"{titles[name]}: {found[-1][0]:+.2f} points [" in said
+    mean, _ = together_by_hand(found)
+    assert len(found) == 1 or f"together: {mean:+.2f} points [" in said
+
+
 @pytest.fixture(scope="module")
 def rows(root):
     "The rows of one fold, from two configurations that the tuning drew."
@@ -256,8 +286,7 @@ def test_rows_differ_from_the_baseline_in_what_the_protocol_says(rows):
 def test_what_is_said_beside_the_printed_row_by_a_second_path(root):
     "The section on STF as printed: other baselines, and the correction for all comparisons."
     folder = root / "results" / "second" / "does_it_help"
-    cells = json.loads((folder / "does_it_help.ipynb").read_text())["cells"]
-    said = "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", ()))
+    said = printed_on(folder / "does_it_help.ipynb")
     hits, names = kept_hits(folder / "trainings.npz")
     table = pd.read_csv(folder / "table.csv")
     asked = table[table.comparison == "STF as printed, trained as long"]
