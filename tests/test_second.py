@@ -309,5 +309,5 @@ def test_what_is_said_beside_the_printed_row_by_a_second_path(root):
         assert line.startswith(f"- {words}: {mean:+.2f} [") and line.endswith(f", {pairs} pairs"), (line, mean)
     p = sorted((own.p.iloc[-1], name) for name, own in table.groupby("comparison"))
     first_not = next(i for i, (value, _) in enumerate(p) if value >= 0.05 / (len(p) - i))
-    text = f"Corrected for all {len(p)} comparisons (Holm), apart from zero: {', '.join(n for _, n in p[:first_not])}."
+    text = f"Corrected for all {len(p)} comparisons (Holm), apart from zero: {'; '.join(n for _, n in p[:first_not])}."
     assert text in (folder / "table.md").read_text()
